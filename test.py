@@ -183,6 +183,9 @@ def parse_args():
     for name in args.dataset:
         if name not in DATASETS and not os.path.isdir(name) and os.path.basename(name) == name:
             parser.error("unknown data set %r: choose from %s, all, or give a folder" % (name, ", ".join(DATASETS)))
+    names = [os.path.basename(os.path.abspath(name)) for name in args.dataset]
+    if len(set(names)) < len(names):
+        parser.error("two data sets have the same name: " + " ".join(names))
     if args.checkpoint and len(args.model) * len(args.scale) > 1:
         parser.error("--checkpoint goes with one --model and one --scale")
     return args

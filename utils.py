@@ -190,7 +190,7 @@ def find_dataset(name, scale, data_dir):
 
     Under `data_dir` two layouts are known, the authors' (HR/Set5/baby.png, x2/Set5/baby.png) and EDSR's
     (Set5/HR/baby.png, Set5/LR_bicubic/X2/babyx2.png). Without the folder of LR images, LR is made from HR. Returns a DataSet;
-    raises UserError if there is no such folder or no image in it.
+    its name is that of the folder. Raises UserError if there is no such folder or no image in it.
     """
     if name == "Sample":
         folder = os.path.dirname(skimage.data.__file__)
@@ -201,10 +201,10 @@ def find_dataset(name, scale, data_dir):
                    (os.path.join(data_dir, name, "HR"), os.path.join(data_dir, name, "LR_bicubic", "X%d" % scale),
                     "%%sx%d%%s" % scale)]
     else:
-        layouts = [(name, "", "")]
+        layouts, name = [(name, "", "")], os.path.basename(os.path.abspath(name))
     found = [layout for layout in layouts if os.path.isdir(layout[0])]
     if not found:
-        raise UserError("no images of %s: looked for the folder %s" % (name, " and ".join(hr for hr, _, _ in layouts)))
+        raise UserError("no images of %s: there is no folder %s" % (name, " or ".join(hr for hr, _, _ in layouts)))
     hr_dir, lr_dir, pattern = found[0]
     files = list_images(hr_dir)
     if not files:

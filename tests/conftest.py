@@ -1,0 +1,52 @@
+"""Shared by all tests: options, golden inputs, and a way to run the scripts as a user does."""
+import json
+import os
+import subprocess
+import sys
+import zlib
+
+import numpy as np
+import pytest
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+sys.path.insert(0, ROOT)
+
+from ops import tf  # noqa: E402
+
+GOLDEN = os.path.join(ROOT, "tests", "golden")
+
+
+def pytest_addoption(parser):
+    parser.addoption("--data-dir", help="folder of benchmark images: also check the bicubic table on those found there")
+    parser.addoption("--other-python", help="interpreter with the other TensorFlow: also exchange checkpoints with it")
+
+
+@pytest.fixture(autouse=True)
+def fresh_graph():
+    tf.reset_default_graph()
+
+
+def golden_weight(name, shape):
+    """The made-up weights for which tests/golden holds the outputs of the published graphs."""
+    n = int(np.prod(shape))
+    w = np.sin(zlib.crc32(name.encode()) % 997 + 0.37 * np.arange(n))
+    gain = np.sqrt(1.2 / np.prod(shape[:-1])) if len(shape) == 4 else 0.1
+    return (gain * w).astype(np.float32).reshape(shape)
+
+
+def golden_image(h, w):
+    y, x, c = np.meshgrid(np.arange(h), np.arange(w), np.arange(3), indexing="ij")
+    return (0.5 + 0.5 * np.sin(0.7 * y + 0.3 * x * (c + 1) + 0.11 * x * y)).astype(np.float32)[None]
+
+
+def golden_contract(name):
+    with open(os.path.join(GOLDEN, name + ".json")) as file:
+        return json.load(file)
+
+
+def run_script(*arguments, **kwargs):
+    """Run a script of the project as a user does: (exit status, stdout, stderr)."""
+    process = subprocess.Popen([kwargs.get("python", sys.executable)] + [str(argument) for argument in arguments],
+                               cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    out, err = process.communicate()
+    return process.returncode, out.decode(), err.decode()

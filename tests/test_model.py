@@ -1,0 +1,157 @@
+"""The network: equal to the published graphs in variables, outputs and size."""
+import csv
+import os
+
+import numpy as np
+import pytest
+
+import ops
+from conftest import GOLDEN, ROOT, golden_contract, golden_image, golden_weight
+from model import MODELS, SCALES, count_multi_adds, count_parameters, drsan, model_variables
+from ops import tf
+
+PARAMETERS = {  # x2, x3, x4
+    "32s": (368427, 414667, 405419),
+    "32m": (688851, 735091, 725843),
+    "32l": (849063, 895303, 886055),
+    "48s": (647195, 751115, 730331),
+    "48m": (1187827, 1291747, 1270963),
+}
+
+
+def build_golden(model, scale):
+    lr = tf.placeholder(tf.float32, [None, None, None, 3])
+    sr = drsan(lr, model, scale)
+    session = tf.Session()
+    for variable in model_variables():
+        variable.load(golden_weight(variable.op.name, variable.shape.as_list()), session)
+    return lr, sr, session
+
+
+@pytest.mark.parametrize("name", ["32s_x2", "48s_x3", "32m_x4", "32l_x2"])
+def test_equals_published_graph(name):
+    lr, sr, session = build_golden(*name.split("_"))
+    variables = [[variable.op.name, variable.shape.as_list()] for variable in model_variables()]
+    assert variables == golden_contract(name)
+    golden = np.load(os.path.join(GOLDEN, name + ".npz"))
+    for key, image in ("y_9x7", golden_image(9, 7)), ("y_16x16", golden_image(16, 16)):
+        np.testing.assert_allclose(session.run(sr, {lr: image}), golden[key], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("model", list(MODELS))
+def test_parameters(model):
+    for scale, expected in zip(SCALES, PARAMETERS[model]):
+        tf.reset_default_graph()
+        drsan(tf.placeholder(tf.float32, [None, None, None, 3]), model, scale)
+        assert count_parameters() == expected
+
+
+def test_multi_adds_within_one_percent_of_the_paper():
+    with open(os.path.join(ROOT, "figures", "paper_table.csv")) as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 13
+    for row in rows[::3]:
+        ours = count_multi_adds(row["model"], row["scale"], 720, 1280) / 1e9
+        assert ours == pytest.approx(float(row["multi_adds_G"]), rel=0.01)
+    assert count_multi_adds("32s", "x2", 720, 1280) / 1e9 == pytest.approx(84.90, abs=0.005)
+    assert count_multi_adds("32s", "x2", 360, 640) == count_multi_adds("32s", "x2", 720, 1280) / 4
+
+
+def test_outputs_of_a_batch_are_those_of_its_images():
+    lr, sr, session = build_golden("32s", "x2")
+    images = np.concatenate([golden_image(12, 10), 1 - golden_image(12, 10)])
+    apart = [session.run(sr, {lr: image[None]})[0] for image in images]
+    np.testing.assert_allclose(session.run(sr, {lr: images}), apart, rtol=0, atol=1e-6)
+
+
+def numpy_drsan(weights, image, model, scale):
+    """DRSAN written a second time, in float64 NumPy and from the paper's equations; returns SR and the r of each DRAG."""
+    channels, drags, blocks = MODELS[model]
+    weights = iter(weights)  # values in order of creation
+
+    def conv(x, slope=None):
+        if slope is not None:
+            x = np.maximum(x, 0) + slope * np.minimum(x, 0)
+        kernel, bias = next(weights), next(weights)
+        size = len(kernel)
+        x = np.pad(x, [(0, 0), (size // 2, size // 2), (size // 2, size // 2), (0, 0)], "constant")
+        height, width = x.shape[1] - size + 1, x.shape[2] - size + 1
+        return bias + sum(x[:, i:i + height, j:j + width].dot(kernel[i, j]) for i in range(size) for j in range(size))
+
+    def shuffle(x, s):
+        n, height, width, depth = x.shape
+        x = x.reshape(n, height, width, s, s, depth // s ** 2).transpose(0, 1, 3, 2, 4, 5)
+        return x.reshape(n, height * s, width * s, depth // s ** 2)
+
+    x0 = x = conv(image)
+    dra = []
+    for _ in range(drags):
+        hidden = conv(x)
+        r = conv(hidden, next(weights)).mean(axis=(1, 2))
+        dra.append(r)
+        f, path = [x], 0
+        for n in range(1, blocks + 1):
+            y = conv(f[-1], next(weights))
+            y = conv(y, next(weights))
+            total = y
+            for i in range(n):
+                total = total + r[:, path].reshape(-1, 1, 1, 1) * f[i]
+                path += 1
+            f.append(total / (1 + np.exp(-y)))
+        x = conv(np.concatenate(f, axis=3))
+    x = conv(x) + x0
+    for s in {"x2": [2], "x3": [3], "x4": [2, 2]}[scale]:
+        x = shuffle(conv(x), s)
+    return conv(x), dra
+
+
+@pytest.mark.parametrize("model, scale", [("32s", "x4"), ("48s", "x3")])
+def test_equals_numpy_at_random_weights(model, scale):
+    """Unlike the golden weights, these make the output depend on every r; DRA is fetched and replaced by name."""
+    lr = tf.placeholder(tf.float32, [None, None, None, 3])
+    sr = drsan(lr, model, scale)
+    random = np.random.RandomState(1)
+    weights = [random.randn(*variable.shape.as_list()) * (
+        np.sqrt(1.5 / np.prod(variable.shape.as_list()[:-1])) if len(variable.shape) == 4 else 0.3)
+        for variable in model_variables()]
+    images = random.rand(2, 7, 6, 3)
+    expected, expected_dra = numpy_drsan(weights, images, model, scale)
+    names = ["DRAN/DRAG%d/DRA:0" % k for k in range(1, MODELS[model].drags + 1)]
+    with tf.Session() as session:
+        for variable, value in zip(model_variables(), weights):
+            variable.load(value, session)
+        result, dra = session.run([sr, names], {lr: images})
+        replaced = session.run(sr, {lr: images, names[0]: dra[0] + 0.1})
+    assert np.std(expected) > 0.1
+    np.testing.assert_allclose(result, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
+    for ours, theirs in zip(dra, expected_dra):
+        np.testing.assert_allclose(ours[:, 0, 0], theirs, rtol=0, atol=1e-4 * np.abs(theirs).max())
+    assert np.abs(replaced - result).max() > 0.01 * np.abs(expected).max()
+
+
+def test_drm_and_drsa_are_their_formulas():
+    random = np.random.RandomState(0)
+    y, f0, f1 = (random.randn(2, 4, 5, 3).astype(np.float32) for _ in range(3))
+    r = random.randn(2, 2).astype(np.float32)
+    paths = [tf.constant(r[:, i].reshape(2, 1, 1, 1)) for i in range(2)]
+    with tf.Session() as session:
+        result = session.run(ops.drsa(tf.constant(y), [tf.constant(f0), tf.constant(f1)], paths))
+        expected = (y + r[:, 0].reshape(2, 1, 1, 1) * f0 + r[:, 1].reshape(2, 1, 1, 1) * f1) / (1 + np.exp(-y))
+        np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-6)
+        slope = np.array([0, 0.25, -2], np.float32)
+        activated = ops.prelu(tf.constant(y), "slope")
+        tf.global_variables()[0].load(slope, session)
+        np.testing.assert_allclose(session.run(activated), np.maximum(y, 0) + slope * np.minimum(y, 0), rtol=1e-6)
+
+
+def test_initial_values_are_the_published_ones():
+    drsan(tf.placeholder(tf.float32, [None, None, None, 3]), "32s", "x2")
+    with tf.Session() as session:
+        session.run(tf.global_variables_initializer())
+        for variable in model_variables():
+            value, shape = session.run(variable), variable.shape.as_list()
+            if len(shape) == 1:
+                assert not value.any()  # biases and slopes
+            else:
+                limit = np.sqrt(6 / (shape[0] * shape[1] * (shape[2] + shape[3])))  # Glorot-uniform
+                assert 0.9 * limit < np.abs(value).max() <= limit

@@ -1,0 +1,300 @@
+"""Images, bicubic, metrics, data sets and checkpoints."""
+import os
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.signal import convolve2d
+
+import utils
+from conftest import GOLDEN, golden_image, run_script
+from model import drsan, model_variables
+from ops import tf
+from utils import Pair, UserError, find_dataset, read_image, read_pair
+
+random = np.random.RandomState(0)
+
+
+# images
+
+@pytest.mark.parametrize("mode, values, expected", [
+    ("RGB", [10, 20, 30], [10, 20, 30]),
+    ("RGBA", [10, 20, 30, 0], [10, 20, 30]),
+    ("L", 77, [77, 77, 77]),
+    ("LA", [77, 0], [77, 77, 77]),
+    ("I;16", 65535, [255, 255, 255]),
+    ("I;16", 257 * 100, [100, 100, 100]),
+])
+def test_read_image(tmp_path, mode, values, expected):
+    array = np.zeros((3, 5) + np.shape(values), np.uint16 if mode == "I;16" else np.uint8) + np.asarray(values)
+    array = array.astype(np.uint16 if mode == "I;16" else np.uint8)
+    Image.fromarray(array).save(str(tmp_path / "a.png"))
+    image = read_image(str(tmp_path / "a.png"))
+    assert image.dtype == np.uint8 and image.shape == (3, 5, 3)
+    assert (image == expected).all()
+
+
+def test_read_image_of_a_palette(tmp_path):
+    rgb = np.zeros((4, 4, 3), np.uint8) + np.uint8([200, 100, 50])
+    Image.fromarray(rgb).convert("P", palette=Image.ADAPTIVE).save(str(tmp_path / "a.png"))
+    assert (read_image(str(tmp_path / "a.png")) == rgb).all()
+
+
+@pytest.mark.parametrize("content", [b"", b"not an image", b"\x89PNG\r\n\x1a\n truncated"])
+def test_unreadable_image_is_named(tmp_path, content):
+    path = tmp_path / "bad.png"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="cannot read the image .*bad.png"):
+        read_image(str(path))
+
+
+def test_save_image_round_trip_leaves_no_temporary(tmp_path):
+    image = random.randint(0, 256, (7, 9, 3)).astype(np.uint8)
+    utils.save_image(str(tmp_path / "a.png"), image)
+    assert (read_image(str(tmp_path / "a.png")) == image).all()
+    assert os.listdir(str(tmp_path)) == ["a.png"]
+
+
+def test_to_uint8_rounds_half_up_and_clips():
+    assert utils.to_uint8(np.array([-3, 0.49, 0.5, 1.5, 2.5, 254.5, 300])).tolist() == [0, 0, 1, 2, 3, 255, 255]
+
+
+# bicubic
+
+def naive_imresize(image, scale):
+    """MATLAB's imresize, sample by sample from its definition."""
+    def kernel(x):
+        x = abs(x)
+        return 1.5 * x ** 3 - 2.5 * x ** 2 + 1 if x <= 1 else -0.5 * x ** 3 + 2.5 * x ** 2 - 4 * x + 2 if x < 2 else 0
+
+    def resize_rows(image):
+        size = len(image)
+        rows = []
+        for i in range(int(np.ceil(size * scale - 1e-9))):
+            center = (i + 0.5) / scale - 0.5
+            total, row = 0, 0
+            for j in range(int(center - 20), int(center + 21)):
+                weight = kernel(min(scale, 1) * (center - j))
+                mirrored = j
+                while not 0 <= mirrored < size:
+                    mirrored = -1 - mirrored if mirrored < 0 else 2 * size - 1 - mirrored
+                total, row = total + weight, row + weight * image[mirrored]
+            rows.append(row / total)
+        return np.stack(rows)
+
+    return resize_rows(resize_rows(image.astype(float)).swapaxes(0, 1)).swapaxes(0, 1)
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4, 1.7, 1 / 2, 1 / 3, 1 / 4, 0.3])
+@pytest.mark.parametrize("shape", [(24, 12, 3), (13, 7, 1), (3, 2, 2)])
+def test_imresize_equals_its_definition(scale, shape):
+    image = random.randint(0, 256, shape)
+    np.testing.assert_allclose(utils.imresize(image, scale), naive_imresize(image, scale), rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_downscale_equals_published_lr(scale):
+    """An excerpt of 72x72 pixels of Set5's butterfly; 3 LR pixels at its border see what lies outside."""
+    excerpt = np.load(os.path.join(GOLDEN, "butterfly.npz"))
+    ours = utils.downscale(excerpt["hr"], scale)[3:-3, 3:-3]
+    published = excerpt["x%d" % scale][3:-3, 3:-3]
+    difference = np.abs(ours.astype(int) - published)
+    if scale == 2:  # rounding ties
+        assert difference.max() <= 1 and (difference > 0).mean() <= 0.0005
+    else:
+        assert (difference == 0).all()
+
+
+BICUBIC = {  # PSNR / SSIM by the protocol, measured on the published images
+    ("Set5", 2): (33.682, 0.9305), ("Set5", 3): (30.405, 0.8690), ("Set5", 4): (28.431, 0.8113),
+    ("Set14", 2): (30.330, 0.8700), ("Set14", 3): (27.634, 0.7760), ("Set14", 4): (26.092, 0.7050),
+    ("B100", 2): (29.565, 0.8436), ("B100", 3): (27.211, 0.7392), ("B100", 4): (25.963, 0.6682),
+}
+
+
+@pytest.mark.parametrize("name, scale", sorted(BICUBIC))
+def test_bicubic_table(request, name, scale):
+    data_dir = request.config.getoption("--data-dir")
+    if not data_dir or not os.path.isdir(os.path.join(data_dir, "HR", name)):
+        pytest.skip("needs --data-dir with %s" % name)
+    scores = []
+    for pair in find_dataset(name, scale, data_dir).pairs:
+        lr, hr = read_pair(pair, scale)
+        scores.append(utils.score(utils.bicubic(lr, scale), hr, scale))
+    mean = np.mean(scores, axis=0)
+    assert mean[0] == pytest.approx(BICUBIC[name, scale][0], abs=0.001)
+    assert mean[1] == pytest.approx(BICUBIC[name, scale][1], abs=0.0001)
+
+
+# metrics
+
+def test_luma():
+    rgb = np.array([[[0, 0, 0], [255, 255, 255], [255, 0, 0], [0, 255, 0], [0, 0, 255]]], np.uint8)
+    np.testing.assert_allclose(utils.luma(rgb), [[16, 235, 81.481, 144.553, 40.966]], atol=1e-9)
+
+
+def test_psnr_closed_form():
+    y = np.full((5, 5), 100.0)
+    assert utils.psnr(y, y + 5) == pytest.approx(20 * np.log10(255 / 5.0))
+    assert utils.psnr(y, y) == float("inf")
+
+
+def test_ssim_equals_its_definition():
+    y1 = random.rand(20, 17) * 255
+    y2 = np.clip(y1 + random.randn(20, 17) * 20, 0, 255)
+    g = np.exp(-np.arange(-5, 6) ** 2 / (2 * 1.5 ** 2))
+    window = np.outer(g, g) / g.sum() ** 2
+
+    def mean(y):
+        return convolve2d(y, window, mode="valid")
+
+    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+    m1, m2 = mean(y1), mean(y2)
+    v1, v2, v12 = mean(y1 ** 2) - m1 ** 2, mean(y2 ** 2) - m2 ** 2, mean(y1 * y2) - m1 * m2
+    expected = np.mean((2 * m1 * m2 + c1) * (2 * v12 + c2) / ((m1 ** 2 + m2 ** 2 + c1) * (v1 + v2 + c2)))
+    assert utils.ssim(y1, y2) == pytest.approx(expected, abs=1e-9)
+
+
+def test_score_crops_the_border_and_hr():
+    hr = random.randint(0, 256, (31, 33, 3)).astype(np.uint8)
+    sr = hr[:30, :32].copy()
+    sr[:2] = sr[-2:] = sr[:, :2] = sr[:, -2:] = 0
+    assert utils.score(sr, hr, 2) == (float("inf"), pytest.approx(1))
+    sr[2, 2] ^= 255
+    assert utils.score(sr, hr, 2)[0] < 60
+    with pytest.raises(UserError, match="too small"):
+        utils.score(sr[:14], hr, 2)
+
+
+# data sets
+
+def write_png(path, height, width):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(random.randint(0, 256, (height, width, 3)).astype(np.uint8)).save(str(path))
+
+
+@pytest.mark.parametrize("hr, lr", [("HR/Set5/%s.png", "x2/Set5/%s.png"),
+                                    ("Set5/HR/%s.png", "Set5/LR_bicubic/X2/%sx2.png")])
+def test_both_layouts(tmp_path, hr, lr):
+    for name in "b", "a":
+        write_png(tmp_path / (hr % name), 21, 16)
+        write_png(tmp_path / (lr % name), 10, 8)
+    dataset = find_dataset("Set5", 2, str(tmp_path))
+    assert [pair.name for pair in dataset.pairs] == ["a", "b"]
+    low, high = read_pair(dataset.pairs[0], 2)
+    assert (low == read_image(str(tmp_path / (lr % "a")))).all()
+    assert (high == read_image(str(tmp_path / (hr % "a")))[:20]).all()
+    os.remove(str(tmp_path / (lr % "a")))
+    with pytest.raises(UserError, match="a.png has no LR image"):
+        read_pair(dataset.pairs[0], 2)
+    write_png(tmp_path / (lr % "a"), 11, 8)
+    with pytest.raises(UserError, match="8x11 pixels, but 8x10 belong to"):
+        read_pair(dataset.pairs[0], 2)
+
+
+def test_lr_is_made_where_there_is_none(tmp_path):
+    write_png(tmp_path / "HR/Set14/a.png", 22, 17)
+    for dataset in find_dataset("Set14", 3, str(tmp_path)), find_dataset(str(tmp_path / "HR/Set14"), 3, "nowhere"):
+        assert "LR by imresize" in dataset.origin
+        low, high = read_pair(dataset.pairs[0], 3)
+        assert low.shape == (7, 5, 3) and high.shape == (21, 15, 3)
+        assert (low == utils.downscale(high, 3)).all()
+
+
+def test_missing_and_empty_data(tmp_path):
+    with pytest.raises(UserError, match="HR.B100"):
+        find_dataset("B100", 2, str(tmp_path))
+    with pytest.raises(UserError, match="no image in"):
+        find_dataset(str(tmp_path), 2, "data")
+    write_png(tmp_path / "a.png", 1, 1)
+    with pytest.raises(UserError, match="smaller than 2 pixels"):
+        read_pair(Pair("a", str(tmp_path / "a.png"), None), 2)
+
+
+def test_sample_needs_no_download():
+    dataset = find_dataset("Sample", 4, "nowhere")
+    shapes = [read_pair(pair, 4)[1].shape for pair in dataset.pairs]
+    assert shapes == [(512, 512, 3), (300, 448, 3), (400, 600, 3), (500, 740, 3), (424, 640, 3)]
+
+
+# checkpoints
+
+def build(model="32s", scale="x2"):
+    tf.reset_default_graph()
+    lr = tf.placeholder(tf.float32, [None, None, None, 3])
+    sr = drsan(lr, model, scale)
+    session = tf.Session()
+    session.run(tf.global_variables_initializer())
+    return lr, sr, session
+
+
+def test_weights_round_trip(tmp_path):
+    lr, sr, session = build()
+    expected = session.run(sr, {lr: golden_image(8, 6)})
+    prefix = utils.save_weights(session, str(tmp_path), "32s", "x2")
+    contract = sorted(variable.op.name for variable in model_variables())
+    assert sorted(tf.train.NewCheckpointReader(prefix).get_variable_to_shape_map()) == contract
+    for path in prefix, prefix + ".index", str(tmp_path):
+        assert utils.find_checkpoint("32s", "x2", path) == prefix
+    lr, sr, session = build()
+    utils.restore_weights(session, prefix)
+    np.testing.assert_array_equal(session.run(sr, {lr: golden_image(8, 6)}), expected)
+    os.remove(str(tmp_path / "checkpoint"))  # or one that names another machine's paths
+    assert utils.find_checkpoint("32s", "x2", str(tmp_path)) == str(tmp_path / "DRSAN32sx2")
+
+
+@pytest.mark.parametrize("model, scale, variable", [("32m", "x2", "conv2d_45/kernel"), ("48s", "x2", "conv2d/kernel"),
+                                                    ("32s", "x4", "conv2d_47/kernel"), ("32s", "x3", "conv2d_46/kernel")])
+def test_checkpoint_of_another_model_names_the_variable(tmp_path, model, scale, variable):
+    session = build("32s", "x2")[2]
+    prefix = utils.save_weights(session, str(tmp_path), "32s", "x2")
+    session = build(model, scale)[2]
+    with pytest.raises(UserError, match="another model or scale: DRAN/%s should" % variable):
+        utils.restore_weights(session, prefix)
+
+
+def test_damaged_checkpoint(tmp_path):
+    session = build()[2]
+    prefix = utils.save_weights(session, str(tmp_path), "32s", "x2")
+    data = tmp_path / "DRSAN32sx2.data-00000-of-00001"
+    data.write_bytes(data.read_bytes()[:1000])
+    with pytest.raises(UserError, match="cannot read the checkpoint"):
+        utils.restore_weights(session, prefix)
+
+
+def test_missing_checkpoint_says_how_to_get_one():
+    with pytest.raises(UserError, match=r"checkpoints.x3.32l: the paper publishes none .* train.py --model 32l --scale x3"):
+        utils.find_checkpoint("32l", "x3")
+    with pytest.raises(UserError, match="no checkpoint at nowhere"):
+        utils.find_checkpoint("32s", "x2", "nowhere")
+
+
+EXCHANGE = """
+import sys
+sys.path[:0] = [{root!r}, {tests!r}]
+import numpy as np, utils
+from conftest import golden_image
+from test_utils import build
+lr, sr, session = build()
+utils.save_weights(session, {folder!r}, "32s", "x2")
+np.save({folder!r} + "/sr.npy", session.run(sr, {{lr: golden_image(20, 30)}}))
+"""
+
+
+def test_checkpoints_go_both_ways(request, tmp_path):
+    """Weights written under the other TensorFlow give the same SR here, and ours there."""
+    other = request.config.getoption("--other-python")
+    if not other:
+        pytest.skip("needs --other-python")
+    import subprocess
+    import sys
+    from conftest import ROOT
+    for python in other, sys.executable:
+        folder = str(tmp_path / ("from_other" if python == other else "from_here"))
+        os.mkdir(folder)
+        code = EXCHANGE.format(root=ROOT, tests=os.path.join(ROOT, "tests"), folder=folder)
+        subprocess.check_call([python, "-c", code])
+    lr, sr, session = build()
+    utils.restore_weights(session, utils.find_checkpoint("32s", "x2", str(tmp_path / "from_other")))
+    ours = session.run(sr, {lr: golden_image(20, 30)})
+    np.testing.assert_allclose(ours, np.load(str(tmp_path / "from_other/sr.npy")), rtol=0, atol=1e-4)
