@@ -6,7 +6,10 @@ and best/ (the weights with the best validation PSNR, to be evaluated by test.py
 import argparse
 import collections
 import concurrent.futures
+import contextlib
 import functools
+import hashlib
+import io
 import json
 import os
 import queue
@@ -15,12 +18,13 @@ import threading
 import time
 
 import numpy as np
+from PIL import Image
 from tqdm import tqdm
 
 from model import MODELS, SCALES, drsan, model_variables
 from ops import tf
-from utils import (IMAGE_SUFFIXES, UserError, crop_to_multiple, downscale, find_dataset, open_session, read_image,
-                   read_pair, run_main, save_weights, score, to_uint8)
+from utils import (IMAGE_SUFFIXES, UserError, crop_to_multiple, downscale, find_checkpoint, find_dataset, load_values,
+                   open_session, read_image, read_pair, run_main, score, to_uint8, transfer_weights, write_json)
 
 # --------------------------------------------------------------------------------------------------------- recipes
 
@@ -64,15 +68,19 @@ def load_pair(path, scale):
         return error
 
 
+def list_photographs(folder):
+    """The paths of all image files below `folder`, sorted."""
+    return sorted(os.path.join(parent, file) for parent, _, files in os.walk(folder) for file in files
+                  if file.lower().endswith(IMAGE_SUFFIXES))
+
+
 def load_photographs(folder, scale, patch, workers):
     """All photographs below `folder` as a list of (LR, HR) in memory, uint8 RGB, LR made by imresize.
 
     Those that cannot be read, or are smaller than a patch (in LR pixels), are named and left out. Raises UserError if none is
     left.
     """
-    paths = sorted(os.path.join(parent, file) for parent, _, files in os.walk(folder) for file in files
-                   if file.lower().endswith(IMAGE_SUFFIXES))
-    photographs = []
+    paths, photographs = list_photographs(folder), []
     with concurrent.futures.ProcessPoolExecutor(workers) as pool:
         loaded = pool.map(functools.partial(load_pair, scale=scale), paths, chunksize=4)
         for path, pair in zip(paths, tqdm(loaded, "reading", len(paths), unit="photo", disable=None)):
@@ -115,12 +123,18 @@ def prefetch(function, first, last, depth=4):
     results = queue.Queue(depth)
 
     def work():
-        for i in range(first, last):
-            results.put(function(i))
+        try:
+            for i in range(first, last):
+                results.put((function(i), None))
+        except Exception as error:
+            results.put((None, error))
 
     threading.Thread(target=work, daemon=True).start()
     for _ in range(first, last):
-        yield results.get()
+        result, error = results.get()
+        if error:
+            raise error
+        yield result
 
 
 # ----------------------------------------------------------------------------------------------------------- graph
@@ -150,58 +164,120 @@ def build_training(model, scale, ema):
     return Training(lr, hr, rate, sr, loss, step, train, averages)
 
 
-class averaged_weights(object):
+@contextlib.contextmanager
+def averaged_weights(session, training):
     """Within this context the model has the averages of its weights, if the training keeps them."""
-
-    def __init__(self, session, training):
-        self.session, self.averages = session, training.averages
-
-    def load(self, values):
-        for variable, value in zip(model_variables(), values):
-            variable.load(value, self.session)
-
-    def __enter__(self):
-        if self.averages:
-            self.weights = self.session.run(model_variables())
-            self.load(self.session.run(self.averages))
-
-    def __exit__(self, *error):
-        if self.averages:
-            self.load(self.weights)
+    if not training.averages:
+        yield
+        return
+    weights, averages = session.run([model_variables(), training.averages])
+    load_values(session, model_variables(), averages)
+    try:
+        yield
+    finally:
+        load_values(session, model_variables(), weights)
 
 
 def validate(session, training, pairs, scale):
-    """Mean PSNR of Y over (LR, HR) pairs."""
-    values = []
-    for lr, hr in pairs:
-        sr = session.run(training.sr, {training.lr: lr[None]})[0]
-        values.append(score(to_uint8(255 * sr), hr, scale)[0])
-    return float(np.mean(values))
+    """Mean PSNR of Y over (LR, HR) pairs, and the SR images."""
+    images = [to_uint8(255 * session.run(training.sr, {training.lr: lr[None]})[0]) for lr, _ in pairs]
+    return float(np.mean([score(sr, hr, scale)[0] for sr, (_, hr) in zip(images, pairs)])), images
 
 
 # ------------------------------------------------------------------------------------------------------------ runs
 
-def write_json(path, value):
-    """Write `value` to a temporary name, then rename it to `path`."""
-    with open(path + ".tmp", "w") as file:
-        json.dump(value, file, indent=1, sort_keys=True)
-        file.write("\n")
-    os.replace(path + ".tmp", path)
+def describe_data(folder):
+    """What config.json says of the training data: the folder, and a digest of the names and sizes of its images."""
+    digest = hashlib.sha256()
+    paths = list_photographs(folder)
+    for path in paths:
+        digest.update(("%s %d\n" % (os.path.relpath(path, folder), os.path.getsize(path))).encode())
+    return {"folder": folder, "files": len(paths), "sha256_of_names_and_sizes": digest.hexdigest()}
 
 
-def open_run(folder, config):
-    """Make the folder of a run, or check that the run in it was started with the same config. Raises UserError."""
-    path = os.path.join(folder, "config.json")
-    if os.path.exists(path):
-        with open(path) as file:
-            started = json.load(file)
-        for key in sorted(set(started) | set(config)):
-            if started.get(key) != config.get(key):
-                raise UserError("%s was started with %s = %r, not %r: give the same options, or another --run"
-                                % (folder, key, started.get(key), config.get(key)))
-    else:
-        os.makedirs(folder, exist_ok=True)
-        write_json(path, config)
+class Run(object):
+    """The folder of a run: config.json, log.jsonl and TensorBoard's summaries, the last state, the best weights."""
+
+    def __init__(self, folder, config):
+        """Make the folder, or check that the run in it was started with the same config. Raises UserError."""
+        self.folder, self.config = folder, config
+        self.state, self.best = os.path.join(folder, "state"), os.path.join(folder, "best")
+        path = os.path.join(folder, "config.json")
+        if os.path.exists(path):
+            with open(path) as file:
+                started = json.load(file)
+            for key in sorted(set(started) | set(config)):
+                if started.get(key) != config.get(key):
+                    raise UserError("%s was started with %s = %s, not %s: give the same options, or another --run"
+                                    % (folder, key, started.get(key), config.get(key)))
+        else:
+            for name in self.state, self.best:
+                os.makedirs(name, exist_ok=True)
+            write_json(path, config)
+
+    def open(self, session, step):
+        """Restore the last state into the variables of the default graph, or initialise them; returns the step reached."""
+        self.session = session
+        self.state_saver, self.best_saver = tf.train.Saver(max_to_keep=1), tf.train.Saver(model_variables(), max_to_keep=1)
+        initialize = tf.global_variables_initializer()
+        for saver, folder in (self.state_saver, self.state), (self.best_saver, self.best):
+            known = tf.train.get_checkpoint_state(folder)
+            saver.recover_last_checkpoints(known.all_model_checkpoint_paths if known else [])  # to delete them in time
+        latest = tf.train.latest_checkpoint(self.state)
+        if latest:
+            self.state_saver.restore(session, latest)
+        else:
+            session.run(initialize)
+        self.step = int(session.run(step))
+        self.best_psnr, self.seconds = -np.inf, 0.0
+        path = os.path.join(self.folder, "log.jsonl")
+        records = []
+        if os.path.exists(path):  # what was logged after the last state was saved is done again
+            with open(path) as file:
+                records = [line for line in file if line.endswith("\n") and json.loads(line)["step"] <= self.step]
+        with open(path + ".tmp", "w") as file:
+            file.writelines(records)
+        os.replace(path + ".tmp", path)
+        for record in map(json.loads, records):
+            self.best_psnr = max(self.best_psnr, record.get("psnr", -np.inf))
+            self.seconds = record["seconds"]
+        self.log_file = open(path, "a", buffering=1)
+        self.summaries = tf.summary.FileWriter(self.folder)
+        return self.step
+
+    def log(self, record, images=()):
+        """Append a record to log.jsonl and to TensorBoard's summaries, where its figures have the paper's names."""
+        self.log_file.write(json.dumps(record, sort_keys=True) + "\n")
+        values = [tf.Summary.Value(tag=tag, simple_value=record[key]) for key, tag in (
+            ("loss", "Loss"), ("rate", "Learning_rate"), ("psnr", "PSNR_mean")) if key in record]
+        for i, image in enumerate(images):
+            png = io.BytesIO()
+            Image.fromarray(image).save(png, "PNG")
+            values.append(tf.Summary.Value(tag="SR/%d" % i, image=tf.Summary.Image(
+                height=image.shape[0], width=image.shape[1], colorspace=3, encoded_image_string=png.getvalue())))
+        self.summaries.add_summary(tf.Summary(value=values), record["step"])
+        self.summaries.flush()
+
+    def save_state(self, step):
+        """Save everything that the run continues from. Raises UserError, and keeps the last state, if that is not possible."""
+        if not all(np.isfinite(value).all() for value in self.session.run(model_variables())):
+            raise UserError("weights are not finite at step %d: lower --rate; %s keeps the last good state" % (step, self.state))
+        self._save(self.state_saver, os.path.join(self.state, "state"), step)
+
+    def save_best(self, step, psnr):
+        """Save the weights as the best so far, with what they are in config.json beside them."""
+        self.best_psnr = psnr
+        self._save(self.best_saver, os.path.join(self.best, "DRSAN%s%s" % (self.config["model"], self.config["scale"])), step)
+        write_json(os.path.join(self.best, "config.json"), dict(
+            self.config, trained_steps=step, trained_seconds=round(self.seconds), validation_psnr=round(psnr, 4),
+            framework="TensorFlow %s" % tf.__version__,
+            device="GPU" if any(d.device_type == "GPU" for d in self.session.list_devices()) else "%d CPUs" % os.cpu_count()))
+
+    def _save(self, saver, prefix, step):
+        try:
+            saver.save(self.session, prefix, global_step=step, write_meta_graph=False)
+        except (tf.errors.OpError, OSError, ValueError) as error:
+            raise UserError("cannot save step %d as %s: %s; the one before is kept" % (step, prefix, str(error).splitlines()[0]))
 
 
 def format_seconds(seconds):
@@ -212,9 +288,9 @@ def train(args):
     scale = SCALES[args.scale]
     recipe = make_recipe(args.recipe, args.model, args.scale)
     recipe = recipe._replace(**{key: getattr(args, key) for key in Recipe._fields if getattr(args, key) is not None})
-    run = args.run or os.path.join("runs", "%s_%s" % (args.model, args.scale))
-    open_run(run, dict(recipe._asdict(), model=args.model, scale=args.scale, recipe=args.recipe, data=args.data,
-                       seed=args.seed))
+    run = Run(args.run or os.path.join("runs", "%s_%s" % (args.model, args.scale)), dict(
+        recipe._asdict(), model=args.model, scale=args.scale, recipe=args.recipe, data=describe_data(args.data), seed=args.seed,
+        init_from=args.init_from))
     valid = [read_pair(pair, scale) for pair in find_dataset(args.valid, scale, args.data_dir).pairs]
     photographs = load_photographs(args.data, scale, recipe.patch, args.workers)
     print("%d photographs, %.1f megapixels; recipe %s: %s" % (
@@ -224,79 +300,63 @@ def train(args):
 
     tf.set_random_seed(args.seed)
     training = build_training(args.model, args.scale, recipe.ema)
-    saver = tf.train.Saver(max_to_keep=1)
-    initialize = tf.global_variables_initializer()
-    best_saver = tf.train.Saver(model_variables())
-    session = open_session(args.gpu)
+    session = open_session(args.gpu, intra_op_parallelism_threads=args.threads, inter_op_parallelism_threads=args.threads)
+    step = run.open(session, training.step)
+    if step:
+        print("resumed at step %d, best PSNR of %s %.3f dB" % (step, args.valid, run.best_psnr), flush=True)
+    elif args.init_from:
+        taken, fresh = transfer_weights(session, find_checkpoint(args.model, args.scale, args.init_from))
+        if training.averages:
+            load_values(session, training.averages, session.run(model_variables()))
+        print("%d variables taken from %s, %d not: %s" % (len(taken), args.init_from, len(fresh), " ".join(fresh)), flush=True)
     session.graph.finalize()
-
-    state = os.path.join(run, "state")
-    latest = tf.train.latest_checkpoint(state)
-    if latest:
-        saver.restore(session, latest)
-    else:
-        session.run(initialize)
-    first = step = int(session.run(training.step))
-    log_path = os.path.join(run, "log.jsonl")
-    best = -np.inf
-    if os.path.exists(log_path):
-        with open(log_path) as file:
-            best = max([json.loads(line).get("psnr", best) for line in file] or [best])
-    if latest:
-        print("resumed at step %d, best validation PSNR %.3f dB" % (step, best), flush=True)
 
     stop = []
     for number in signal.SIGINT, signal.SIGTERM:
         signal.signal(number, lambda received, _: stop.append(received))
-
-    def save():
-        os.makedirs(state, exist_ok=True)
-        saver.save(session, os.path.join(state, "state"), global_step=step, write_meta_graph=False)
-
-    saved = logged = time.time()
-    waited, losses = 0.0, []
-    log = open(log_path, "a", buffering=1)
     batches = prefetch(sampler, step, recipe.steps)
+    first, losses, waited = step, [], 0.0
+    logged = saved = time.time()
     while step < recipe.steps and not stop:
         before = time.time()
         lr, hr = next(batches)
         waited += time.time() - before
         rate = learning_rate(recipe, step)
-        _, loss = session.run([training.train, training.loss], {training.lr: lr, training.hr: hr, training.rate: rate})
-        if not np.isfinite(loss):
-            raise UserError("the loss is %s at step %d: lower --rate; %s keeps the last good state" % (loss, step, state))
+        try:
+            _, loss = session.run([training.train, training.loss], {training.lr: lr, training.hr: hr, training.rate: rate})
+        except tf.errors.ResourceExhaustedError:
+            raise UserError("not enough memory for step %d: lower --batch or --patch" % step)
+        if not loss < 10:  # RGB is in [0, 1]; NaN ends up here, too
+            raise UserError("the loss is %s at step %d: lower --rate; %s keeps the last good state" % (loss, step, run.state))
         step += 1
         losses.append(float(loss))
-        last = step == recipe.steps
-        record = {}
-        if step % args.log_every == 0 or last:
+        if step % args.log_every == 0 or step == recipe.steps:
             seconds = time.time() - logged
-            images = len(losses) * recipe.batch / seconds
-            record = dict(step=step, loss=round(float(np.mean(losses)), 6), rate=float("%.4g" % rate),
-                          images_per_second=round(images, 2), data_wait=round(waited / seconds, 4), time=round(time.time(), 1))
+            run.seconds += seconds
+            speed = len(losses) * recipe.batch / seconds
             print("step %7d/%d  loss %.5f  rate %.2e  %6.1f images/s  wait %4.1f %%  left %s" % (
-                step, recipe.steps, record["loss"], rate, images, 100 * waited / seconds,
-                format_seconds((recipe.steps - step) * recipe.batch / images)), flush=True)
-            waited, losses, logged = 0.0, [], time.time()
-        if step % args.valid_every == 0 or last:
+                step, recipe.steps, np.mean(losses), rate, speed, 100 * waited / seconds,
+                format_seconds((recipe.steps - step) * recipe.batch / speed)), flush=True)
+            run.log(dict(step=step, loss=round(np.mean(losses), 6), rate=float("%.4g" % rate), seconds=round(run.seconds, 1),
+                         images_per_second=round(speed, 2), data_wait=round(waited / seconds, 4)))
+            losses, waited, logged = [], 0.0, time.time()
+        if step % args.valid_every == 0 or step == recipe.steps:
+            before = time.time()
             with averaged_weights(session, training):
-                value = validate(session, training, valid, scale)
-                record.update(step=step, psnr=round(value, 4))
-                if value > best:
-                    best = value
-                    os.makedirs(os.path.join(run, "best"), exist_ok=True)
-                    best_saver.save(session, os.path.join(run, "best", "DRSAN%s%s" % (args.model, args.scale)),
-                                    write_meta_graph=False)
-            print("step %7d  PSNR of %s %.3f dB, best %.3f dB" % (step, args.valid, value, best), flush=True)
-            logged += time.time() - logged if not losses else 0
-        if record:
-            log.write(json.dumps(record, sort_keys=True) + "\n")
+                psnr, images = validate(session, training, valid, scale)
+                better = psnr > run.best_psnr
+                if better:
+                    run.save_best(step, psnr)
+            print("step %7d  PSNR of %s %.3f dB, best %.3f dB" % (step, args.valid, psnr, run.best_psnr), flush=True)
+            run.log(dict(step=step, psnr=round(psnr, 4), seconds=round(run.seconds, 1)),
+                    [image[:128, :128] for image in images[:4]] if better else ())
+            logged += time.time() - before  # the speed is that of training alone
         if time.time() - saved > 60 * args.save_minutes:
-            save()
+            run.save_state(step)
             saved = time.time()
     if step > first:
-        save()
-    print("stopped at step %d; the same command resumes" % step if stop else "done: %s" % os.path.join(run, "best"))
+        run.save_state(step)
+    print("stopped at step %d; the same command resumes" % step if stop else "done: %s" % run.best)
 
 
 def parse_args():
@@ -304,6 +364,7 @@ def parse_args():
     parser.add_argument("--gpu", type=int, default=0, help="index of the GPU, -1 for the CPU")
     parser.add_argument("--model", default="32s", choices=list(MODELS))
     parser.add_argument("--scale", default="x2", choices=list(SCALES))
+    parser.add_argument("--init-from", metavar="CHECKPOINT", help="start from the weights of another scale or depth")
     parser.add_argument("--data", required=True, metavar="DIR", help="photographs, searched recursively")
     parser.add_argument("--run", metavar="DIR", help="default runs/<model>_<scale>")
     parser.add_argument("--recipe", default="paper", choices=["paper", "fast"])
@@ -320,6 +381,7 @@ def parse_args():
     parser.add_argument("--valid-every", type=int, default=1000, metavar="STEPS")
     parser.add_argument("--log-every", type=int, default=100, metavar="STEPS")
     parser.add_argument("--save-minutes", type=float, default=10)
+    parser.add_argument("--threads", type=int, default=0, help="of TensorFlow on the CPU; 1 makes runs repeatable to the bit")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes that read photographs")
     return parser.parse_args()
 

@@ -1,6 +1,8 @@
 """What surrounds the network: images, MATLAB's bicubic, metrics, data sets, sessions and checkpoints."""
+import contextlib
 import functools
 import glob
+import json
 import os
 import sys
 from collections import namedtuple
@@ -284,7 +286,7 @@ def restore_weights(session, prefix):
 
     Raises UserError that names the first variable that the checkpoint lacks or has in another shape.
     """
-    try:
+    with _checkpoint_errors(prefix):
         shapes = tf.train.NewCheckpointReader(prefix).get_variable_to_shape_map()
         for variable in model_variables():
             name, shape = variable.op.name, variable.shape.as_list()
@@ -292,8 +294,68 @@ def restore_weights(session, prefix):
                 raise UserError("%s is a checkpoint of another model or scale: %s should have the shape %s, but %s" % (
                     prefix, name, shape, "has %s" % shapes[name] if name in shapes else "is missing"))
         tf.train.Saver(model_variables()).restore(session, prefix)
-    except (tf.errors.OpError, ValueError) as error:
+
+
+def transfer_weights(session, prefix):
+    """Load what a checkpoint of another scale or depth has in common with DRSAN in the default graph.
+
+    A variable is taken if it has the same role (see _roles) and shape: x0, the DRAGs that both have, the convolution before the
+    skip, the output convolution, and the upsampler of the same scale. Returns the names taken and the names not taken.
+    """
+    with _checkpoint_errors(prefix):
+        reader = tf.train.NewCheckpointReader(prefix)
+        there = {role: name for name, role in _roles(reader.get_variable_to_shape_map()).items()}
+        roles = _roles(variable.op.name for variable in model_variables())
+        taken, values = [], []
+        for variable in model_variables():
+            name = there.get(roles[variable.op.name])
+            value = reader.get_tensor(name) if name else None
+            if value is not None and list(value.shape) == variable.shape.as_list():
+                taken.append(variable)
+                values.append(value)
+    load_values(session, taken, values)
+    names = [variable.op.name for variable in taken]
+    return names, [variable.op.name for variable in model_variables() if variable.op.name not in names]
+
+
+def _roles(names):
+    """{name: role} of DRSAN's variables among `names`; a role does not depend on the model's depth and scale as conv2d_46 does."""
+    names = {name for name in names if name.startswith("DRAN/") and not name.endswith(
+        ("/AdamOptimizer", "/AdamOptimizer_1", "/ExponentialMovingAverage"))}
+    drags = sum(name.endswith("prelualpha") for name in names)
+    per_drag = sum(name.startswith("DRAN/conv_block1_pReLU_") for name in names) + 3
+    convolutions = sum(name.endswith("/kernel") for name in names)
+    upsampler = 1 + drags * per_drag + 1
+    roles = {}
+    for name in names:
+        layer, _, part = name[len("DRAN/"):].partition("/")
+        if not part:
+            roles[name] = name  # a slope, numbered by its DRAG
+            continue
+        i = int(layer[len("conv2d_"):] or 0)
+        if i < upsampler - 1:
+            roles[name] = (part, "body", i)
+        elif i < upsampler:
+            roles[name] = (part, "before the skip")
+        elif i < convolutions - 1:
+            roles[name] = (part, "upsampler", convolutions - 1 - upsampler, i - upsampler)
+        else:
+            roles[name] = (part, "output")
+    return roles
+
+
+@contextlib.contextmanager
+def _checkpoint_errors(prefix):
+    try:
+        yield
+    except (tf.errors.OpError, ValueError, RuntimeError) as error:  # TensorFlow 2's reader raises RuntimeError
         raise UserError("cannot read the checkpoint %s: %s" % (prefix, str(error).splitlines()[0]))
+
+
+def load_values(session, variables, values):
+    """Assign arrays to variables in one call, without new operations in the graph."""
+    initializers = [variable.initializer for variable in variables]
+    session.run(initializers, {initializer.inputs[1]: value for initializer, value in zip(initializers, values)})
 
 
 def save_weights(session, folder, model, scale):
@@ -301,3 +363,11 @@ def save_weights(session, folder, model, scale):
     os.makedirs(folder, exist_ok=True)
     saver = tf.train.Saver(model_variables())
     return saver.save(session, os.path.join(folder, "DRSAN%s%s" % (model, scale)), write_meta_graph=False)
+
+
+def write_json(path, value):
+    """Write `value` under a temporary name, then rename it to `path`."""
+    with open(path + ".tmp", "w") as file:
+        json.dump(value, file, indent=1, sort_keys=True)
+        file.write("\n")
+    os.replace(path + ".tmp", path)

@@ -1,0 +1,218 @@
+"""Training: recipes, schedule, data, optimiser, and runs that stop and resume."""
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import train
+import utils
+from conftest import ROOT, run_script
+from model import MODELS, SCALES, drsan, model_variables
+from ops import tf
+from train import Recipe, Sampler, build_training, learning_rate, make_recipe
+
+
+# recipes
+
+def test_paper_recipe():
+    rates = {(model, scale): make_recipe("paper", model, scale).rate for model in MODELS for scale in SCALES}
+    assert {rates[model, "x2"] for model in MODELS} == {2e-4}
+    assert [rates[model, "x3"] for model in ("32s", "48s", "48m", "32m")] == [2e-4, 1e-4, 1e-4, 5e-5]
+    assert [rates[model, "x4"] for model in ("32s", "48s", "32m", "48m")] == [2e-4, 2e-4, 1e-4, 1e-4]
+    assert make_recipe("paper", "32s", "x2")._replace(steps=0) == Recipe(2e-4, "halve", 0, 0, 16, 48, 0)
+
+
+def test_learning_rate():
+    paper = make_recipe("paper", "32s", "x2")
+    assert [learning_rate(paper, step) for step in (0, 199999, 200000, 399999, 400000)] == [2e-4, 2e-4, 1e-4, 1e-4, 5e-5]
+    fast = Recipe(1e-3, "cosine", 9, 1000, 16, 32, 0.999)
+    assert learning_rate(fast, 0) == pytest.approx(1e-4)
+    assert learning_rate(fast, 4) == pytest.approx(5e-4, rel=1e-3)
+    assert learning_rate(fast, 500) == pytest.approx(5e-4)
+    assert learning_rate(fast, 999) < 1e-8
+
+
+# data
+
+@pytest.fixture
+def photographs(tmp_path):
+    """A folder with two photographs of scikit-image's, in a subfolder, and its path."""
+    folder = tmp_path / "photographs" / "deeper"
+    folder.mkdir(parents=True)
+    for pair in utils.find_dataset("Sample", 2, "").pairs[1:3]:
+        Image.fromarray(utils.read_image(pair.hr)[100:221, 80:222]).save(str(folder / (pair.name + ".png")))
+    return tmp_path / "photographs"
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_patches_are_aligned_and_augmented(photographs, scale):
+    pairs = train.load_photographs(str(photographs), scale, 12, 1)
+    assert [hr.shape for _, hr in pairs] == [(121 - 121 % scale, 142 - 142 % scale, 3)] * 2
+    sampler = Sampler(pairs, scale, 40, 12, seed=1)
+    lr, hr = sampler(0)
+    assert lr.shape == (40, 12, 12, 3) and hr.shape == (40, 12 * scale, 12 * scale, 3)
+    orientations = set()
+    for low, high in zip(lr, hr):
+        # inside, where imresize does not see the patch's border, LR is HR downscaled
+        assert (utils.downscale(high, scale)[3:-3, 3:-3] == low[3:-3, 3:-3]).all()
+        found = [(k, mirror) for k in range(4) for mirror in (False, True) if any(
+            contains(image, np.rot90(low[:, ::-1] if mirror else low, -k)) for image, _ in pairs)]
+        assert len(found) == 1
+        orientations.update(found)
+    assert len(orientations) == 8
+    again = Sampler(pairs, scale, 40, 12, seed=1)(0)
+    assert (again[0] == lr).all() and (again[1] == hr).all()
+    assert (sampler(1)[0] != lr).any() and (Sampler(pairs, scale, 40, 12, seed=2)(0)[0] != lr).any()
+
+
+def contains(image, patch):
+    """Whether the patch stands somewhere in the image."""
+    size = len(patch)
+    corners = (image[:1 - size, :1 - size] == patch[0, 0]).all(axis=2)
+    return any((image[y:y + size, x:x + size] == patch).all() for y, x in zip(*np.nonzero(corners)))
+
+
+def test_bad_photographs_are_named(photographs, tmp_path, capsys):
+    (photographs / "broken.jpg").write_bytes(b"nothing")
+    Image.new("RGB", (30, 30)).save(str(photographs / "small.png"))
+    assert len(train.load_photographs(str(photographs), 2, 16, 1)) == 2
+    out = capsys.readouterr().out
+    assert "left out: cannot read the image" in out and "broken.jpg" in out
+    assert "small.png is smaller than a patch of 16 LR pixels" in out
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(utils.UserError, match="no usable photograph below"):
+        train.load_photographs(str(tmp_path / "empty"), 2, 16, 1)
+
+
+# graph
+
+def test_training_checkpoint_has_the_published_names():
+    build_training("32s", "x2", 0)
+    names = {variable.op.name: variable.dtype.base_dtype for variable in tf.global_variables()}
+    contract = {variable.op.name for variable in model_variables()}
+    expected = {name + suffix for name in contract for suffix in ("", "/AdamOptimizer", "/AdamOptimizer_1")}
+    assert set(names) == expected | {"Variable", "beta1_power", "beta2_power"}
+    assert names["Variable"] == tf.int32
+
+
+def test_three_steps_equal_numpy_adam_and_ema():
+    training = build_training("32s", "x2", 0.9)
+    variables = model_variables()
+    gradients = tf.gradients(training.loss, variables)
+    random = np.random.RandomState(0)
+    with tf.Session() as session:
+        session.run(tf.global_variables_initializer())
+        weights = average = [np.float64(value) for value in session.run(variables)]
+        m = v = [np.zeros(value.shape) for value in weights]
+        for t in range(1, 4):
+            rate = 1e-3 / t
+            feed = {training.lr: random.randint(0, 256, (2, 8, 8, 3)), training.hr: random.randint(0, 256, (2, 16, 16, 3)),
+                    training.rate: rate}
+            g = [np.float64(value) for value in session.run(gradients, feed)]
+            loss, sr = session.run([training.loss, training.sr], feed)
+            assert loss == pytest.approx(np.abs(sr - feed[training.hr] / 255.0).mean(), rel=1e-5)
+            session.run(training.train, feed)
+            m = [0.9 * a + 0.1 * b for a, b in zip(m, g)]
+            v = [0.999 * a + 0.001 * b ** 2 for a, b in zip(v, g)]
+            alpha = rate * np.sqrt(1 - 0.999 ** t) / (1 - 0.9 ** t)
+            weights = [w - alpha * a / (np.sqrt(b) + 1e-8) for w, a, b in zip(weights, m, v)]
+            decay = min(0.9, (1.0 + t) / (10.0 + t))
+            average = [decay * a + (1 - decay) * w for a, w in zip(average, weights)]
+        assert session.run(training.step) == 3
+        for ours, expected in zip(session.run(variables), weights):
+            np.testing.assert_allclose(ours, expected, rtol=0, atol=2e-6)
+        for ours, expected in zip(session.run(training.averages), average):
+            np.testing.assert_allclose(ours, expected, rtol=0, atol=2e-6)
+
+
+# runs
+
+def start(photographs, run, *extra):
+    """train.py as a process, with tiny settings."""
+    command = [sys.executable, "train.py", "--gpu", "-1", "--data", photographs, "--run", run, "--recipe", "fast", "--batch",
+               "2", "--patch", "12", "--valid", photographs / "deeper", "--log-every", "4", "--valid-every", "8",
+               "--workers", "1"] + list(extra)
+    return subprocess.Popen([str(word) for word in command], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+def test_run_stops_resumes_and_is_evaluated(photographs, tmp_path):
+    run = tmp_path / "run"
+    process = start(photographs, run, "--steps", "100000")
+    while b"PSNR" not in process.stdout.readline():
+        assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    out = process.communicate()[0].decode()
+    assert process.returncode == 0 and "stopped at step" in out, out
+    reached = int(out.split("stopped at step")[1].split(";")[0])
+    config = json.loads((run / "config.json").read_text())
+    assert config["model"] == "32s" and config["steps"] == 100000 and config["rate"] == 1e-3
+
+    process = start(photographs, run, "--steps", "200")
+    out = process.communicate()[0].decode()
+    assert process.returncode == 1 and "was started with steps = 100000, not 200" in out
+
+    process = start(photographs, run, "--steps", "100000")
+    line = process.stdout.readline()
+    while b"resumed" not in line:
+        assert process.poll() is None
+        line = process.stdout.readline()
+    assert b"resumed at step %d," % reached in line
+    while b"PSNR" not in process.stdout.readline():
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    process.communicate()
+
+    records = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    steps = [record["step"] for record in records if "loss" in record]
+    assert steps == sorted(set(steps)) and steps[-1] > reached
+    status, out, err = run_script("test.py", "--gpu", -1, "--checkpoint", run / "best", "--dataset", photographs / "deeper")
+    assert status == 0, err
+    best = max(record["psnr"] for record in records if "psnr" in record)
+    assert float(out.split("mean")[1].split()[0]) == pytest.approx(best, abs=1e-3)
+
+
+def test_ema_weights_are_swapped_in_and_out(photographs):
+    training = build_training("32s", "x2", 0.9)
+    with tf.Session() as session:
+        session.run(tf.global_variables_initializer())
+        before = session.run(model_variables())
+        for variable in training.averages:
+            variable.load(np.ones(variable.shape.as_list()), session)
+        with train.averaged_weights(session, training):
+            assert all((value == 1).all() for value in session.run(model_variables()))
+        for ours, expected in zip(session.run(model_variables()), before):
+            np.testing.assert_array_equal(ours, expected)
+
+
+def test_transfer_of_weights(tmp_path):
+    """x2 to x4, and a deeper model from a shallower one: all but the upsampler and the DRAGs that are new."""
+    def build(model, scale):
+        tf.reset_default_graph()
+        drsan(tf.placeholder(tf.float32, [None, None, None, 3]), model, scale)
+        session = tf.Session()
+        session.run(tf.global_variables_initializer())
+        return session
+
+    session = build("32s", "x2")
+    prefix = utils.save_weights(session, str(tmp_path), "32s", "x2")
+    before, output = session.run(["DRAN/conv2d_45/kernel:0", "DRAN/conv2d_47/kernel:0"])
+    session = build("32s", "x4")
+    taken, fresh = utils.transfer_weights(session, prefix)
+    assert fresh == ["DRAN/conv2d_46/kernel", "DRAN/conv2d_46/bias", "DRAN/conv2d_47/kernel", "DRAN/conv2d_47/bias"]
+    assert len(taken) == 130
+    for ours, expected in zip(session.run(["DRAN/conv2d_45/kernel:0", "DRAN/conv2d_48/kernel:0"]), (before, output)):
+        np.testing.assert_array_equal(ours, expected)
+    session = build("32m", "x2")
+    taken, fresh = utils.transfer_weights(session, prefix)
+    assert len(taken) == 132  # x0, four DRAGs, the convolution before the skip, upsampler and output
+    assert {name.split("/")[1] for name in fresh if "block" in name} == {
+        "conv_block%d%s" % (k, suffix) for k in range(5, 9)
+        for suffix in ["prelualpha"] + ["_pReLU_%dalpha" % j for j in range(1, 9)]}
+    for ours, expected in zip(session.run(["DRAN/conv2d_89/kernel:0", "DRAN/conv2d_91/kernel:0"]), (before, output)):
+        np.testing.assert_array_equal(ours, expected)
