@@ -207,15 +207,15 @@ def find_dataset(name, scale, data_dir):
                     "%%sx%d%%s" % scale)]
     else:
         layouts = [(name, "", "")]
+    advice = "; get them with: " + download_command(name, data_dir) if name in DATASETS else ""
     found = [layout for layout in layouts if os.path.isdir(layout[0])]
     if not found:
-        raise UserError("no images of %s: looked for the folder %s%s" % (
-            name, " and ".join(hr for hr, _, _ in layouts),
-            "; get them with: " + download_command(name, data_dir) if name in DATASETS else ""))
+        raise UserError("no images of %s: looked for the folder %s%s"
+                        % (name, " and ".join(hr for hr, _, _ in layouts), advice))
     hr_dir, lr_dir, pattern = found[0]
     files = list_images(hr_dir)
     if not files:
-        raise UserError("no image in %s: expected files ending in %s" % (hr_dir, " ".join(IMAGE_SUFFIXES)))
+        raise UserError("no image in %s: expected files ending in %s%s" % (hr_dir, " ".join(IMAGE_SUFFIXES), advice))
     published = os.path.isdir(lr_dir)
     pairs = []
     for path in files:

@@ -42,7 +42,8 @@ def main():
     parser.add_argument("--dataset", nargs="+", default=list(download.BENCHMARKS), choices=download.BENCHMARKS)
     parser.add_argument("--data-dir", default="data", metavar="DIR", help="where the data sets are (default data)")
     args = parser.parse_args()
-    print("%-12s %7s %13s %15s %7s %18s" % ("", "images", "as published", "LR differs in", "worst", "bicubic PSNR/SSIM"))
+    print("%-12s %7s %13s %15s %7s %19s"
+          % ("", "images", "as published", "LR differs in", "worst", "bicubic PSNR / SSIM"))
     checked = 0
     with concurrent.futures.ProcessPoolExecutor() as pool:
         for name in args.dataset:

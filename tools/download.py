@@ -114,8 +114,11 @@ def compute_digest(path, algorithm):
 
 
 def is_right(path, digest):
-    """Whether there is a file with that content; digest: (algorithm, hexadecimal digits)."""
-    return os.path.isfile(path) and compute_digest(path, digest[0]) == digest[1]
+    """Whether there is a readable file with that content; digest: (algorithm, hexadecimal digits)."""
+    try:
+        return os.path.isfile(path) and compute_digest(path, digest[0]) == digest[1]
+    except OSError:
+        return False
 
 
 def wrong_files(files):
@@ -180,6 +183,7 @@ def _receive(opener, url, part, limit, stop, progress):
         end = start + int(length) if length.isdigit() else None
         if end is not None and end > limit:
             raise _Failed("%d bytes are offered, at most %d are expected" % (end, limit))
+        os.makedirs(os.path.dirname(part), exist_ok=True)  # now, so that no network leaves no folder
         with open(part, "ab" if start else "wb") as out:
             size, began = start, time.monotonic()
             while end is None or size < end:
@@ -210,18 +214,18 @@ def _describe_wrong(part):
     return "what was sent, %d bytes, is not the published content" % os.path.getsize(part)
 
 
-def _fetch(file, base, stop, progress=lambda size: None):
+def _fetch(file, base, stop, advice, progress=lambda size: None):
     """Download one File below the URL `base`, with retries; it gets its name once its digest is right.
 
-    Raises UserError. What has come is kept in `<target>.part` for the next attempt or the next run.
+    What has come is kept in `<target>.part` for the next attempt or the next run. advice: what to do without a network.
+    stop: an Event that ends this soon, without the file. progress: called with the number of bytes that are there. Raises UserError.
     """
     opener = urllib.request.build_opener()
     url = base + "/" + urllib.parse.quote(file.path)
     part = file.target + ".part"
     attempt = most = 0
     try:
-        os.makedirs(os.path.dirname(file.target), exist_ok=True)
-        while True:
+        while not stop.is_set():
             try:
                 _receive(opener, url, part, file.limit, stop, progress)
                 if is_right(part, file.digest):
@@ -237,7 +241,8 @@ def _fetch(file, base, stop, progress=lambda size: None):
             wait = max(failure.wait, BACKOFF * 2 ** (attempt - 1))
             if failure.final or attempt == ATTEMPTS or stop.wait(wait):
                 tried = "" if failure.final else " (%d attempts)" % attempt
-                raise UserError("cannot get %s: %s%s" % (url, failure, tried))
+                raise UserError("cannot get %s: %s%s; the same command goes on from here; without a network, %s"
+                                % (url, failure, tried, advice))
     except OSError as error:
         raise UserError("cannot write %s: %s" % (error.filename or part, error.strerror or error))
 
@@ -245,18 +250,19 @@ def _fetch(file, base, stop, progress=lambda size: None):
 @contextlib.contextmanager
 def _alone_in(folder):
     """Make `folder` and wait until no other process downloads into it."""
+    path = os.path.join(folder, ".download.lock")
     try:
         os.makedirs(folder, exist_ok=True)
-        lock = open(os.path.join(folder, ".download.lock"), "w")
-    except OSError as error:
-        raise UserError("cannot write %s: %s" % (error.filename, error.strerror))
-    with lock:
+        lock = open(path, "w")
         try:
             if fcntl:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             print("waiting for another download into %s to end" % folder, file=sys.stderr)
             fcntl.flock(lock, fcntl.LOCK_EX)
+    except OSError as error:
+        raise UserError("cannot write and lock %s: %s" % (error.filename or path, error.strerror))
+    with lock:
         yield
 
 
@@ -269,6 +275,15 @@ def mirror_url(mirror, default):
     if not os.path.isdir(mirror):
         raise UserError("the mirror %s is no folder, and no URL that starts with https://, http:// or file://" % mirror)
     return pathlib.Path(mirror).resolve().as_uri()
+
+
+def _advice(file, data_dir):
+    """In words, what to do without a network to have a File of the manifest and those of the same set or model."""
+    top, _, name = file.path.split("/")[:3]
+    places = os.path.dirname(file.target)
+    if top == "psnrtest":
+        places = "HR/{0} and x2/{0}, x3/{0}, x4/{0} (or {0}/HR and {0}/LR_bicubic/X2 ...) in {1}".format(name, data_dir)
+    return "name a copy of the authors' repository by --mirror, or put the files into %s yourself" % places
 
 
 def download(files, data_dir, mirror=None):
@@ -286,14 +301,9 @@ def download(files, data_dir, mirror=None):
         bar = stack.enter_context(tqdm(total=len(files), unit="file", disable=None))
         pool = stack.enter_context(concurrent.futures.ThreadPoolExecutor(WORKERS))
         stack.callback(stop.set)  # before the pool waits for its threads, so that an error or Ctrl-C ends them soon
-        futures = [pool.submit(_fetch, file, base, stop) for file in files]
+        futures = [pool.submit(_fetch, file, base, stop, _advice(file, data_dir)) for file in files]
         for future in concurrent.futures.as_completed(futures):
-            try:
-                future.result()
-            except UserError as error:
-                raise UserError("%s; the same command goes on from here; without a network, name a copy of the "
-                                "authors' repository by --mirror, or put the files into %s yourself"
-                                % (error, os.path.dirname(files[futures.index(future)].target)))
+            future.result()
             bar.update()
     return len(files)
 
@@ -347,8 +357,9 @@ def download_div2k(data_dir, mirror=None, yes=False):
             archive = File(name + ".zip", os.path.join(folder, name + ".zip"), ("sha256", sha256), size)
             if not os.path.isdir(os.path.join(folder, name)):  # another process may have been faster
                 if not is_right(archive.target, archive.digest):
+                    advice = "name a folder with it by --mirror, or put it into %s yourself" % folder
                     with tqdm(total=size, unit="B", unit_scale=True, desc=archive.path, disable=None) as bar:
-                        _fetch(archive, base, threading.Event(), lambda size: bar.update(size - bar.n))
+                        _fetch(archive, base, threading.Event(), advice, lambda size: bar.update(size - bar.n))
                 _unpack(archive.target, os.path.join(folder, name))
                 os.remove(archive.target)
     for name in DIV2K:
@@ -379,9 +390,9 @@ def offer(files, data_dir, mirror=None, yes=False):
     if not wrong:
         return
     altered = sum(os.path.exists(file.target) for file in wrong)
-    question = "%d of %d published files are missing in %s%s. Download them from %s?" % (
-        len(wrong) - altered, len(files), data_dir,
-        ", %d are not as published and will be replaced" % altered if altered else "", mirror_url(mirror, AUTHORS_URL))
+    question = "Of %d published files, %d are missing in %s%s. Download from %s?" % (
+        len(files), len(wrong) - altered, data_dir,
+        " and %d not as published (to be replaced)" % altered if altered else "", mirror_url(mirror, AUTHORS_URL))
     if yes or ask(question):
         download(wrong, data_dir, mirror)
 
