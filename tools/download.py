@@ -41,7 +41,7 @@ MANIFEST = os.path.join(os.path.dirname(os.path.abspath(__file__)), "authors_fil
 
 BENCHMARKS = ("Set5", "Set14", "B100", "Urban100")
 WEIGHTS = "authors-weights"
-MEGABYTES = {"Set5": 1.3, "Set14": 7.3, "B100": 39.7, "Urban100": 196.6, WEIGHTS: 150}  # the last about
+MEGABYTES = {"Set5": 1.3, "Set14": 7.3, "B100": 39.7, "Urban100": 196.6, WEIGHTS: 153}
 
 Archive = namedtuple("Archive", "size sha256 images")
 DIV2K = {  # as published in the checksums of tensorflow/datasets, tensorflow_datasets/url_checksums/div2k.txt
@@ -418,7 +418,7 @@ def main():
             print("DIV2K: complete in %s" % os.path.join(args.data_dir, "DIV2K"))
         else:
             files = weight_files(args.data_dir) if name == WEIGHTS else benchmark_files(name, args.data_dir)
-            print("%s: %d files, %.3g MB in all, from %s" % (
+            print("%s: %d files, about %.3g MB, from %s" % (
                 name, len(files), MEGABYTES[name], mirror_url(args.mirror, AUTHORS_URL)), flush=True)
             count = download(files, args.data_dir, args.mirror)
             print("%s: complete and as published in %s, %d files downloaded" % (name, args.data_dir, count))
