@@ -251,7 +251,7 @@ def test_digests(tmp_path):
 # --------------------------------------------------------------------------------------------- well-behaved server
 
 def test_downloads_what_is_missing_or_wrong(server):
-    assert download.download(set5(), "data", server.url) == 8
+    assert download.download(set5() + set5(), "data", server.url) == 8
     check_data(server)
     assert sorted(server.requests) == sorted((path, None) for path in server.files)
     del server.requests[:]

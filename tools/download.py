@@ -23,7 +23,7 @@ import urllib.parse
 import urllib.request
 import zipfile
 import zlib
-from collections import namedtuple
+from collections import OrderedDict, namedtuple
 
 from tqdm import tqdm
 
@@ -122,8 +122,8 @@ def is_right(path, digest):
 
 
 def wrong_files(files):
-    """Those of `files` that are missing or not as published."""
-    return [file for file in files if not is_right(file.target, file.digest)]
+    """Those of `files` that are missing or not as published, each once: no two downloads write the same file."""
+    return [file for file in OrderedDict.fromkeys(files) if not is_right(file.target, file.digest)]
 
 
 def count_published(dataset, scale):
