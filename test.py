@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from model import MODELS, SCALES, count_multi_adds, count_parameters, drsan
 from ops import tf
+from tools import download
 from utils import (DATASETS, UserError, bicubic, find_checkpoint, find_dataset, open_session, read_pair, restore_weights,
                    run_main, save_image, score, to_uint8)
 
@@ -114,6 +115,18 @@ def print_table(means, paper):
             print("%-12s" % "  paper" + "".join("%18s" % ("%s / %s" % cell if cell[0] else "-") for cell in cells))
 
 
+def offer_downloads(args, combinations):
+    """Offer to download what the authors published and these arguments need: images, and their weights if asked for."""
+    files = []
+    for name in args.dataset:  # in EDSR's layout, the images are the user's own
+        if name in download.BENCHMARKS and not os.path.isdir(os.path.join(args.data_dir, name, "HR")):
+            files += download.benchmark_files(name, args.data_dir, [SCALES[scale] for scale in args.scale])
+    if args.checkpoint == "authors":
+        for model, scale in combinations:
+            files += download.weight_files(args.data_dir, model, scale)
+    download.offer(files, args.data_dir, args.mirror, args.download)
+
+
 def test(args):
     check_writable(args)
     paper = read_paper_table()
@@ -121,9 +134,12 @@ def test(args):
     combinations = [(model, scale) for scale in args.scale for model in args.model]
     if args.every:  # the 13 of the paper
         combinations = [pair for pair in combinations if pair in paper]
+    offer_downloads(args, combinations)
     for model, scale in combinations:
         try:
-            upscale, prefix, parameters = build(model, scale, args.gpu, args.checkpoint)
+            authors = args.checkpoint == "authors"
+            checkpoint = download.authors_checkpoint(model, scale, args.data_dir) if authors else args.checkpoint
+            upscale, prefix, parameters = build(model, scale, args.gpu, checkpoint)
         except UserError as error:
             failed += 1
             print("error: %s" % error, file=sys.stderr)
@@ -135,6 +151,9 @@ def test(args):
             try:
                 dataset = find_dataset(name, SCALES[scale], args.data_dir)
                 print("data             %s: %s" % (dataset.name, dataset.origin), flush=True)
+                if name in download.BENCHMARKS:
+                    print("                 as published: %d of %d files"
+                          % download.count_published(dataset, SCALES[scale]), flush=True)
                 output = args.output and os.path.join(args.output, "%s_%s" % (model, scale), dataset.name)
                 if output:
                     os.makedirs(output, exist_ok=True)
@@ -154,7 +173,7 @@ def test(args):
             row = paper.get((model, scale), {})
             if dataset.name + "_psnr" in row:
                 psnr, ssim = float(row[dataset.name + "_psnr"]), float(row[dataset.name + "_ssim"])
-                print("%-20s %8.2f %8.4f   (ours %+.3f dB, %+.4f)"
+                print("%-20s %8.2f %8.4f   (difference %+.3f dB, %+.4f)"
                       % ("paper", psnr, ssim, mean.psnr - psnr, mean.ssim - ssim))
             print("%d images in %.1f s" % (len(results), time.time() - before), flush=True)
     if args.csv:
@@ -172,7 +191,10 @@ def parse_args():
     parser.add_argument("--dataset", nargs="+", default=["Set5"], metavar="NAME",
                         help="%s, all, or folders of HR images (default Set5)" % ", ".join(DATASETS))
     parser.add_argument("--data-dir", default="data", metavar="DIR", help="where the data sets are (default data)")
-    parser.add_argument("--checkpoint", metavar="PATH", help="prefix, .index file or folder (default: the shipped one)")
+    parser.add_argument("--checkpoint", metavar="PATH",
+                        help="prefix, .index file or folder, or `authors`: the authors' (default: the shipped one)")
+    parser.add_argument("--download", action="store_true", help="download missing images and weights without asking")
+    download.add_options(parser)
     parser.add_argument("--output", metavar="DIR", help="save the SR images below DIR")
     parser.add_argument("--csv", metavar="FILE", help="save the figures of every image")
     args = parser.parse_args()
@@ -186,7 +208,7 @@ def parse_args():
     names = [os.path.basename(os.path.abspath(name)) for name in args.dataset]
     if len(set(names)) < len(names):
         parser.error("two data sets have the same name: " + " ".join(names))
-    if args.checkpoint and len(args.model) * len(args.scale) > 1:
+    if args.checkpoint not in (None, "authors") and len(args.model) * len(args.scale) > 1:
         parser.error("--checkpoint goes with one --model and one --scale")
     return args
 

@@ -187,6 +187,11 @@ DATASETS = ("Sample", "Set5", "Set14", "B100", "Urban100")
 SAMPLE = ("astronaut.png", "chelsea.png", "coffee.png", "motorcycle_left.png", "rocket.jpg")  # in scikit-image's package
 
 
+def download_command(name, data_dir):
+    """The command that downloads `name` to data_dir."""
+    return "python tools/download.py %s%s" % (name, "" if data_dir == "data" else " --data-dir " + data_dir)
+
+
 def find_dataset(name, scale, data_dir):
     """Find the images of a data set, one of DATASETS or the path of a folder of HR images, for `scale`.
 
@@ -204,13 +209,14 @@ def find_dataset(name, scale, data_dir):
                     "%%sx%d%%s" % scale)]
     else:
         layouts, name = [(name, "", "")], os.path.basename(os.path.abspath(name))
+    advice = "; get them with: " + download_command(name, data_dir) if name in DATASETS else ""
     found = [layout for layout in layouts if os.path.isdir(layout[0])]
     if not found:
-        raise UserError("no images of %s: there is no folder %s" % (name, " or ".join(hr for hr, _, _ in layouts)))
+        raise UserError("no images of %s: there is no folder %s%s" % (name, " or ".join(hr for hr, _, _ in layouts), advice))
     hr_dir, lr_dir, pattern = found[0]
     files = list_images(hr_dir)
     if not files:
-        raise UserError("no image in %s: expected files ending in %s" % (hr_dir, " ".join(IMAGE_SUFFIXES)))
+        raise UserError("no image in %s: expected files ending in %s%s" % (hr_dir, " ".join(IMAGE_SUFFIXES), advice))
     published = os.path.isdir(lr_dir)
     pairs = []
     for path in files:

@@ -1,0 +1,62 @@
+"""Compare our imresize with the published LR images, and score bicubic upscaling: python tools/check_benchmarks.py
+
+For each data set and scale: how many of the files are as published, the share of values of our LR that differ from the
+published LR, by how many levels at worst, and PSNR / SSIM of bicubic upscaling by the paper's protocol.
+"""
+import argparse
+import concurrent.futures
+import os
+import sys
+
+import numpy as np
+from tqdm import tqdm
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+from model import SCALES
+from tools import download
+from utils import UserError, bicubic, downscale, find_dataset, read_pair, run_main, score
+
+
+def check_pair(pair, scale):
+    """(differing values, values, worst difference in levels, PSNR, SSIM) of one pair with a published LR image."""
+    lr, hr = read_pair(pair, scale)
+    difference = np.abs(downscale(hr, scale).astype(int) - lr)
+    return (np.count_nonzero(difference), difference.size, difference.max()) + score(bicubic(lr, scale), hr, scale)
+
+
+def check(name, scale, data_dir, pool):
+    """One line of the table for a data set at a scale, or None without published LR images. Raises UserError."""
+    dataset = find_dataset(name, scale, data_dir)
+    if dataset.pairs[0].lr is None:
+        return None
+    futures = [pool.submit(check_pair, pair, scale) for pair in dataset.pairs]
+    results = [future.result() for future in tqdm(futures, unit="image", leave=False, disable=None)]
+    differing, values, worst, psnr, ssim = np.array(results).T
+    return "%-9s x%d %7d %6d of %3d %13.5f %% %7d %10.3f / %.4f" % (
+        (name, scale, len(results)) + download.count_published(dataset, scale)
+        + (100 * differing.sum() / values.sum(), worst.max(), psnr.mean(), ssim.mean()))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--dataset", nargs="+", default=list(download.BENCHMARKS), choices=download.BENCHMARKS)
+    parser.add_argument("--data-dir", default="data", metavar="DIR", help="where the data sets are (default data)")
+    args = parser.parse_args()
+    print("%-12s %7s %13s %15s %7s %19s"
+          % ("", "images", "as published", "LR differs in", "worst", "bicubic PSNR / SSIM"))
+    checked = 0
+    with concurrent.futures.ProcessPoolExecutor() as pool:
+        for name in args.dataset:
+            for scale in SCALES.values():
+                try:
+                    line = check(name, scale, args.data_dir, pool)
+                except UserError as error:
+                    line = "%-9s x%d %s" % (name, scale, error)
+                else:
+                    checked += line is not None
+                print(line or "%-9s x%d no published LR images in %s" % (name, scale, args.data_dir), flush=True)
+    return 0 if checked else 1
+
+
+if __name__ == "__main__":
+    run_main(main)
