@@ -36,7 +36,7 @@ def build(model, scale, gpu, checkpoint):
     tf.reset_default_graph()
     lr = tf.placeholder(tf.float32, [1, None, None, 3])
     sr = drsan(lr, model, scale)
-    session = open_session(gpu)
+    session = open_session([gpu])
     restore_weights(session, prefix)
 
     def upscale(image):

@@ -8,11 +8,13 @@ import collections
 import concurrent.futures
 import contextlib
 import functools
+import glob
 import hashlib
 import io
 import json
 import os
 import queue
+import shutil
 import signal
 import threading
 import time
@@ -104,11 +106,11 @@ class Sampler(object):
         positions = [(lr.shape[0] - patch + 1) * (lr.shape[1] - patch + 1) for lr, _ in photographs]
         self.share = np.cumsum(positions) / np.sum(positions)
 
-    def __call__(self, step):
+    def __call__(self, step, batch=None):
         """The batch of a step, a function of seed and step alone: LR [batch, p, p, 3], HR [batch, sp, sp, 3], uint8."""
         random, s, p = np.random.RandomState([self.seed, step]), self.scale, self.patch
         lr_batch, hr_batch = [], []
-        for _ in range(self.batch):
+        for _ in range(batch or self.batch):
             lr, hr = self.photographs[np.searchsorted(self.share, random.rand())]
             y, x = random.randint(lr.shape[0] - p + 1), random.randint(lr.shape[1] - p + 1)
             quarter_turns, mirror = random.randint(4), random.randint(2)
@@ -116,6 +118,91 @@ class Sampler(object):
                 image = np.rot90(image[f * y:f * (y + p), f * x:f * (x + p)], quarter_turns)
                 images.append(image[:, ::-1] if mirror else image)
         return np.stack(lr_batch), np.stack(hr_batch)
+
+
+# --------------------------------------------------------------------------------------------------------- records
+
+# Pairs of patches as TFRecords in the authors' format: features `image` (LR) and `label` (HR), raw bytes of uint8 RGB.
+RECORD_OVERHEAD = 16  # bytes of a TFRecord beside its data: length, its checksum, and the checksum of the data
+
+
+def write_records(sampler, folder, pairs, shards):
+    """Write `pairs` random pairs of a Sampler to `shards` files in `folder`; those that are there already are kept.
+
+    Each file appears under its name once it is complete, and depends on the sampler's seed and its own number alone: an
+    interrupted call is continued by the same call. Raises UserError if the disk has no room for them.
+    """
+    s, p = sampler.scale, sampler.patch
+    sizes = [pairs * (i + 1) // shards - pairs * i // shards for i in range(shards)]
+    paths = [os.path.join(folder, "train_SR_aug_X%d_%d-%05d-of-%05d.tfrecord" % (s, pairs, i, shards)) for i in range(shards)]
+    missing = [i for i in range(shards) if not os.path.exists(paths[i])]
+    needed = sum(sizes[i] for i in missing) * (3 * p * p * (1 + s * s) + 64)
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise UserError("%s has %.1f GB free, but the records need %.1f GB: lower --pairs" % (folder, free / 1e9, needed / 1e9))
+
+    def write(i):
+        with tf.python_io.TFRecordWriter(paths[i] + ".tmp") as writer:
+            for lr, hr in zip(*sampler(i, sizes[i])):
+                features = {"image": lr, "label": hr}
+                writer.write(tf.train.Example(features=tf.train.Features(feature={
+                    key: tf.train.Feature(bytes_list=tf.train.BytesList(value=[value.tobytes()]))
+                    for key, value in features.items()})).SerializeToString())
+        os.replace(paths[i] + ".tmp", paths[i])
+
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        futures = [pool.submit(write, i) for i in missing]
+        for future in tqdm(concurrent.futures.as_completed(futures), "writing", len(missing), unit="file", disable=None):
+            try:
+                future.result()
+            except (tf.errors.OpError, OSError) as error:
+                for other in futures:
+                    other.cancel()
+                raise UserError("cannot write records to %s: %s" % (folder, str(error).splitlines()[0]))
+
+
+class RecordSampler(object):
+    """Batches from TFRecords in the authors' format, each pair once in an epoch, in an order of its own every epoch."""
+
+    def __init__(self, folder, scale, batch, patch, seed):
+        """folder: of *.tfrecord files, of which every record has the same size. Raises UserError if it has none."""
+        self.scale, self.batch, self.patch, self.seed = scale, batch, patch, seed
+        self.files = [open(path, "rb") for path in sorted(glob.glob(os.path.join(glob.escape(folder), "*.tfrecord")))]
+        if not self.files:
+            raise UserError("no *.tfrecord in %s: give --data to write them from photographs" % folder)
+        self.length = int(np.frombuffer(self.files[0].read(8), np.uint64)[0])
+        self.lock, self.places = threading.Lock(), []
+        for i, file in enumerate(self.files):
+            size = os.path.getsize(file.name)
+            if size % (self.length + RECORD_OVERHEAD):
+                raise UserError("%s does not consist of records of %d bytes, as the first does: write it again"
+                                % (file.name, self.length))
+            self.places += [(i, offset) for offset in range(0, size, self.length + RECORD_OVERHEAD)]
+        self._read(0)  # so that records of another scale or patch are an error now
+
+    def _read(self, index):
+        i, offset = self.places[index]
+        with self.lock:
+            self.files[i].seek(offset + 12)
+            data = self.files[i].read(self.length)
+        lr, hr = self.patch, self.patch * self.scale
+        try:
+            feature = tf.train.Example.FromString(data).features.feature
+            return (np.frombuffer(feature["image"].bytes_list.value[0], np.uint8).reshape(lr, lr, 3),
+                    np.frombuffer(feature["label"].bytes_list.value[0], np.uint8).reshape(hr, hr, 3))
+        except Exception as error:  # of protobuf, in either version, or of NumPy
+            raise UserError("%s: the record at byte %d is no pair of %dx%d and %dx%d patches: %s" % (
+                self.files[i].name, offset, lr, lr, hr, hr, str(error).splitlines()[0] if str(error) else "damaged"))
+
+    @functools.lru_cache(maxsize=2)
+    def _order(self, epoch):
+        return np.random.RandomState([self.seed, epoch]).permutation(len(self.places))
+
+    def __call__(self, step):
+        """The batch of a step, a function of seed and step alone: LR [batch, p, p, 3], HR [batch, sp, sp, 3], uint8."""
+        positions = range(step * self.batch, (step + 1) * self.batch)
+        pairs = [self._read(self._order(i // len(self.places))[i % len(self.places)]) for i in positions]
+        return tuple(np.stack(images) for images in zip(*pairs))
 
 
 def prefetch(function, first, last, depth=4):
@@ -142,8 +229,10 @@ def prefetch(function, first, last, depth=4):
 Training = collections.namedtuple("Training", "lr hr rate sr loss step train averages")
 
 
-def build_training(model, scale, ema):
+def build_training(model, scale, ema, devices=("",)):
     """Build the training graph: L1 loss, Adam as published, and with `ema` > 0 a moving average of the weights.
+
+    With several `devices`, each computes the gradient for an equal part of the batch.
 
     Variables are named as in the published training graphs: the step is Variable, Adam's slots are <name>/AdamOptimizer and
     <name>/AdamOptimizer_1, and beta1_power and beta2_power.
@@ -151,10 +240,17 @@ def build_training(model, scale, ema):
     lr = tf.placeholder(tf.uint8, [None, None, None, 3], "LR")
     hr = tf.placeholder(tf.uint8, [None, None, None, 3], "HR")
     rate = tf.placeholder(tf.float32, [], "rate")
-    sr = drsan(tf.cast(lr, tf.float32) / 255, model, scale)
-    loss = tf.reduce_mean(tf.abs(tf.cast(hr, tf.float32) / 255 - sr), name="Loss")
+    losses = []
+    for device, lr_part, hr_part in zip(devices, tf.split(lr, len(devices)), tf.split(hr, len(devices))):
+        with tf.device(device):
+            sr = drsan(tf.cast(lr_part, tf.float32) / 255, model, scale)
+            losses.append(tf.reduce_mean(tf.abs(tf.cast(hr_part, tf.float32) / 255 - sr)))
+    if len(devices) > 1:
+        sr = drsan(tf.cast(lr, tf.float32) / 255, model, scale)  # of a batch of any size, for validation
+    loss = tf.identity(tf.add_n(losses) / len(losses), "Loss")
     step = tf.Variable(0, trainable=False, name="Variable")
-    train = tf.train.AdamOptimizer(rate, 0.9, 0.999, 1e-8, name="AdamOptimizer").minimize(loss, global_step=step)
+    optimizer = tf.train.AdamOptimizer(rate, 0.9, 0.999, 1e-8, name="AdamOptimizer")
+    train = optimizer.minimize(loss, global_step=step, colocate_gradients_with_ops=True)
     averages = []
     if ema:
         with tf.control_dependencies([train]):
@@ -189,7 +285,7 @@ def validate(session, training, pairs, scale):
 def describe_data(folder):
     """What config.json says of the training data: the folder, and a digest of the names and sizes of its images."""
     digest = hashlib.sha256()
-    paths = list_photographs(folder)
+    paths = list_photographs(folder) or sorted(glob.glob(os.path.join(glob.escape(folder), "*.tfrecord")))
     for path in paths:
         digest.update(("%s %d\n" % (os.path.relpath(path, folder), os.path.getsize(path))).encode())
     return {"folder": folder, "files": len(paths), "sha256_of_names_and_sizes": digest.hexdigest()}
@@ -284,22 +380,59 @@ def format_seconds(seconds):
     return "%d:%02d:%02d" % (seconds // 3600, seconds // 60 % 60, seconds % 60)
 
 
+def open_photographs(args, recipe):
+    """The Sampler of the photographs below --data."""
+    photographs = load_photographs(args.data, SCALES[args.scale], recipe.patch, args.workers)
+    print("%d photographs, %.1f megapixels" % (
+        len(photographs), sum(hr.shape[0] * hr.shape[1] for _, hr in photographs) / 1e6), flush=True)
+    return Sampler(photographs, SCALES[args.scale], recipe.batch, recipe.patch, args.seed)
+
+
+def open_records(args, recipe):
+    """The RecordSampler of the records in --records, which are first written from --data if that is given and they are not
+    complete."""
+    if args.data:
+        os.makedirs(args.records, exist_ok=True)
+        wanted = dict(data=describe_data(args.data), scale=args.scale, patch=recipe.patch, seed=args.seed, pairs=args.pairs,
+                      shards=args.shards)
+        path = os.path.join(args.records, "records.json")
+        if os.path.exists(path):
+            with open(path) as file:
+                started = json.load(file)
+            different = sorted(key for key in wanted if started.get(key) != wanted[key])
+            if different:
+                raise UserError("%s holds records with another %s: give another --records" % (args.records, ", ".join(different)))
+        else:
+            write_json(path, wanted)
+        done = glob.glob(os.path.join(glob.escape(args.records), "*-of-%05d.tfrecord" % args.shards))
+        if len(done) < args.shards:
+            write_records(open_photographs(args, recipe), args.records, args.pairs, args.shards)
+    sampler = RecordSampler(args.records, SCALES[args.scale], recipe.batch, recipe.patch, args.seed)
+    print("%d pairs in %d files of %s" % (len(sampler.places), len(sampler.files), args.records), flush=True)
+    return sampler
+
+
 def train(args):
     scale = SCALES[args.scale]
     recipe = make_recipe(args.recipe, args.model, args.scale)
     recipe = recipe._replace(**{key: getattr(args, key) for key in Recipe._fields if getattr(args, key) is not None})
+    if recipe.batch % len(args.gpu):
+        raise UserError("a batch of %d cannot be split over %d GPUs: change --batch" % (recipe.batch, len(args.gpu)))
+    if args.records:
+        sampler = open_records(args, recipe)
+        if args.prepare:
+            return
+    else:
+        sampler = open_photographs(args, recipe)
     run = Run(args.run or os.path.join("runs", "%s_%s" % (args.model, args.scale)), dict(
-        recipe._asdict(), model=args.model, scale=args.scale, recipe=args.recipe, data=describe_data(args.data), seed=args.seed,
-        init_from=args.init_from))
+        recipe._asdict(), model=args.model, scale=args.scale, recipe=args.recipe, seed=args.seed, init_from=args.init_from,
+        data=describe_data(args.records or args.data)))
     valid = [read_pair(pair, scale) for pair in find_dataset(args.valid, scale, args.data_dir).pairs]
-    photographs = load_photographs(args.data, scale, recipe.patch, args.workers)
-    print("%d photographs, %.1f megapixels; recipe %s: %s" % (
-        len(photographs), sum(hr.shape[0] * hr.shape[1] for _, hr in photographs) / 1e6, args.recipe,
-        ", ".join("%s %s" % item for item in recipe._asdict().items())), flush=True)
-    sampler = Sampler(photographs, scale, recipe.batch, recipe.patch, args.seed)
+    print("recipe %s: %s" % (args.recipe, ", ".join("%s %s" % item for item in recipe._asdict().items())), flush=True)
 
     tf.set_random_seed(args.seed)
-    training = build_training(args.model, args.scale, recipe.ema)
+    devices = ["/gpu:%d" % i for i in range(len(args.gpu))] if len(args.gpu) > 1 else [""]
+    training = build_training(args.model, args.scale, recipe.ema, devices)
     session = open_session(args.gpu, intra_op_parallelism_threads=args.threads, inter_op_parallelism_threads=args.threads)
     step = run.open(session, training.step)
     if step:
@@ -359,13 +492,22 @@ def train(args):
     print("stopped at step %d; the same command resumes" % step if stop else "done: %s" % run.best)
 
 
+def parse_gpus(text):
+    return [int(index) for index in text.split(",")]
+
+
 def parse_args():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--gpu", type=int, default=0, help="index of the GPU, -1 for the CPU")
+    parser.add_argument("--gpu", type=parse_gpus, default=[0], metavar="I[,J...]",
+                        help="index of the GPU, -1 for the CPU; the batch is split over several")
     parser.add_argument("--model", default="32s", choices=list(MODELS))
     parser.add_argument("--scale", default="x2", choices=list(SCALES))
     parser.add_argument("--init-from", metavar="CHECKPOINT", help="start from the weights of another scale or depth")
-    parser.add_argument("--data", required=True, metavar="DIR", help="photographs, searched recursively")
+    parser.add_argument("--data", metavar="DIR", help="photographs, searched recursively")
+    parser.add_argument("--records", metavar="DIR", help="train on TFRecords, first written here from --data if that is given")
+    parser.add_argument("--prepare", action="store_true", help="only write the records")
+    parser.add_argument("--pairs", type=int, default=80000, help="how many records to write")
+    parser.add_argument("--shards", type=int, default=16, help="in how many files")
     parser.add_argument("--run", metavar="DIR", help="default runs/<model>_<scale>")
     parser.add_argument("--recipe", default="paper", choices=["paper", "fast"])
     parser.add_argument("--rate", type=float, help="start of the learning rate")
@@ -383,7 +525,12 @@ def parse_args():
     parser.add_argument("--save-minutes", type=float, default=10)
     parser.add_argument("--threads", type=int, default=0, help="of TensorFlow on the CPU; 1 makes runs repeatable to the bit")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes that read photographs")
-    return parser.parse_args()
+    args = parser.parse_args()
+    if not (args.data or args.records):
+        parser.error("give photographs by --data or records by --records")
+    if args.prepare and not (args.data and args.records):
+        parser.error("--prepare needs --data and --records")
+    return args
 
 
 if __name__ == "__main__":

@@ -246,18 +246,21 @@ def read_pair(pair, scale):
 
 # ------------------------------------------------------------------------------------- sessions and checkpoints
 
-def open_session(gpu, graph=None, **config):
-    """A session on the GPU with that index, on the CPU if there is none (one line says so) or if `gpu` is -1.
+def open_session(gpus, **config):
+    """A session on the GPUs with these indices, on the CPU if there is none (one line says so) or for [-1].
 
-    config: further fields of tf.ConfigProto. Memory of the GPU is taken as needed.
+    config: further fields of tf.ConfigProto. Memory of a GPU is taken as needed.
     """
+    names = ",".join(map(str, gpus))
     os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
-    os.environ["CUDA_VISIBLE_DEVICES"] = str(gpu)
+    os.environ["CUDA_VISIBLE_DEVICES"] = names
     config = tf.ConfigProto(allow_soft_placement=True, **config)
     config.gpu_options.allow_growth = True
-    session = tf.Session(graph=graph, config=config)
-    if gpu >= 0 and not any(device.device_type == "GPU" for device in session.list_devices()):
-        _notice_once("GPU %d is not available to TensorFlow %s: running on the CPU" % (gpu, tf.__version__))
+    session = tf.Session(config=config)
+    found = sum(device.device_type == "GPU" for device in session.list_devices())
+    if gpus[0] >= 0 and found < len(gpus):
+        _notice_once("GPU %s is not available to TensorFlow %s: running on %s" % (
+            names, tf.__version__, "%d GPU" % found if found else "the CPU"))
     return session
 
 

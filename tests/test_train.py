@@ -90,7 +90,84 @@ def test_bad_photographs_are_named(photographs, tmp_path, capsys):
         train.load_photographs(str(tmp_path / "empty"), 2, 16, 1)
 
 
+# records
+
+def authors_record(path, scale, patch, count):
+    """Records as the authors' files have them, written by TensorFlow; returns their pairs."""
+    random, pairs = np.random.RandomState(5), []
+    with tf.python_io.TFRecordWriter(str(path)) as writer:
+        for _ in range(count):
+            lr = random.randint(0, 256, (patch, patch, 3)).astype(np.uint8)
+            hr = random.randint(0, 256, (scale * patch, scale * patch, 3)).astype(np.uint8)
+            pairs.append((lr, hr))
+            feature = {key: tf.train.Feature(bytes_list=tf.train.BytesList(value=[value.tobytes()]))
+                       for key, value in (("image", lr), ("label", hr))}
+            writer.write(tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString())
+    return pairs
+
+
+def test_authors_records_are_read_once_an_epoch_in_changing_order(tmp_path):
+    pairs = authors_record(tmp_path / "train_SR_aug_X3_10.tfrecord", 3, 8, 10)
+    sampler = train.RecordSampler(str(tmp_path), 3, 5, 8, seed=0)
+
+    def epoch(first):
+        batches = [sampler(first), sampler(first + 1)]
+        order = []
+        for lr, hr in batches:
+            for low, high in zip(lr, hr):
+                order += [i for i, pair in enumerate(pairs) if (pair[0] == low).all() and (pair[1] == high).all()]
+        return order
+
+    assert sorted(epoch(0)) == sorted(epoch(2)) == list(range(10))
+    assert epoch(0) != epoch(2) and epoch(0) == epoch(0)
+    with pytest.raises(utils.UserError, match="is no pair of 8x8 and 16x16 patches"):
+        train.RecordSampler(str(tmp_path), 2, 5, 8, seed=0)
+    data = (tmp_path / "train_SR_aug_X3_10.tfrecord").read_bytes()
+    (tmp_path / "train_SR_aug_X3_10.tfrecord").write_bytes(data[:-5])
+    with pytest.raises(utils.UserError, match="does not consist of records"):
+        train.RecordSampler(str(tmp_path), 3, 5, 8, seed=0)
+
+
+def test_records_are_written_once_and_continued(photographs, tmp_path):
+    sampler = Sampler(train.load_photographs(str(photographs), 2, 12, 1), 2, 4, 12, seed=0)
+    folder = tmp_path / "records"
+    folder.mkdir()
+    train.write_records(sampler, str(folder), 10, 3)
+    content = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert sorted(content) == ["train_SR_aug_X2_10-%05d-of-00003.tfrecord" % i for i in range(3)]
+    records = train.RecordSampler(str(folder), 2, 10, 12, seed=0)
+    lr, hr = records(0)
+    written = [sampler(i, size) for i, size in enumerate((3, 3, 4))]
+    for ours, expected in (lr, np.concatenate([a for a, _ in written])), (hr, np.concatenate([b for _, b in written])):
+        assert sorted(image.tobytes() for image in ours) == sorted(image.tobytes() for image in expected)
+    (folder / "train_SR_aug_X2_10-00001-of-00003.tfrecord").unlink()
+    (folder / "train_SR_aug_X2_10-00001-of-00003.tfrecord.tmp").write_bytes(b"half")
+    train.write_records(sampler, str(folder), 10, 3)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == content
+    with pytest.raises(utils.UserError, match="GB free, but the records need"):
+        train.write_records(sampler, str(folder), 10 ** 12, 3)
+
+
 # graph
+
+def test_towers_have_the_gradient_of_the_whole_batch():
+    random = np.random.RandomState(0)
+    lr, hr = random.randint(0, 256, (4, 8, 8, 3)), random.randint(0, 256, (4, 16, 16, 3))
+    results = []
+    for devices in [("",), ("/cpu:0", "/cpu:1")]:
+        tf.reset_default_graph()
+        tf.set_random_seed(1)
+        training = build_training("32s", "x2", 0, devices)
+        gradients = tf.gradients(training.loss, model_variables())
+        assert len(model_variables()) == 132
+        with tf.Session(config=tf.ConfigProto(device_count={"CPU": 2})) as session:
+            for i, variable in enumerate(model_variables()):
+                variable.load(np.random.RandomState(i).randn(*variable.shape.as_list()) * 0.05, session)
+            results.append(session.run([training.loss] + gradients, {training.lr: lr, training.hr: hr}))
+            assert session.run(training.sr, {training.lr: lr[:1]}).shape == (1, 16, 16, 3)
+    for one, two in zip(*results):
+        np.testing.assert_allclose(two, one, rtol=0, atol=1e-6 * max(1, np.abs(one).max()))
+
 
 def test_training_checkpoint_has_the_published_names():
     build_training("32s", "x2", 0)
@@ -177,6 +254,32 @@ def test_run_stops_resumes_and_is_evaluated(photographs, tmp_path):
     assert float(out.split("mean")[1].split()[0]) == pytest.approx(best, abs=1e-3)
 
 
+def test_resumed_equals_uninterrupted_to_the_bit(photographs, tmp_path):
+    """Killed without warning, and resumed: the same weights, optimiser state, averages and log."""
+    options = "--steps", "24", "--threads", "1", "--save-minutes", "0"
+    whole = start(photographs, tmp_path / "whole", *options)
+    broken = start(photographs, tmp_path / "broken", *options)
+    while not (tmp_path / "broken" / "state" / "checkpoint").exists():
+        time.sleep(0.01)
+    broken.kill()
+    broken.communicate()
+    assert b"done" in whole.communicate()[0]
+    resumed = start(photographs, tmp_path / "broken", *options)
+    out = resumed.communicate()[0]
+    assert b"resumed at step" in out and b"done" in out
+    readers = [tf.train.NewCheckpointReader(tf.train.latest_checkpoint(str(tmp_path / name / "state")))
+               for name in ("whole", "broken")]
+    names = sorted(readers[0].get_variable_to_shape_map())
+    assert names == sorted(readers[1].get_variable_to_shape_map()) and len(names) == 4 * 132 + 3
+    for name in names:
+        np.testing.assert_array_equal(readers[0].get_tensor(name), readers[1].get_tensor(name))
+    logs = [[{key: record.get(key) for key in ("step", "rate", "psnr")} for record in map(
+        json.loads, (tmp_path / name / "log.jsonl").read_text().splitlines())] for name in ("whole", "broken")]
+    assert logs[0] == logs[1]
+    files = sorted(os.listdir(str(tmp_path / "broken" / "state")))
+    assert files == ["checkpoint", "state-24.data-00000-of-00001", "state-24.index"]
+
+
 def test_ema_weights_are_swapped_in_and_out(photographs):
     training = build_training("32s", "x2", 0.9)
     with tf.Session() as session:
@@ -216,3 +319,15 @@ def test_transfer_of_weights(tmp_path):
         for suffix in ["prelualpha"] + ["_pReLU_%dalpha" % j for j in range(1, 9)]}
     for ours, expected in zip(session.run(["DRAN/conv2d_89/kernel:0", "DRAN/conv2d_91/kernel:0"]), (before, output)):
         np.testing.assert_array_equal(ours, expected)
+
+
+def test_plot_of_runs(tmp_path):
+    from tools import plot_training
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "log.jsonl").write_text('{"loss": 0.5, "step": 1}\n{"psnr": 30, "step": 1}\n{"loss": 0.4, "step": 2}\n')
+    assert plot_training.read_curves(str(tmp_path / "run")) == {"loss": ((1, 2), (0.5, 0.4)), "psnr": ((1,), (30,))}
+    plot_training.plot([str(tmp_path / "run")], str(tmp_path / "a.png"))
+    assert Image.open(str(tmp_path / "a.png")).size == (1200, 432)
+    assert sorted(os.listdir(str(tmp_path))) == ["a.png", "run"]
+    with pytest.raises(utils.UserError, match="cannot read .*nothing"):
+        plot_training.plot([str(tmp_path / "nothing")], str(tmp_path / "b.png"))

@@ -41,7 +41,7 @@ def median_seconds(function, runs):
 def time_inference(args):
     lr = tf.placeholder(tf.float32, [1, None, None, 3])
     sr = model_module.drsan(lr, args.model, args.scale)
-    with open_session(args.gpu) as session:
+    with open_session([args.gpu]) as session:
         session.run(tf.global_variables_initializer())
         image = np.random.RandomState(0).rand(1, args.size, args.size, 3)
         return median_seconds(lambda: session.run(sr, {lr: image}), args.runs)
@@ -54,7 +54,7 @@ def time_training(args):
     feed = {training.lr: random.randint(0, 256, [args.batch, args.patch, args.patch, 3]),
             training.hr: random.randint(0, 256, [args.batch, scale * args.patch, scale * args.patch, 3]),
             training.rate: 1e-4}
-    with open_session(args.gpu) as session:
+    with open_session([args.gpu]) as session:
         session.run(tf.global_variables_initializer())
         return median_seconds(lambda: session.run([training.train, training.loss], feed), args.runs)
 
