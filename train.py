@@ -283,9 +283,15 @@ def validate(session, training, pairs, scale):
 # ------------------------------------------------------------------------------------------------------------ runs
 
 def describe_data(folder):
-    """What config.json says of the training data: the folder, and a digest of the names and sizes of its images."""
+    """What config.json says of a folder of photographs or records: its path, and a digest of the names and sizes of its files.
+
+    Raises UserError if there are none.
+    """
     digest = hashlib.sha256()
     paths = list_photographs(folder) or sorted(glob.glob(os.path.join(glob.escape(folder), "*.tfrecord")))
+    if not paths:
+        raise UserError("no training data below %s: expected %s images" % (
+            folder, "/".join(suffix[1:].upper() for suffix in IMAGE_SUFFIXES)))
     for path in paths:
         digest.update(("%s %d\n" % (os.path.relpath(path, folder), os.path.getsize(path))).encode())
     return {"folder": folder, "files": len(paths), "sha256_of_names_and_sizes": digest.hexdigest()}
@@ -295,7 +301,7 @@ class Run(object):
     """The folder of a run: config.json, log.jsonl and TensorBoard's summaries, the last state, the best weights."""
 
     def __init__(self, folder, config):
-        """Make the folder, or check that the run in it was started with the same config. Raises UserError."""
+        """Check that the run in the folder, if there is one, was started with the same config. Raises UserError."""
         self.folder, self.config = folder, config
         self.state, self.best = os.path.join(folder, "state"), os.path.join(folder, "best")
         path = os.path.join(folder, "config.json")
@@ -306,14 +312,14 @@ class Run(object):
                 if started.get(key) != config.get(key):
                     raise UserError("%s was started with %s = %s, not %s: give the same options, or another --run"
                                     % (folder, key, started.get(key), config.get(key)))
-        else:
-            for name in self.state, self.best:
-                os.makedirs(name, exist_ok=True)
-            write_json(path, config)
 
     def open(self, session, step):
-        """Restore the last state into the variables of the default graph, or initialise them; returns the step reached."""
+        """Restore the last state into the variables of the default graph, or make the folder and initialise them; returns the
+        step reached."""
         self.session = session
+        for folder in self.state, self.best:
+            os.makedirs(folder, exist_ok=True)
+        write_json(os.path.join(self.folder, "config.json"), self.config)
         self.state_saver, self.best_saver = tf.train.Saver(max_to_keep=1), tf.train.Saver(model_variables(), max_to_keep=1)
         initialize = tf.global_variables_initializer()
         for saver, folder in (self.state_saver, self.state), (self.best_saver, self.best):
@@ -422,12 +428,12 @@ def train(args):
         sampler = open_records(args, recipe)
         if args.prepare:
             return
-    else:
-        sampler = open_photographs(args, recipe)
     run = Run(args.run or os.path.join("runs", "%s_%s" % (args.model, args.scale)), dict(
         recipe._asdict(), model=args.model, scale=args.scale, recipe=args.recipe, seed=args.seed, init_from=args.init_from,
         data=describe_data(args.records or args.data)))
     valid = [read_pair(pair, scale) for pair in find_dataset(args.valid, scale, args.data_dir).pairs]
+    if not args.records:
+        sampler = open_photographs(args, recipe)
     print("recipe %s: %s" % (args.recipe, ", ".join("%s %s" % item for item in recipe._asdict().items())), flush=True)
 
     tf.set_random_seed(args.seed)

@@ -22,10 +22,11 @@ class UserError(Exception):
 
 
 def run_main(main):
-    """Call main() as a command: a UserError becomes one line on stderr and exit status 1, Ctrl-C exit status 130."""
+    """Call main() as a command: a UserError, and what the system refuses (a full disk, a folder that is gone), becomes one line
+    on stderr and exit status 1, Ctrl-C exit status 130."""
     try:
         sys.exit(main())
-    except UserError as error:
+    except (UserError, OSError) as error:
         print("error: %s" % error, file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:

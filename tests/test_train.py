@@ -254,6 +254,36 @@ def test_run_stops_resumes_and_is_evaluated(photographs, tmp_path):
     assert float(out.split("mean")[1].split()[0]) == pytest.approx(best, abs=1e-3)
 
 
+def test_bad_data_leaves_no_run(photographs, tmp_path):
+    for data, message in [(tmp_path / "nowhere", "no training data below"), (photographs, "no usable photograph below")]:
+        status, out, err = run_script("train.py", "--gpu", -1, "--data", data, "--run", tmp_path / "run", "--patch", 500)
+        assert status == 1 and message in err and "Traceback" not in err
+        assert not (tmp_path / "run").exists()
+    status, out, err = run_script("train.py", "--gpu", -1)
+    assert status == 2 and "give photographs by --data or records by --records" in err
+
+
+def test_exploding_loss_keeps_the_last_good_state(photographs, tmp_path):
+    run = tmp_path / "run"
+    process = start(photographs, run, "--steps", "1000", "--rate", "1e9", "--warmup", "0", "--save-minutes", "0")
+    out = process.communicate()[0].decode()
+    assert process.returncode == 1 and "Traceback" not in out
+    assert "lower --rate" in out and "keeps the last good state" in out
+
+
+def test_prepared_records_are_trained_on(photographs, tmp_path):
+    options = ["--records", tmp_path / "records", "--pairs", "20", "--shards", "2"]
+    process = start(photographs, tmp_path / "run", "--prepare", *options)
+    out = process.communicate()[0].decode()
+    assert process.returncode == 0 and "20 pairs in 2 files" in out and not (tmp_path / "run").exists(), out
+    process = start(photographs, tmp_path / "run", "--steps", "12", *options)
+    out = process.communicate()[0].decode()
+    assert process.returncode == 0 and "photographs," not in out and "done" in out, out
+    process = start(photographs, tmp_path / "run", "--seed", "1", *options)
+    out = process.communicate()[0].decode()
+    assert process.returncode == 1 and "holds records with another seed" in out
+
+
 def test_resumed_equals_uninterrupted_to_the_bit(photographs, tmp_path):
     """Killed without warning, and resumed: the same weights, optimiser state, averages and log."""
     options = "--steps", "24", "--threads", "1", "--save-minutes", "0"
