@@ -28,14 +28,28 @@ def _quiet_stderr():
             os.close(kept)
 
 
+class _NotInstalled(object):
+    """Stands for TensorFlow where it is not installed: what needs none, as recipes, images and metrics, can be imported
+    all the same, and the first use of TensorFlow raises the error of its import."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def __getattr__(self, name):
+        raise self.error
+
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # errors come as exceptions; 0 shows all that the C++ runtime logs
-with _quiet_stderr():
-    import tensorflow as tf
-    if hasattr(tf, "compat") and hasattr(tf.compat, "v1"):
-        tf = tf.compat.v1
-        tf.logging.set_verbosity(tf.logging.ERROR)
-        tf.disable_v2_behavior()
-tf.logging.set_verbosity(tf.logging.ERROR)
+try:
+    with _quiet_stderr():
+        import tensorflow as tf
+        if hasattr(tf, "compat") and hasattr(tf.compat, "v1"):
+            tf = tf.compat.v1
+            tf.logging.set_verbosity(tf.logging.ERROR)
+            tf.disable_v2_behavior()
+    tf.logging.set_verbosity(tf.logging.ERROR)
+except ModuleNotFoundError as error:
+    tf = _NotInstalled(error)
 
 
 def conv2d(x, filters, size):
