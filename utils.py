@@ -7,9 +7,7 @@ from collections import namedtuple
 
 import numpy as np
 import scipy.sparse
-import skimage.data
 from PIL import Image
-from skimage.metrics import structural_similarity
 
 from model import MODELS, SCALES, model_variables
 from ops import tf
@@ -157,6 +155,7 @@ def psnr(y1, y2):
 
 def ssim(y1, y2):
     """SSIM of two float64 images in [0, 255] (Wang et al. 2004): 11x11 Gaussian, sigma 1.5, valid region."""
+    from skimage.metrics import structural_similarity  # here, as in find_dataset, since little needs this package
     return float(structural_similarity(y1, y2, data_range=255, gaussian_weights=True, sigma=1.5, K1=0.01, K2=0.03,
                                        use_sample_covariance=False))
 
@@ -193,6 +192,7 @@ def find_dataset(name, scale, data_dir):
     raises UserError if there is no such folder or no image in it.
     """
     if name == "Sample":
+        import skimage.data
         folder = os.path.dirname(skimage.data.__file__)
         pairs = [Pair(os.path.splitext(file)[0], os.path.join(folder, file), None) for file in SAMPLE]
         return DataSet(name, pairs, "%d photographs of scikit-image, LR by imresize" % len(pairs))
