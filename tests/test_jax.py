@@ -16,11 +16,12 @@ jax = pytest.importorskip("jax", reason="the tools that train with JAX need it: 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path[:0] = [ROOT, os.path.join(ROOT, "tools")]
 import import_weights  # noqa: E402
+import measure_jax  # noqa: E402
 import pack_tiles  # noqa: E402
 import train_jax  # noqa: E402
 from export_graph import describe_graph, export_graph, write_npz  # noqa: E402
 from jax_graph import execute, read_graph  # noqa: E402
-from model import MODELS, SCALES, Variant, drsan, model_variables  # noqa: E402
+from model import MODELS, SCALES, Variant, count_multi_adds, model_variables  # noqa: E402
 from ops import tf  # noqa: E402
 from train import Recipe, build_training, learning_rate  # noqa: E402
 from utils import UserError, checkpoint_prefix, downscale  # noqa: E402
@@ -235,7 +236,8 @@ def test_batches_are_all_positions_and_turns(scale):
         hr = np.stack(np.broadcast_arrays(tile, *np.mgrid[:scale * height, :scale * width]), 2).astype(np.uint8)
         pairs.append((lr, hr))
     tiles = train_jax.stack_tiles(pairs, patch)
-    lr, hr = [np.asarray(batch) for batch in train_jax.draw_batch(jax.random.key(0), tiles, 2000, patch, scale)]
+    patches = train_jax.draw_patches(jax.random.key(0), tiles, 2000)
+    lr, hr = [np.asarray(batch) for batch in train_jax.cut_patches(tiles, patches, patch, scale)]
     assert lr.dtype == hr.dtype == np.uint8
     assert lr.shape == (2000, 3, 3, 3) and hr.shape == (2000, 3 * scale, 3 * scale, 3)
     drawn = {}
@@ -271,9 +273,10 @@ def test_three_adam_steps_equal_tensorflow(session):
         rates, expected_losses = np.array([learning_rate(RECIPE, i) for i in range(3)], np.float32), []
         for i in range(3):
             key = jax.random.fold_in(jax.random.wrap_key_data(state["random_key"]), i)
-            lr, hr = [np.asarray(batch) for batch in train_jax.draw_batch(key, tiles, RECIPE.batch, RECIPE.patch, 2)]
+            patches = train_jax.draw_patches(key, tiles, RECIPE.batch)
+            lr, hr = train_jax.cut_patches(tiles, patches, RECIPE.patch, 2)
             expected_losses.append(session.run([training.loss, training.train], {
-                training.lr: lr, training.hr: hr, training.rate: rates[i]})[0])
+                training.lr: np.asarray(lr), training.hr: np.asarray(hr), training.rate: rates[i]})[0])
         expected = dict(zip([v.op.name for v in tf.global_variables()], session.run(tf.global_variables())))
     state, losses = train_jax.run_steps(graph, RECIPE, "float32", state, tiles, rates)
     np.testing.assert_allclose(losses, expected_losses, rtol=1e-5)
@@ -286,6 +289,17 @@ def test_three_adam_steps_equal_tensorflow(session):
     for name in expected:
         scale = np.sum(rates) if name in weights or name in average else np.max(np.abs(expected[name]))
         assert np.max(np.abs(state[name] - expected[name])) <= 1e-3 * scale, name
+
+
+def test_costs_are_those_of_the_convolutions(session, random):
+    """Forward, by weights and by features: three times the multiplications, but no gradient of the LR image."""
+    graph = read_graph(export_graph("48s", "x3"))
+    weights = load_random(session, random)
+    forward = 2 * 2 * count_multi_adds("48s", "x3", 3 * 8, 3 * 8)
+    costs = {name: measure_jax.convolution_costs(graph, weights, name, 2, 8) for name in ("float32", "bfloat16")}
+    assert costs["float32"][0] == 3 * forward - 2 * 2 * 8 * 8 * 3 * 3 * 3 * 48
+    assert costs["float32"][0] == costs["bfloat16"][0]
+    assert costs["float32"][1] == 2 * costs["bfloat16"][1] > 0
 
 
 @pytest.fixture(scope="module")
@@ -371,6 +385,14 @@ def test_killed_and_resumed_equals_uninterrupted(tiny, trained):
     assert config == expected_config and set(state) == set(expected)
     for name in expected:
         np.testing.assert_array_equal(state[name], expected[name], name)
+
+
+def test_measuring(tiny, run_tool, capsys):
+    run_tool(measure_jax, "--graph", tiny / "tiny_x2.json", "--precision", "float32", "--batch", 2, "--patch", 8,
+             "--dispatch", 2, "--copy", 1, "--product", 64)
+    row = capsys.readouterr().out.splitlines()[-1].split()
+    assert row[:3] == ["tinyx2", "float32", "2"] and len(row) == 8
+    assert float(row[5]) == pytest.approx(2 * float(row[4]), rel=1e-3)
 
 
 def test_no_time_left_saves_the_state(tiny, tmp_path, run_tool, capsys, monkeypatch):

@@ -1,7 +1,7 @@
 """Pack a folder of images for transport: python tools/pack_tiles.py data/photos runs/tiles
 
-OUT/part-000.tar, part-001.tar, ... hold the images as lossless WebP in random order, so that any of the parts is a fair sample
-of all. train_jax.py reads such parts, and plain image files beside them.
+OUT, cleared of older parts, gets part-000.tar, part-001.tar, ...: the images as lossless WebP in random order, so that each
+part is a fair sample of all. train_jax.py reads such parts, and plain image files beside them.
 """
 import argparse
 import concurrent.futures
@@ -15,7 +15,7 @@ import tarfile
 from PIL import Image
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-from utils import UserError, list_images, read_image, run_main
+from utils import UserError, find_dataset, list_images, read_image, run_main
 
 BATCH = 64         # images that are encoded ahead
 OVERHEAD = 12288   # bytes of a tar file besides its data: a member's header and padding, and the end
@@ -56,10 +56,14 @@ def split_parts(files, limit):
         yield part
 
 
+def list_parts(folder):
+    """The parts in a folder, in order."""
+    return sorted(glob.glob(os.path.join(glob.escape(folder), "part-*.tar")))
+
+
 def read_files(folder):
     """Yield (name, bytes) of all images in the parts of a folder, then of its image files. Raises UserError."""
-    parts = sorted(glob.glob(os.path.join(glob.escape(folder), "part-*.tar")))
-    images = list_images(folder)
+    parts, images = list_parts(folder), list_images(folder)
     if not parts and not images:
         raise UserError("no part-000.tar and no image in %s: make parts by tools/pack_tiles.py" % folder)
     for path in parts:
@@ -84,18 +88,19 @@ def decode(name, data):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("source", metavar="DIR", help="a folder of images")
+    parser.add_argument("source", metavar="DIR", help="a folder of images, or the name of a data set: Sample, Set5, ...")
     parser.add_argument("out", metavar="OUT")
     parser.add_argument("--mebibytes", type=float, default=50, help="of a part at most")
     parser.add_argument("--parts", type=int, metavar="N", help="stop after N parts")
     parser.add_argument("--side", type=int, metavar="PIXELS", help="keep only the centre of each image, for validation")
+    parser.add_argument("--data-dir", default="data", metavar="DIR", help="where data sets are found")
     parser.add_argument("--seed", type=int, default=0, help="of the order")
     args = parser.parse_args()
-    paths = list_images(args.source)
-    if not paths:
-        raise UserError("no image in %s" % args.source)
+    paths = [pair.hr for pair in find_dataset(args.source, 1, args.data_dir).pairs]
     paths = random.Random(args.seed).sample(paths, len(paths))
     os.makedirs(args.out, exist_ok=True)
+    for old in list_parts(args.out):
+        os.remove(old)
 
     def files(pool):
         for i in range(0, len(paths), BATCH):

@@ -68,25 +68,32 @@ def stack_tiles(pairs, patch):
                  jnp.asarray(columns, jnp.int32))
 
 
-def draw_batch(key, tiles, batch, patch, scale):
-    """A random batch (LR [batch, p, p, 3], HR [batch, s p, s p, 3]), uint8: uniform over all positions in all tiles, and
-    over the 8 flips and rotations."""
+Patches = namedtuple("Patches", "tile y x turn")  # int32 [batch] each; y and x in LR pixels; turn: 3 bits
+
+
+def draw_patches(key, tiles, batch):
+    """Random Patches: uniform over all positions in all tiles, and over the 8 flips and rotations."""
     position_key, turn_key = jax.random.split(key)
     position = jax.random.randint(position_key, [batch], 0, tiles.ends[-1])
-    index = jnp.searchsorted(tiles.ends, position, side="right")
-    offset = position - jnp.where(index > 0, tiles.ends[index - 1], 0)
-    y, x = offset // tiles.columns[index], offset % tiles.columns[index]
-    turn = jax.random.randint(turn_key, [batch, 1, 1, 1], 0, 8)  # three bits: two mirrors and the transpose
+    tile = jnp.searchsorted(tiles.ends, position, side="right", method="compare_all")
+    offset = position - jnp.where(tile > 0, tiles.ends[tile - 1], 0)
+    return Patches(tile, offset // tiles.columns[tile], offset % tiles.columns[tile],
+                   jax.random.randint(turn_key, [batch], 0, 8))
 
-    def crop(images, factor):
-        side = factor * patch
-        patches = jax.vmap(lambda i, y, x: lax.dynamic_slice(images, (i, factor * y, factor * x, 0), (1, side, side, 3))[0])(
-            index, y, x)
-        patches = jnp.where(turn & 1, patches[:, ::-1], patches)
-        patches = jnp.where(turn & 2, patches[:, :, ::-1], patches)
-        return jnp.where(turn & 4, patches.swapaxes(1, 2), patches)
 
-    return crop(tiles.lr, 1), crop(tiles.hr, scale)
+def cut_patches(tiles, patches, patch, scale):
+    """The batch of some Patches: LR [batch, p, p, 3] and HR [batch, s p, s p, 3], uint8."""
+    turn = patches.turn[:, None, None, None]
+
+    def cut(images, factor):
+        size = 1, factor * patch, factor * patch, 3
+        batch = jax.vmap(lambda tile, y, x: lax.dynamic_slice(images, (tile, factor * y, factor * x, 0), size)[0])(
+            patches.tile, patches.y, patches.x)
+        batch = jnp.where(turn & 1, batch[:, ::-1], batch)
+        batch = jnp.where(turn & 2, batch[:, :, ::-1], batch)
+        return jnp.where(turn & 4, batch.swapaxes(1, 2), batch)
+
+    return cut(tiles.lr, 1), cut(tiles.hr, scale)
 
 
 # -------------------------------------------------------------------------------------------------------- training
@@ -96,7 +103,7 @@ MOMENT1, MOMENT2, AVERAGE = "/AdamOptimizer", "/AdamOptimizer_1", "/ExponentialM
 PRECISIONS = {  # name -> type of feature maps and convolutions, JAX's precision of float32 convolutions
     "float32": (jnp.float32, "float32"),
     "tf32": (jnp.float32, "tensorfloat32"),
-    "bfloat16": (jnp.bfloat16, "float32"),
+    "bfloat16": (jnp.bfloat16, "bfloat16"),
 }
 
 
@@ -154,16 +161,19 @@ def run_steps(graph, recipe, precision, state, tiles, rates):
     """
     dtype, convolution = PRECISIONS[precision]
     names = weight_names(state)
+    key = jax.random.wrap_key_data(state["random_key"])
+    keys = jax.vmap(lambda i: jax.random.fold_in(key, state["Variable"] + i))(jnp.arange(len(rates)))
+    patches = jax.vmap(lambda key: draw_patches(key, tiles, recipe.batch))(keys)  # all before the loop: few, large kernels
 
-    def step(state, rate):
-        key = jax.random.fold_in(jax.random.wrap_key_data(state["random_key"]), state["Variable"])
-        lr, hr = draw_batch(key, tiles, recipe.batch, recipe.patch, SCALES[graph.scale])
+    def step(state, inputs):
+        rate, patches = inputs
+        lr, hr = cut_patches(tiles, patches, recipe.patch, SCALES[graph.scale])
         weights = {name: state[name] for name in names}
         loss, gradients = jax.value_and_grad(lambda weights: l1_loss(graph, weights, lr, hr, dtype))(weights)
         return update(state, gradients, rate, recipe.ema), loss
 
     with jax.default_matmul_precision(convolution):
-        return lax.scan(step, state, rates)
+        return lax.scan(step, state, (rates, patches))
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -200,6 +210,24 @@ def load_state(path):
         raise UserError("cannot read the training state %s: %s" % (path, error))
 
 
+def read_graph_file(path):
+    """The Graph in a file by export_graph.py. Raises UserError."""
+    try:
+        return load_graph(path)
+    except (OSError, ValueError) as error:
+        raise UserError("cannot use the graph %s: %s" % (path, error))
+
+
+def read_weights(graph_path):
+    """The weights beside a graph, by name. Raises UserError."""
+    path = os.path.splitext(graph_path)[0] + ".npz"
+    try:
+        with np.load(path) as file:
+            return dict(file)
+    except (OSError, ValueError) as error:
+        raise UserError("cannot read the weights %s: %s" % (path, error))
+
+
 def open_state(path, graph_path, config):
     """The state to begin or to go on with: `path` if it exists, else new from the weights beside the graph.
 
@@ -212,12 +240,7 @@ def open_state(path, graph_path, config):
                 raise UserError("%s was started with %s = %r, not %r: give the same options, or another --run"
                                 % (path, key, started.get(key), config.get(key)))
         return state
-    weights_path = os.path.splitext(graph_path)[0] + ".npz"
-    try:
-        with np.load(weights_path) as file:
-            return new_state(dict(file), config["ema"], config["seed"])
-    except (OSError, ValueError) as error:
-        raise UserError("cannot read the weights %s: %s" % (weights_path, error))
+    return new_state(read_weights(graph_path), config["ema"], config["seed"])
 
 
 def best_psnr(log_path):
@@ -230,10 +253,7 @@ def best_psnr(log_path):
 
 def main():
     args, started = parse_args(), time.time()
-    try:
-        graph = load_graph(args.graph)
-    except (OSError, ValueError) as error:
-        raise UserError("cannot use the graph %s: %s" % (args.graph, error))
+    graph = read_graph_file(args.graph)
     scale = SCALES[graph.scale]
     recipe = make_recipe(args.recipe, graph.model, graph.scale)
     recipe = recipe._replace(**{key: getattr(args, key) for key in Recipe._fields if getattr(args, key) is not None})
