@@ -1,7 +1,8 @@
 """Write the graph that model.py builds as data, for jax_graph.py: python tools/export_graph.py --model 32s --scale x2
 
-OUT/<model>_<scale>.json is the inference graph, for any batch and image size: the nodes in an order in which they can be
-executed, with their inputs, attributes and constants. OUT/<model>_<scale>.npz has its variables under their checkpoint names.
+OUT/<model>_<scale>.json is the inference graph, for any batch and image size: the nodes in an order in which they can
+be executed, with their inputs, attributes and constants. OUT/<model>_<scale>.npz has its variables under the names of
+checkpoints.
 """
 import argparse
 import json

@@ -1,7 +1,7 @@
-"""Make a checkpoint of a training by train_jax.py: python tools/import_weights.py runs/jax_32s_x2/state.npz checkpoints/x2/32s
+"""Make a checkpoint of a state of train_jax.py: python tools/import_weights.py runs/jax_32s_x2/state.npz DIR
 
-Written are the moving averages of the weights if the training keeps them, after a comparison of the outputs of TensorFlow and
-JAX on a photograph.
+Written are the moving averages of the weights if the training keeps them, after a comparison of the outputs of
+TensorFlow and JAX on a photograph.
 """
 import argparse
 import os

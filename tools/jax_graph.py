@@ -16,13 +16,18 @@ Node = namedtuple("Node", "name op inputs attributes")
 
 
 class Graph(object):
-    """An inference graph: its nodes in order of execution, the names of its input and output, its model and scale.
+    """An inference graph: nodes in order of execution, names of input and output, model and scale.
 
     One object equals itself alone, so that functions compiled for it can be kept.
     """
 
     def __init__(self, nodes, input, output, model, scale):
         self.nodes, self.input, self.output, self.model, self.scale = nodes, input, output, model, scale
+
+
+def absolute(x):
+    """|x|, whose gradient at 0 is 0 as TensorFlow's, where that of jnp.abs is 1."""
+    return x * lax.stop_gradient(jnp.sign(x))
 
 
 def _require(attributes, **expected):
@@ -34,7 +39,8 @@ def _require(attributes, **expected):
 
 def _conv2d(attributes, x, kernel):
     _require(attributes, data_format="NHWC", strides=[1, 1, 1, 1], dilations=[1, 1, 1, 1])
-    return lax.conv_general_dilated(x, kernel, (1, 1), attributes["padding"], dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    return lax.conv_general_dilated(x, kernel, window_strides=(1, 1), padding=attributes["padding"],
+                                    dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
 
 def _bias_add(attributes, x, bias):
@@ -59,7 +65,7 @@ def _plain(function):
 
 
 OPERATIONS = {  # TensorFlow operation type -> function of (attributes, inputs): an array, or a list of several outputs
-    "Abs": _plain(jnp.abs),
+    "Abs": _plain(absolute),
     "Add": _plain(jnp.add),
     "AddN": _plain(lambda *inputs: functools.reduce(operator.add, inputs)),
     "AddV2": _plain(jnp.add),
@@ -69,7 +75,7 @@ OPERATIONS = {  # TensorFlow operation type -> function of (attributes, inputs):
     "DepthToSpace": _depth_to_space,
     "Greater": _plain(jnp.greater),
     "GreaterEqual": _plain(jnp.greater_equal),
-    "Maximum": _plain(lambda x, y: jnp.where(x >= y, x, y)),  # where both are equal, the gradient is x's, as TensorFlow's
+    "Maximum": _plain(lambda x, y: jnp.where(x >= y, x, y)),  # if both are equal, x has the gradient, as in TensorFlow
     "Mean": _mean,
     "Minimum": _plain(lambda x, y: jnp.where(x <= y, x, y)),
     "Mul": _plain(jnp.multiply),
@@ -92,8 +98,8 @@ def read_graph(value):
     nodes = [Node(node["name"], node["op"], tuple(node["inputs"]), node["attributes"]) for node in value["nodes"]]
     for node in nodes:
         if node.op not in OPERATIONS and node.op not in NOT_COMPUTED:
-            raise ValueError("no JAX function for the operation type %s (of node %s): add it to OPERATIONS in jax_graph.py"
-                             % (node.op, node.name))
+            raise ValueError("no JAX function for the operation type %s (of node %s): add it to OPERATIONS in "
+                             "jax_graph.py" % (node.op, node.name))
     return Graph(nodes, value["input"], value["output"], value["model"], value["scale"])
 
 
@@ -110,8 +116,8 @@ def _as_float(value, dtype):
 def execute(graph, variables, x, dtype=jnp.float32):
     """The output of a graph for the input x; can be traced, differentiated and compiled by JAX.
 
-    variables: a dict from name to float32 array. With `dtype` bfloat16, feature maps are kept and convolutions computed in
-    it; all other arithmetic is still float32, from float32 variables, and so is the result.
+    variables: a dict from name to float32 array. With `dtype` bfloat16, feature maps are kept and convolutions computed
+    in it; all other arithmetic is still float32, from float32 variables, and so is the result.
     """
     values = {graph.input: x}
     for node in graph.nodes:

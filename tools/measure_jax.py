@@ -1,8 +1,8 @@
-"""Measure how fast train_jax.py trains: python tools/measure_jax.py --graph runs/graphs/32s_x2.json --precision tf32 bfloat16
+"""Measure how fast train_jax.py trains: python tools/measure_jax.py --graph runs/graphs/32s_x2.json
 
-Prints the device's two ceilings (a large copy, a large matrix product) and, for each setting, the steps per second and the two
-floors of a step: its convolutions at the rate of the matrix product, and their operands, read and written once each, at the
-bandwidth of the copy. No file is written but with --trace.
+Prints the device's two ceilings (a large copy, a large matrix product) and, for each setting, the steps per second and
+the two limits on them: arithmetic/s, if the convolutions ran at the rate of the matrix product, and traffic/s, if their
+operands and results were moved once each at the bandwidth of the copy. No file is written but with --trace.
 """
 import argparse
 import itertools
@@ -48,7 +48,7 @@ def product_rate(side, precision):
 
 
 def convolution_costs(graph, weights, precision, batch, patch):
-    """(floating-point operations, bytes of operands and results) of all convolutions of a training step, counted in it."""
+    """(floating-point operations, bytes of operands and results) of all convolutions in a training step."""
     side, dtype = patch * SCALES[graph.scale], PRECISIONS[precision][0]
     lr, hr = np.zeros([batch, patch, patch, 3], np.uint8), np.zeros([batch, side, side, 3], np.uint8)
     program = jax.make_jaxpr(jax.grad(lambda weights: l1_loss(graph, weights, lr, hr, dtype)))(weights)

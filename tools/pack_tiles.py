@@ -1,7 +1,7 @@
 """Pack a folder of images for transport: python tools/pack_tiles.py data/photos runs/tiles
 
-OUT, cleared of older parts, gets part-000.tar, part-001.tar, ...: the images as lossless WebP in random order, so that each
-part is a fair sample of all. train_jax.py reads such parts, and plain image files beside them.
+OUT, cleared of older parts, gets part-000.tar, part-001.tar, ...: the images as lossless WebP in random order, so that
+each part is a fair sample of all. train_jax.py reads such parts, and plain image files beside them.
 """
 import argparse
 import concurrent.futures
@@ -88,7 +88,7 @@ def decode(name, data):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("source", metavar="DIR", help="a folder of images, or the name of a data set: Sample, Set5, ...")
+    parser.add_argument("source", metavar="DIR", help="a folder of images, or the name of a data set: Sample, ...")
     parser.add_argument("out", metavar="OUT")
     parser.add_argument("--mebibytes", type=float, default=50, help="of a part at most")
     parser.add_argument("--parts", type=int, metavar="N", help="stop after N parts")

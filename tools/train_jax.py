@@ -1,7 +1,7 @@
 """Train an exported graph with JAX: python tools/train_jax.py --graph runs/graphs/32s_x2.json --data runs/tiles
 
-TensorFlow is not needed: jax, numpy, scipy, pillow and tqdm are. A run lives in runs/jax_<model>_<scale>: log.jsonl, and
-state.npz (weights, Adam, moving averages, step, random key and config), from which the same command resumes. For several
+TensorFlow is not needed: jax, numpy, scipy, pillow and tqdm are. A run lives in runs/jax_<model>_<scale>: log.jsonl,
+and state.npz (weights, Adam, averages, step, random key and config), from which the same command resumes. For several
 models at once start several processes, each with XLA_PYTHON_CLIENT_PREALLOCATE=false.
 """
 import argparse
@@ -21,7 +21,7 @@ from jax import lax
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from export_graph import write_npz
-from jax_graph import execute, load_graph
+from jax_graph import absolute, execute, load_graph
 from model import SCALES
 from pack_tiles import decode, read_files
 from train import Recipe, format_seconds, learning_rate, make_recipe
@@ -44,8 +44,8 @@ def load_pairs(folder, scale, workers):
 def stack_tiles(pairs, patch):
     """Tiles of (LR, HR) pairs in device memory; raises UserError if none holds a patch of `patch` LR pixels a side.
 
-    lr, hr: uint8, padded to one size. ends: int32 [tiles], the number of positions of a patch in this tile and those before
-    it; columns: int32 [tiles], those in one row. Both are of the true sizes: padding is never drawn.
+    lr, hr: uint8, padded to one size. ends: int32 [tiles], the number of positions of a patch in this tile and those
+    before it; columns: int32 [tiles], those in one row. Both are of the true sizes: padding is never drawn.
     """
     usable = [pair for pair in pairs if min(pair[0].shape[:2]) >= patch]
     if len(usable) < len(pairs):
@@ -132,16 +132,17 @@ def averaged_weights(state):
 def l1_loss(graph, weights, lr, hr, dtype):
     """Mean absolute error over RGB in [0, 1] of uint8 batches."""
     sr = execute(graph, weights, lr.astype(jnp.float32) / 255, dtype)
-    return jnp.mean(jnp.abs(hr.astype(jnp.float32) / 255 - sr))
+    return jnp.mean(absolute(hr.astype(jnp.float32) / 255 - sr))
 
 
 def update(state, gradients, rate, ema):
-    """The state after a step of Adam by TensorFlow's formula (epsilon outside the bias correction), and with `ema` > 0 of
-    the moving averages, whose decay is at most (1 + step) / (10 + step)."""
+    """The state after a step of Adam by TensorFlow's formula (epsilon outside the bias correction), and with `ema` > 0
+    of the moving averages, whose decay is at most (1 + step) / (10 + step)."""
     step = state["Variable"] + 1
     rate = rate * jnp.sqrt(1 - state["beta2_power"]) / (1 - state["beta1_power"])
     decay = jnp.minimum(ema, (1. + step) / (10. + step))
-    state = dict(state, Variable=step, beta1_power=state["beta1_power"] * BETA1, beta2_power=state["beta2_power"] * BETA2)
+    state = dict(state, Variable=step,
+                 beta1_power=state["beta1_power"] * BETA1, beta2_power=state["beta2_power"] * BETA2)
     for name, gradient in gradients.items():
         m, v = state[name + MOMENT1], state[name + MOMENT2]
         state[name + MOMENT1] = m = m + (gradient - m) * (1 - BETA1)
@@ -163,7 +164,7 @@ def run_steps(graph, recipe, precision, state, tiles, rates):
     names = weight_names(state)
     key = jax.random.wrap_key_data(state["random_key"])
     keys = jax.vmap(lambda i: jax.random.fold_in(key, state["Variable"] + i))(jnp.arange(len(rates)))
-    patches = jax.vmap(lambda key: draw_patches(key, tiles, recipe.batch))(keys)  # all before the loop: few, large kernels
+    patches = jax.vmap(lambda key: draw_patches(key, tiles, recipe.batch))(keys)  # before the loop: few, large kernels
 
     def step(state, inputs):
         rate, patches = inputs
@@ -302,8 +303,8 @@ def main():
         images = steps * recipe.batch / (after - logged)
         logged, begun = after, step
         step += steps
-        record = dict(step=step, loss=round(loss, 6), rate=float("%.4g" % rates[-1]), images_per_second=round(images, 2),
-                      data_wait=round(waited, 4), time=round(after, 1), precision=args.precision)
+        record = dict(step=step, loss=round(loss, 6), rate=float("%.4g" % rates[-1]), precision=args.precision,
+                      images_per_second=round(images, 2), data_wait=round(waited, 4), time=round(after, 1))
         print("step %7d/%d  loss %.5f  rate %.2e  %6.1f images/s  wait %4.1f %%  left %s" % (
             step, recipe.steps, loss, rates[-1], images, 100 * waited,
             format_seconds((recipe.steps - step) * recipe.batch / images)), flush=True)
@@ -337,7 +338,7 @@ def parse_args():
     parser.add_argument("--patch", type=int, help="side of the LR patches")
     parser.add_argument("--ema", type=float, help="decay of the average of weights, 0 for none")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--precision", default="float32", choices=list(PRECISIONS), help="of convolutions; may change later")
+    parser.add_argument("--precision", default="float32", choices=list(PRECISIONS), help="of convolutions")
     parser.add_argument("--minutes", type=float, help="stop in time to end within so many minutes")
     parser.add_argument("--dispatch", type=int, default=200, metavar="STEPS",
                         help="run on the device without a pause, then a line of log; --steps should be a multiple")
