@@ -40,17 +40,31 @@ def _keep_freed_memory():
         mallopt(M_ARENA_MAX, 1)
 
 
+class _NotImported(object):
+    """Stands for TensorFlow where it cannot be imported: what needs none, as recipes, images and metrics, can be used all
+    the same, and the first use of TensorFlow raises the error of its import."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def __getattr__(self, name):
+        raise self.error
+
+
 os.environ.setdefault("JEMALLOC_MALLOC_CONF", "lg_dirty_mult:-1")  # read on import, by TensorFlow 1.8 alone
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # errors come as exceptions; 0 shows all that the C++ runtime logs
-with _quiet_stderr():
-    import tensorflow as tf
-    if hasattr(tf, "compat") and hasattr(tf.compat, "v1"):
-        tf = tf.compat.v1
-        tf.logging.set_verbosity(tf.logging.ERROR)
-        tf.disable_v2_behavior()
-    else:
-        _keep_freed_memory()
-tf.logging.set_verbosity(tf.logging.ERROR)
+try:
+    with _quiet_stderr():
+        import tensorflow as tf
+        if hasattr(tf, "compat") and hasattr(tf.compat, "v1"):
+            tf = tf.compat.v1
+            tf.logging.set_verbosity(tf.logging.ERROR)
+            tf.disable_v2_behavior()
+        else:
+            _keep_freed_memory()
+    tf.logging.set_verbosity(tf.logging.ERROR)
+except ImportError as error:
+    tf = _NotImported(error)
 
 
 def conv2d(x, filters, size):

@@ -9,9 +9,7 @@ from collections import namedtuple
 
 import numpy as np
 import scipy.sparse
-import skimage.data
 from PIL import Image
-from skimage.metrics import structural_similarity
 
 from model import MODELS, SCALES, model_variables
 from ops import tf
@@ -28,6 +26,10 @@ def run_main(main):
         sys.exit(main())
     except (UserError, OSError) as error:
         print("error: %s" % error, file=sys.stderr)
+        sys.exit(1)
+    except ImportError as error:
+        print("error: %s: pip install -r requirements.txt (tensorflow-gpu 1.8 needs CUDA 9; README.md names the other way)"
+              % str(error).strip().splitlines()[-1], file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
@@ -160,6 +162,7 @@ def psnr(y1, y2):
 
 def ssim(y1, y2):
     """SSIM of two float64 images in [0, 255] (Wang et al. 2004): 11x11 Gaussian, sigma 1.5, valid region."""
+    from skimage.metrics import structural_similarity  # here, as in find_dataset, since little needs this package
     return float(structural_similarity(y1, y2, data_range=255, gaussian_weights=True, sigma=1.5, K1=0.01, K2=0.03,
                                        use_sample_covariance=False))
 
@@ -201,6 +204,7 @@ def find_dataset(name, scale, data_dir):
     its name is that of the folder. Raises UserError if there is no such folder or no image in it.
     """
     if name == "Sample":
+        import skimage.data
         folder = os.path.dirname(skimage.data.__file__)
         pairs = [Pair(os.path.splitext(file)[0], os.path.join(folder, file), None) for file in SAMPLE]
         return DataSet(name, pairs, "%d photographs of scikit-image, LR by imresize" % len(pairs))

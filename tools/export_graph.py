@@ -1,0 +1,89 @@
+"""Write the graph that model.py builds as data, for jax_graph.py: python tools/export_graph.py --model 32s --scale x2
+
+OUT/<model>_<scale>.json is the inference graph, for any batch and image size: the nodes in an order in which they can
+be executed, with their inputs, attributes and constants. OUT/<model>_<scale>.npz has its variables under the names of
+checkpoints.
+"""
+import argparse
+import json
+import os
+import sys
+
+import numpy as np
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+from model import MODELS, SCALES, drsan, model_variables
+from ops import tf
+from utils import find_checkpoint, open_session, restore_weights, run_main, write_json
+
+
+def _attribute(value):
+    """An AttrValue of TensorFlow as JSON, or None for types and shapes, which follow from the inputs."""
+    kind = value.WhichOneof("value")
+    if kind in ("i", "f", "b"):
+        return getattr(value, kind)
+    if kind == "s":
+        return value.s.decode()
+    if kind == "list":
+        return list(value.list.i) or [text.decode() for text in value.list.s] or None
+    if kind == "tensor":
+        array = tf.make_ndarray(value.tensor)
+        return {"dtype": array.dtype.name, "value": array.tolist()}
+    return None
+
+
+def describe_graph(lr, sr):
+    """The part of a graph that leads from the placeholder lr to the tensor sr, as a value of JSON.
+
+    The keys are input and output (names of nodes) and nodes, a list of name, op (the TensorFlow operation type), inputs
+    ("<node>" or "<node>:<index of its output>") and attributes.
+    """
+    nodes = []
+    for node in tf.graph_util.extract_sub_graph(lr.graph.as_graph_def(), [sr.op.name]).node:
+        attributes = {key: _attribute(value) for key, value in node.attr.items() if key[0] != "_"}
+        nodes.append({"name": node.name, "op": node.op,
+                      "inputs": [name for name in node.input if not name.startswith("^")],
+                      "attributes": {key: value for key, value in attributes.items() if value is not None}})
+    return {"input": lr.op.name, "output": sr.op.name, "nodes": nodes}
+
+
+def export_graph(model, scale):
+    """Build DRSAN in the default graph; returns what describe_graph gives, with the keys model and scale."""
+    lr = tf.placeholder(tf.float32, [None, None, None, 3], "LR")
+    return dict(describe_graph(lr, drsan(lr, model, scale)), model=model, scale=scale)
+
+
+def write_npz(path, arrays):
+    """Write a dict of arrays to a temporary name, then rename it to `path`."""
+    with open(path + ".tmp", "wb") as file:
+        np.savez(file, **arrays)
+    os.replace(path + ".tmp", path)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="32s", choices=list(MODELS))
+    parser.add_argument("--scale", default="x2", choices=list(SCALES))
+    parser.add_argument("--checkpoint", metavar="PATH", help="default: initial weights, drawn with --seed")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", default=os.path.join("runs", "graphs"), metavar="DIR")
+    args = parser.parse_args()
+    tf.set_random_seed(args.seed)
+    graph = export_graph(args.model, args.scale)
+    session = open_session([-1])
+    if args.checkpoint:
+        restore_weights(session, find_checkpoint(args.model, args.scale, args.checkpoint))
+    else:
+        session.run(tf.global_variables_initializer())
+    variables = {variable.op.name: session.run(variable) for variable in model_variables()}
+    os.makedirs(args.out, exist_ok=True)
+    path = os.path.join(args.out, "%s_%s" % (args.model, args.scale))
+    write_npz(path + ".npz", variables)
+    write_json(path + ".json", graph)
+    print("%s.json: %d nodes of %d types; %s.npz: %d variables, %d values" % (
+        path, len(graph["nodes"]), len({node["op"] for node in graph["nodes"]}), path, len(variables),
+        sum(value.size for value in variables.values())))
+
+
+if __name__ == "__main__":
+    run_main(main)

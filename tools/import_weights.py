@@ -1,0 +1,54 @@
+"""Make a checkpoint of a state of train_jax.py: python tools/import_weights.py runs/jax_32s_x2/state.npz DIR
+
+Written are the moving averages of the weights if the training keeps them, after a comparison of the outputs of
+TensorFlow and JAX on a photograph.
+"""
+import argparse
+import os
+import sys
+
+import numpy as np
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+from export_graph import export_graph
+from jax_graph import read_graph
+from model import SCALES, model_variables
+from ops import tf
+from train_jax import averaged_weights, load_state, upscale
+from utils import UserError, find_dataset, open_session, read_pair, run_main, save_weights
+
+TOLERANCE = 1e-5  # of the outputs in [0, 1]: the order of float32 sums differs
+
+
+def load_variables(session, weights):
+    """Set the variables of DRSAN in the default graph. Raises UserError if names or shapes are not the contract's."""
+    shapes = {variable.op.name: tuple(variable.shape.as_list()) for variable in model_variables()}
+    if shapes != {name: value.shape for name, value in weights.items()}:
+        raise UserError("the training state does not have the variables of its model: export the graph again")
+    initializers = [variable.initializer for variable in model_variables()]
+    session.run(initializers, {op.inputs[1]: weights[op.inputs[0].op.name] for op in initializers})
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("state", metavar="NPZ")
+    parser.add_argument("folder", metavar="DIR", help="where the checkpoint goes")
+    args = parser.parse_args()
+    state, config = load_state(args.state)
+    weights = averaged_weights(state)
+    graph = read_graph(export_graph(config["model"], config["scale"]))
+    session = open_session([-1])
+    load_variables(session, weights)
+    scale = SCALES[config["scale"]]
+    lr = read_pair(find_dataset("Sample", scale, None).pairs[0], scale)[0][None, :128, :128]
+    sr = session.run(graph.output + ":0", {graph.input + ":0": lr.astype(np.float32) / 255})
+    difference = float(np.max(np.abs(sr - np.asarray(upscale(graph, weights, lr)) / 255)))
+    if not difference < TOLERANCE:
+        raise UserError("the outputs of TensorFlow and JAX differ by %g: no checkpoint is written" % difference)
+    prefix = save_weights(session, args.folder, config["model"], config["scale"])
+    print("%s: %s %s after %d steps; the outputs of TensorFlow and JAX differ by at most %.1e" % (
+        prefix, config["model"], config["scale"], state["Variable"], difference))
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,352 @@
+"""Train an exported graph with JAX: python tools/train_jax.py --graph runs/graphs/32s_x2.json --data runs/tiles
+
+TensorFlow is not needed: jax, numpy, scipy, pillow and tqdm are. A run lives in runs/jax_<model>_<scale>: log.jsonl,
+and state.npz (weights, Adam, averages, step, random key and config), from which the same command resumes. For several
+models at once start several processes, each with XLA_PYTHON_CLIENT_PREALLOCATE=false.
+"""
+import argparse
+import concurrent.futures
+import functools
+import json
+import os
+import signal
+import sys
+import time
+from collections import namedtuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+from export_graph import write_npz
+from jax_graph import absolute, execute, load_graph
+from model import SCALES
+from pack_tiles import decode, read_files
+from train import Recipe, format_seconds, learning_rate, make_recipe
+from utils import UserError, crop_to_multiple, downscale, luma, psnr, run_main, to_uint8
+
+# ------------------------------------------------------------------------------------------------------------ data
+
+Tiles = namedtuple("Tiles", "lr hr ends columns")
+
+
+def load_pairs(folder, scale, workers):
+    """[(LR, HR)] of all images in a folder of parts or images, uint8 RGB, LR made by imresize. Raises UserError."""
+    def load(file):
+        hr = crop_to_multiple(decode(*file), scale)
+        return downscale(hr, scale), hr
+    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
+        return list(pool.map(load, read_files(folder)))
+
+
+def stack_tiles(pairs, patch):
+    """Tiles of (LR, HR) pairs in device memory; raises UserError if none holds a patch of `patch` LR pixels a side.
+
+    lr, hr: uint8, padded to one size. ends: int32 [tiles], the number of positions of a patch in this tile and those
+    before it; columns: int32 [tiles], those in one row. Both are of the true sizes: padding is never drawn.
+    """
+    usable = [pair for pair in pairs if min(pair[0].shape[:2]) >= patch]
+    if len(usable) < len(pairs):
+        print("left out: %d tiles smaller than a patch of %d LR pixels" % (len(pairs) - len(usable), patch))
+    if not usable:
+        raise UserError("no tile is as large as a patch of %d LR pixels" % patch)
+
+    def stack(images):
+        height, width = np.max([image.shape[:2] for image in images], axis=0)
+        stacked = np.zeros([len(images), height, width, 3], np.uint8)
+        for padded, image in zip(stacked, images):
+            padded[:image.shape[0], :image.shape[1]] = image
+        return jnp.asarray(stacked)
+
+    rows, columns = np.array([lr.shape[:2] for lr, _ in usable]).T - patch + 1
+    ends = np.cumsum(rows.astype(np.int64) * columns)
+    if ends[-1] >= 2 ** 31:
+        raise UserError("too many tiles: %d positions of a patch, at most 2^31 - 1 can be numbered" % ends[-1])
+    return Tiles(stack([lr for lr, _ in usable]), stack([hr for _, hr in usable]), jnp.asarray(ends, jnp.int32),
+                 jnp.asarray(columns, jnp.int32))
+
+
+Patches = namedtuple("Patches", "tile y x turn")  # int32 [batch] each; y and x in LR pixels; turn: 3 bits
+
+
+def draw_patches(key, tiles, batch):
+    """Random Patches: uniform over all positions in all tiles, and over the 8 flips and rotations."""
+    position_key, turn_key = jax.random.split(key)
+    position = jax.random.randint(position_key, [batch], 0, tiles.ends[-1])
+    tile = jnp.searchsorted(tiles.ends, position, side="right", method="compare_all")
+    offset = position - jnp.where(tile > 0, tiles.ends[tile - 1], 0)
+    return Patches(tile, offset // tiles.columns[tile], offset % tiles.columns[tile],
+                   jax.random.randint(turn_key, [batch], 0, 8))
+
+
+def cut_patches(tiles, patches, patch, scale):
+    """The batch of some Patches: LR [batch, p, p, 3] and HR [batch, s p, s p, 3], uint8."""
+    turn = patches.turn[:, None, None, None]
+
+    def cut(images, factor):
+        size = 1, factor * patch, factor * patch, 3
+        batch = jax.vmap(lambda tile, y, x: lax.dynamic_slice(images, (tile, factor * y, factor * x, 0), size)[0])(
+            patches.tile, patches.y, patches.x)
+        batch = jnp.where(turn & 1, batch[:, ::-1], batch)
+        batch = jnp.where(turn & 2, batch[:, :, ::-1], batch)
+        return jnp.where(turn & 4, batch.swapaxes(1, 2), batch)
+
+    return cut(tiles.lr, 1), cut(tiles.hr, scale)
+
+
+# -------------------------------------------------------------------------------------------------------- training
+
+BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
+MOMENT1, MOMENT2, AVERAGE = "/AdamOptimizer", "/AdamOptimizer_1", "/ExponentialMovingAverage"
+PRECISIONS = {  # name -> type of feature maps and convolutions, JAX's precision of float32 convolutions
+    "float32": (jnp.float32, "float32"),
+    "tf32": (jnp.float32, "tensorfloat32"),
+    "bfloat16": (jnp.bfloat16, "bfloat16"),
+}
+
+
+def new_state(weights, ema, seed):
+    """The state of a training before its first step, a dict of arrays named as in a training checkpoint of train.py."""
+    state = {"Variable": np.int32(0), "beta1_power": np.float32(BETA1), "beta2_power": np.float32(BETA2),
+             "random_key": np.asarray(jax.random.key_data(jax.random.key(seed)))}
+    for name, value in weights.items():
+        state[name] = value
+        state[name + MOMENT1] = state[name + MOMENT2] = np.zeros_like(value)
+        if ema:
+            state[name + AVERAGE] = value
+    return state
+
+
+def weight_names(state):
+    """The names of the weights in a state."""
+    return sorted(name[:-len(MOMENT1)] for name in state if name.endswith(MOMENT1))
+
+
+def averaged_weights(state):
+    """The weights to evaluate, by name: their moving averages if the training keeps them."""
+    return {name: state.get(name + AVERAGE, state[name]) for name in weight_names(state)}
+
+
+def l1_loss(graph, weights, lr, hr, dtype):
+    """Mean absolute error over RGB in [0, 1] of uint8 batches."""
+    sr = execute(graph, weights, lr.astype(jnp.float32) / 255, dtype)
+    return jnp.mean(absolute(hr.astype(jnp.float32) / 255 - sr))
+
+
+def update(state, gradients, rate, ema):
+    """The state after a step of Adam by TensorFlow's formula (epsilon outside the bias correction), and with `ema` > 0
+    of the moving averages, whose decay is at most (1 + step) / (10 + step)."""
+    step = state["Variable"] + 1
+    rate = rate * jnp.sqrt(1 - state["beta2_power"]) / (1 - state["beta1_power"])
+    decay = jnp.minimum(ema, (1. + step) / (10. + step))
+    state = dict(state, Variable=step,
+                 beta1_power=state["beta1_power"] * BETA1, beta2_power=state["beta2_power"] * BETA2)
+    for name, gradient in gradients.items():
+        m, v = state[name + MOMENT1], state[name + MOMENT2]
+        state[name + MOMENT1] = m = m + (gradient - m) * (1 - BETA1)
+        state[name + MOMENT2] = v = v + (gradient ** 2 - v) * (1 - BETA2)
+        state[name] = weight = state[name] - rate * m / (jnp.sqrt(v) + EPSILON)
+        if ema:
+            average = state[name + AVERAGE]
+            state[name + AVERAGE] = average - (1 - decay) * (average - weight)
+    return state
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=3)
+def run_steps(graph, recipe, precision, state, tiles, rates):
+    """One training step for each of `rates`, all on the device; returns the new state and the losses.
+
+    graph, recipe (a Recipe) and precision (a key of PRECISIONS) are compiled in; the memory of `state` is taken over.
+    """
+    dtype, convolution = PRECISIONS[precision]
+    names = weight_names(state)
+    key = jax.random.wrap_key_data(state["random_key"])
+    keys = jax.vmap(lambda i: jax.random.fold_in(key, state["Variable"] + i))(jnp.arange(len(rates)))
+    patches = jax.vmap(lambda key: draw_patches(key, tiles, recipe.batch))(keys)  # before the loop: few, large kernels
+
+    def step(state, inputs):
+        rate, patches = inputs
+        lr, hr = cut_patches(tiles, patches, recipe.patch, SCALES[graph.scale])
+        weights = {name: state[name] for name in names}
+        loss, gradients = jax.value_and_grad(lambda weights: l1_loss(graph, weights, lr, hr, dtype))(weights)
+        return update(state, gradients, rate, recipe.ema), loss
+
+    with jax.default_matmul_precision(convolution):
+        return lax.scan(step, state, (rates, patches))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def upscale(graph, weights, lr):
+    """SR in [0, 255], not clipped, of a uint8 batch, in float32."""
+    with jax.default_matmul_precision("float32"):
+        return 255 * execute(graph, weights, lr.astype(jnp.float32) / 255)
+
+
+def validate(graph, state, pairs):
+    """Mean PSNR of Y over (LR, HR) pairs, without a border of `scale` pixels."""
+    weights, scale = averaged_weights(state), SCALES[graph.scale]
+    values = []
+    for lr, hr in pairs:
+        sr = to_uint8(np.asarray(upscale(graph, weights, lr[None])[0]))
+        values.append(psnr(*[luma(image[scale:-scale, scale:-scale]) for image in (sr, hr)]))
+    return float(np.mean(values))
+
+
+# ------------------------------------------------------------------------------------------------------------ runs
+
+def save_state(path, state, config):
+    """Write the state and the config, JSON under the name `config`, to one .npz."""
+    write_npz(path, dict(jax.device_get(state), config=json.dumps(config, sort_keys=True)))
+
+
+def load_state(path):
+    """(state, config) as save_state wrote them. Raises UserError."""
+    try:
+        with np.load(path) as file:
+            state = dict(file)
+        return state, json.loads(str(state.pop("config")))
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError("cannot read the training state %s: %s" % (path, error))
+
+
+def read_graph_file(path):
+    """The Graph in a file by export_graph.py. Raises UserError."""
+    try:
+        return load_graph(path)
+    except (OSError, ValueError) as error:
+        raise UserError("cannot use the graph %s: %s" % (path, error))
+
+
+def read_weights(graph_path):
+    """The weights beside a graph, by name. Raises UserError."""
+    path = os.path.splitext(graph_path)[0] + ".npz"
+    try:
+        with np.load(path) as file:
+            return dict(file)
+    except (OSError, ValueError) as error:
+        raise UserError("cannot read the weights %s: %s" % (path, error))
+
+
+def open_state(path, graph_path, config):
+    """The state to begin or to go on with: `path` if it exists, else new from the weights beside the graph.
+
+    Raises UserError if the state was started with another config.
+    """
+    if os.path.exists(path):
+        state, started = load_state(path)
+        for key in sorted(set(started) | set(config)):
+            if started.get(key) != config.get(key):
+                raise UserError("%s was started with %s = %r, not %r: give the same options, or another --run"
+                                % (path, key, started.get(key), config.get(key)))
+        return state
+    return new_state(read_weights(graph_path), config["ema"], config["seed"])
+
+
+def best_psnr(log_path):
+    """The best validation PSNR in a log, -inf if there is none."""
+    if not os.path.exists(log_path):
+        return -np.inf
+    with open(log_path) as file:
+        return max([json.loads(line).get("psnr", -np.inf) for line in file] or [-np.inf])
+
+
+def main():
+    args, started = parse_args(), time.time()
+    graph = read_graph_file(args.graph)
+    scale = SCALES[graph.scale]
+    recipe = make_recipe(args.recipe, graph.model, graph.scale)
+    recipe = recipe._replace(**{key: getattr(args, key) for key in Recipe._fields if getattr(args, key) is not None})
+    config = dict(recipe._asdict(), model=graph.model, scale=graph.scale, recipe=args.recipe, seed=args.seed)
+    run = args.run or os.path.join("runs", "jax_%s_%s" % (graph.model, graph.scale))
+    os.makedirs(run, exist_ok=True)
+    state_path, log_path = os.path.join(run, "state.npz"), os.path.join(run, "log.jsonl")
+    state = open_state(state_path, args.graph, config)
+    step, best = int(state["Variable"]), best_psnr(log_path)
+    if step:
+        print("resumed at step %d, best validation PSNR %.3f dB" % (step, best))
+    valid = load_pairs(args.valid, scale, args.workers) if args.valid else []
+    tiles = stack_tiles(load_pairs(args.data, scale, args.workers), recipe.patch)
+    state = jax.device_put(state)
+    print("%s; %d tiles, %d MiB on the device; %s; recipe %s: %s" % (
+        jax.devices()[0].device_kind, len(tiles.ends), (tiles.lr.nbytes + tiles.hr.nbytes) >> 20, args.precision,
+        args.recipe, ", ".join("%s %s" % item for item in recipe._asdict().items())), flush=True)
+
+    stop = []
+    for number in signal.SIGINT, signal.SIGTERM:
+        signal.signal(number, lambda received, _: stop.append(received))
+    compiled = {}  # by number of steps
+    reserve = 0    # seconds that a dispatch, a validation and saving take
+    saved = logged = time.time()
+    log = open(log_path, "a", buffering=1)
+    while step < recipe.steps and not stop:
+        if args.minutes is not None and time.time() + reserve > started + 60 * args.minutes:
+            stop.append("time")
+            break
+        steps = min(args.dispatch, recipe.steps - step)
+        rates = np.array([learning_rate(recipe, i) for i in range(step, step + steps)], np.float32)
+        arguments = state, tiles, rates
+        if steps not in compiled:
+            before = time.time()
+            compiled[steps] = run_steps.lower(graph, recipe, args.precision, *arguments).compile()
+            print("compiled in %.1f s" % (time.time() - before), flush=True)
+            logged = time.time()
+        before = time.time()
+        state, losses = compiled[steps](*arguments)
+        loss = float(np.mean(losses))
+        after = time.time()
+        if not np.isfinite(loss):
+            raise UserError("the loss is %s between step %d and %d: lower --rate; %s keeps the last good state"
+                            % (loss, step, step + steps, state_path))
+        waited = 1 - (after - before) / (after - logged)
+        images = steps * recipe.batch / (after - logged)
+        logged, begun = after, step
+        step += steps
+        record = dict(step=step, loss=round(loss, 6), rate=float("%.4g" % rates[-1]), precision=args.precision,
+                      images_per_second=round(images, 2), data_wait=round(waited, 4), time=round(after, 1))
+        print("step %7d/%d  loss %.5f  rate %.2e  %6.1f images/s  wait %4.1f %%  left %s" % (
+            step, recipe.steps, loss, rates[-1], images, 100 * waited,
+            format_seconds((recipe.steps - step) * recipe.batch / images)), flush=True)
+        if valid and (step // args.valid_every > begun // args.valid_every or step == recipe.steps):
+            value = validate(graph, state, valid)
+            best = max(best, value)
+            record["psnr"] = round(value, 4)
+            print("step %7d  PSNR of %s %.3f dB, best %.3f dB" % (step, args.valid, value, best), flush=True)
+        log.write(json.dumps(record, sort_keys=True) + "\n")
+        if time.time() - saved > 60 * args.save_minutes:
+            save_state(state_path, state, config)
+            saved = time.time()
+        reserve = max(reserve, time.time() - before)
+        logged = time.time()
+    save_state(state_path, state, config)
+    print("stopped at step %d; the same command resumes" % step if stop else "done: %s" % state_path)
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--graph", required=True, metavar="JSON", help="by export_graph.py, with its .npz beside it")
+    parser.add_argument("--data", required=True, metavar="DIR", help="parts by pack_tiles.py, or images")
+    parser.add_argument("--valid", metavar="DIR", help="held-out images in the same form; each size is compiled once")
+    parser.add_argument("--run", metavar="DIR", help="default runs/jax_<model>_<scale>")
+    parser.add_argument("--recipe", default="paper", choices=["paper", "fast"])
+    parser.add_argument("--rate", type=float, help="start of the learning rate")
+    parser.add_argument("--schedule", choices=["halve", "cosine"])
+    parser.add_argument("--warmup", type=int, metavar="STEPS")
+    parser.add_argument("--steps", type=int)
+    parser.add_argument("--batch", type=int)
+    parser.add_argument("--patch", type=int, help="side of the LR patches")
+    parser.add_argument("--ema", type=float, help="decay of the average of weights, 0 for none")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--precision", default="float32", choices=list(PRECISIONS), help="of convolutions")
+    parser.add_argument("--minutes", type=float, help="stop in time to end within so many minutes")
+    parser.add_argument("--dispatch", type=int, default=200, metavar="STEPS",
+                        help="run on the device without a pause, then a line of log; --steps should be a multiple")
+    parser.add_argument("--valid-every", type=int, default=5000, metavar="STEPS")
+    parser.add_argument("--save-minutes", type=float, default=2)
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="threads that read images")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    run_main(main)
