@@ -147,7 +147,7 @@ def write_records(sampler, folder, pairs, shards):
                 features = {"image": lr, "label": hr}
                 writer.write(tf.train.Example(features=tf.train.Features(feature={
                     key: tf.train.Feature(bytes_list=tf.train.BytesList(value=[value.tobytes()]))
-                    for key, value in features.items()})).SerializeToString())
+                    for key, value in features.items()})).SerializeToString(deterministic=True))
         os.replace(paths[i] + ".tmp", paths[i])
 
     with concurrent.futures.ThreadPoolExecutor(2) as pool:

@@ -549,7 +549,7 @@ def publish_weights(server, folder, model, scale, name, seed):
     with tf.Graph().as_default():
         tf.set_random_seed(seed)
         drsan(tf.placeholder(tf.float32, [1, None, None, 3]), model, scale)
-        with open_session(-1) as session:
+        with open_session([-1]) as session:
             session.run(tf.global_variables_initializer())
             prefix = save_weights(session, folder, model, scale)
     for suffix in ".index", ".data-00000-of-00001":

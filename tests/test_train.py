@@ -162,11 +162,11 @@ def test_towers_have_the_gradient_of_the_whole_batch():
         assert len(model_variables()) == 132
         with tf.Session(config=tf.ConfigProto(device_count={"CPU": 2})) as session:
             for i, variable in enumerate(model_variables()):
-                variable.load(np.random.RandomState(i).randn(*variable.shape.as_list()) * 0.05, session)
+                variable.load(np.random.RandomState(i).randn(*variable.shape.as_list()) * 0.03, session)
             results.append(session.run([training.loss] + gradients, {training.lr: lr, training.hr: hr}))
             assert session.run(training.sr, {training.lr: lr[:1]}).shape == (1, 16, 16, 3)
     for one, two in zip(*results):
-        np.testing.assert_allclose(two, one, rtol=0, atol=1e-6 * max(1, np.abs(one).max()))
+        np.testing.assert_allclose(two, one, rtol=1e-5, atol=1e-6)  # sums in another order
 
 
 def test_training_checkpoint_has_the_published_names():
