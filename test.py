@@ -48,13 +48,13 @@ def build(model, scale, gpu, checkpoint):
     return upscale, prefix, count_parameters()
 
 
-def evaluate(upscale, dataset, scale, output, report):
-    """Upscale and score the images of a data set one at a time: {name: Scores} and the number of images that failed.
+def evaluate(upscale, dataset, scale, output):
+    """Upscale and score the images of a data set one at a time, with a line for each: {name: Scores}, and how many failed.
 
-    output: folder for the SR images, or None. report: called with each line to print.
+    output: folder for the SR images, or None.
     """
     results, failed = collections.OrderedDict(), 0
-    report("%-20s %8s %8s %12s %8s" % ("image", "PSNR", "SSIM", "bicubic PSNR", "SSIM"))
+    print("%-20s %8s %8s %12s %8s" % ("image", "PSNR", "SSIM", "bicubic PSNR", "SSIM"), flush=True)
     for pair in tqdm(dataset.pairs, unit="image", leave=False, disable=None):
         try:
             lr, hr = read_pair(pair, scale)
@@ -62,11 +62,10 @@ def evaluate(upscale, dataset, scale, output, report):
             if output:
                 save_image(os.path.join(output, pair.name + ".png"), sr)
             results[pair.name] = Scores(*(score(sr, hr, scale) + score(bicubic(lr, scale), hr, scale)))
+            tqdm.write(format_scores(pair.name, results[pair.name]))
         except UserError as error:
             failed += 1
-            report("%-20s failed: %s" % (pair.name, error))
-            continue
-        report(format_scores(pair.name, results[pair.name]))
+            tqdm.write("%-20s failed: %s" % (pair.name, error))
     return results, failed
 
 
@@ -101,18 +100,26 @@ def write_csv(path, rows):
     os.replace(path + ".tmp", path)
 
 
+def published_scores(paper, model, scale, dataset):
+    """The paper's (PSNR, SSIM) as text, or None."""
+    row = paper.get((model, scale), {})
+    return (row[dataset + "_psnr"], row[dataset + "_ssim"]) if dataset + "_psnr" in row else None
+
+
 def print_table(means, paper):
     """One line for each model and scale, one column of PSNR / SSIM for each data set; the paper's below where it has any."""
     datasets = list(collections.OrderedDict((dataset, None) for _, _, dataset in means))
+
+    def print_row(head, cells):
+        print("%-12s" % head + "".join("%18s" % ("%s / %s" % cell if cell else "-") for cell in cells))
+
     print("\n%-12s" % "PSNR / SSIM" + "".join("%18s" % dataset for dataset in datasets))
     for model, scale in collections.OrderedDict((key[:2], None) for key in means):
-        cells = [means.get((model, scale, dataset)) for dataset in datasets]
-        print("%-12s" % ("%s %s" % (model, scale))
-              + "".join("%18s" % ("%.3f / %.4f" % cell[:2] if cell else "-") for cell in cells))
-        row = paper.get((model, scale), {})
-        cells = [(row.get(dataset + "_psnr"), row.get(dataset + "_ssim")) for dataset in datasets]
-        if any(psnr for psnr, _ in cells):
-            print("%-12s" % "  paper" + "".join("%18s" % ("%s / %s" % cell if cell[0] else "-") for cell in cells))
+        ours = [means.get((model, scale, dataset)) for dataset in datasets]
+        print_row("%s %s" % (model, scale), [mean and ("%.3f" % mean.psnr, "%.4f" % mean.ssim) for mean in ours])
+        published = [published_scores(paper, model, scale, dataset) for dataset in datasets]
+        if any(published):
+            print_row("  paper", published)
 
 
 def offer_downloads(args, combinations):
@@ -127,7 +134,29 @@ def offer_downloads(args, combinations):
     download.offer(files, args.data_dir, args.mirror, args.download)
 
 
+def evaluate_named(upscale, model, scale, name, args):
+    """Find a data set by its name, print what it is, and evaluate it: (name, {image: Scores}, how many failed)."""
+    dataset = find_dataset(name, SCALES[scale], args.data_dir)
+    print("data             %s: %s" % (dataset.name, dataset.origin))
+    if name in download.BENCHMARKS:
+        print("                 as published: %d of %d files" % download.count_published(dataset, SCALES[scale]))
+    output = args.output and os.path.join(args.output, "%s_%s" % (model, scale), dataset.name)
+    if output:
+        os.makedirs(output, exist_ok=True)
+    return (dataset.name,) + evaluate(upscale, dataset, SCALES[scale], output)
+
+
+def print_mean(mean, count, failed, published):
+    """The line of the mean over `count` images, and the paper's (PSNR, SSIM) as text below it where there is one."""
+    print(format_scores("mean of %d" % count if failed else "mean", mean))
+    if published:
+        psnr, ssim = map(float, published)
+        print("%-20s %8.2f %8.4f   (difference %+.3f dB, %+.4f)"
+              % ("paper", psnr, ssim, mean.psnr - psnr, mean.ssim - ssim))
+
+
 def test(args):
+    """Evaluate every combination that the arguments name; returns the exit status, 1 if any or any image failed."""
     check_writable(args)
     paper = read_paper_table()
     rows, means, failed = [], collections.OrderedDict(), 0
@@ -148,33 +177,19 @@ def test(args):
               % (model, scale, count_multi_adds(model, scale, 720, 1280) / 1e9))
         print("checkpoint       %s" % os.path.relpath(prefix))
         for name in args.dataset:
+            before = time.time()
             try:
-                dataset = find_dataset(name, SCALES[scale], args.data_dir)
-                print("data             %s: %s" % (dataset.name, dataset.origin), flush=True)
-                if name in download.BENCHMARKS:
-                    print("                 as published: %d of %d files"
-                          % download.count_published(dataset, SCALES[scale]), flush=True)
-                output = args.output and os.path.join(args.output, "%s_%s" % (model, scale), dataset.name)
-                if output:
-                    os.makedirs(output, exist_ok=True)
-                before = time.time()
-                results, failures = evaluate(upscale, dataset, SCALES[scale], output, tqdm.write)
+                name, results, failures = evaluate_named(upscale, model, scale, name, args)
+                if not results:
+                    raise UserError("no image of %s could be evaluated" % name)
             except UserError as error:
                 failed += 1
                 print("error: %s" % error, file=sys.stderr)
                 continue
             failed += failures
-            rows += [(model, scale, dataset.name, image, scores) for image, scores in results.items()]
-            if not results:
-                print("error: no image of %s could be evaluated" % dataset.name, file=sys.stderr)
-                continue
-            mean = means[model, scale, dataset.name] = mean_scores(results)
-            print(format_scores("mean" if not failures else "mean of %d" % len(results), mean))
-            row = paper.get((model, scale), {})
-            if dataset.name + "_psnr" in row:
-                psnr, ssim = float(row[dataset.name + "_psnr"]), float(row[dataset.name + "_ssim"])
-                print("%-20s %8.2f %8.4f   (difference %+.3f dB, %+.4f)"
-                      % ("paper", psnr, ssim, mean.psnr - psnr, mean.ssim - ssim))
+            mean = means[model, scale, name] = mean_scores(results)
+            rows += [(model, scale, name, image, scores) for image, scores in results.items()]
+            print_mean(mean, len(results), failures, published_scores(paper, model, scale, name))
             print("%d images in %.1f s" % (len(results), time.time() - before), flush=True)
     if args.csv:
         write_csv(args.csv, rows + [key + ("mean", mean) for key, mean in means.items()])

@@ -11,7 +11,7 @@ import numpy as np
 import scipy.sparse
 from PIL import Image
 
-from model import MODELS, SCALES, model_variables
+from model import model_variables
 from ops import tf
 
 
@@ -333,7 +333,7 @@ def transfer_weights(session, prefix):
 
 
 def _roles(names):
-    """{name: role} of DRSAN's variables among `names`; a role does not depend on the model's depth and scale as conv2d_46 does."""
+    """{name: role} of DRSAN's variables among `names`; a role does not depend on depth and scale as the name conv2d_46 does."""
     names = {name for name in names if name.startswith("DRAN/") and not name.endswith(
         ("/AdamOptimizer", "/AdamOptimizer_1", "/ExponentialMovingAverage"))}
     drags = sum(name.endswith("prelualpha") for name in names)

@@ -1,5 +1,6 @@
 """The evaluation command: what it prints and writes, and what bad input gets."""
 import csv
+import json
 import os
 import sys
 
@@ -9,6 +10,7 @@ from PIL import Image
 
 import test as evaluation
 import utils
+from conftest import ROOT
 from model import drsan
 from ops import tf
 from utils import read_image
@@ -64,6 +66,18 @@ def test_figures_and_files(run, tmp_path, weights, images):
         assert "%-20s %8.3f %8.4f %12.3f %8.4f" % ((row["image"],) + values) in out
     psnr = [float(row["psnr"]) for row in rows]
     assert psnr[2] == pytest.approx((psnr[0] + psnr[1]) / 2, abs=1e-4)
+
+
+def test_shipped_weights_score_what_their_record_says(run, tmp_path):
+    """The README's first command, on either TensorFlow: DRSAN-32s against bicubic on Sample."""
+    status, out, err = run("--dataset", "Sample", "--csv", tmp_path / "a.csv")
+    assert status == 0, err
+    with open(os.path.join(ROOT, "checkpoints", "x2", "32s", "config.json")) as file:
+        recorded = json.load(file)["validation_psnr"]
+    with open(str(tmp_path / "a.csv")) as file:
+        mean = list(csv.DictReader(file))[-1]
+    assert float(mean["psnr"]) == pytest.approx(recorded, abs=0.002)
+    assert float(mean["bicubic_psnr"]) == pytest.approx(31.992, abs=0.002)
 
 
 def test_failed_images_are_left_out_of_the_mean(run, weights, images):

@@ -1,5 +1,7 @@
 """Images, bicubic, metrics, data sets and checkpoints."""
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ from PIL import Image
 from scipy.signal import convolve2d
 
 import utils
-from conftest import GOLDEN, golden_image, run_script
+from conftest import GOLDEN, ROOT, golden_image
 from model import drsan, model_variables
 from ops import tf
 from utils import Pair, UserError, find_dataset, read_image, read_pair
@@ -286,9 +288,6 @@ def test_checkpoints_go_both_ways(request, tmp_path):
     other = request.config.getoption("--other-python")
     if not other:
         pytest.skip("needs --other-python")
-    import subprocess
-    import sys
-    from conftest import ROOT
     for python in other, sys.executable:
         folder = str(tmp_path / ("from_other" if python == other else "from_here"))
         os.mkdir(folder)

@@ -5,7 +5,6 @@ be executed, with their inputs, attributes and constants. OUT/<model>_<scale>.np
 checkpoints.
 """
 import argparse
-import json
 import os
 import sys
 

@@ -13,7 +13,6 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from export_graph import export_graph
 from jax_graph import read_graph
 from model import SCALES, model_variables
-from ops import tf
 from train_jax import averaged_weights, load_state, upscale
 from utils import UserError, find_dataset, open_session, read_pair, run_main, save_weights
 
