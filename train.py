@@ -59,6 +59,31 @@ def learning_rate(recipe, step):
     return rate * min(1, (step + 1) / (recipe.warmup + 1))
 
 
+def add_recipe_options(parser):
+    """The options --recipe, and one for every value of it."""
+    parser.add_argument("--recipe", default="paper", choices=["paper", "fast"])
+    parser.add_argument("--rate", type=float, help="start of the learning rate")
+    parser.add_argument("--schedule", choices=["halve", "cosine"])
+    parser.add_argument("--warmup", type=int, metavar="STEPS")
+    parser.add_argument("--steps", type=int)
+    parser.add_argument("--batch", type=int)
+    parser.add_argument("--patch", type=int, help="side of the LR patches")
+    parser.add_argument("--ema", type=float, help="decay of the average of weights, 0 for none")
+
+
+def choose_recipe(args, model, scale):
+    """The Recipe that the options name."""
+    recipe = make_recipe(args.recipe, model, scale)
+    return recipe._replace(**{key: getattr(args, key) for key in Recipe._fields if getattr(args, key) is not None})
+
+
+def format_progress(step, recipe, loss, rate, speed, waited):
+    """The line of the log: mean loss since the line before, learning rate, images/s, share of the time spent on waiting for data."""
+    seconds = (recipe.steps - step) * recipe.batch / speed
+    return "step %7d/%d  loss %.5f  rate %.2e  %6.1f images/s  wait %4.1f %%  left %d:%02d:%02d" % (
+        step, recipe.steps, loss, rate, speed, 100 * waited, seconds // 3600, seconds // 60 % 60, seconds % 60)
+
+
 # ------------------------------------------------------------------------------------------------------------ data
 
 def load_pair(path, scale):
@@ -382,10 +407,6 @@ class Run(object):
             raise UserError("cannot save step %d as %s: %s; the one before is kept" % (step, prefix, str(error).splitlines()[0]))
 
 
-def format_seconds(seconds):
-    return "%d:%02d:%02d" % (seconds // 3600, seconds // 60 % 60, seconds % 60)
-
-
 def open_photographs(args, recipe):
     """The Sampler of the photographs below --data."""
     photographs = load_photographs(args.data, SCALES[args.scale], recipe.patch, args.workers)
@@ -420,8 +441,7 @@ def open_records(args, recipe):
 
 def train(args):
     scale = SCALES[args.scale]
-    recipe = make_recipe(args.recipe, args.model, args.scale)
-    recipe = recipe._replace(**{key: getattr(args, key) for key in Recipe._fields if getattr(args, key) is not None})
+    recipe = choose_recipe(args, args.model, args.scale)
     if recipe.batch % len(args.gpu):
         raise UserError("a batch of %d cannot be split over %d GPUs: change --batch" % (recipe.batch, len(args.gpu)))
     if args.records:
@@ -473,9 +493,7 @@ def train(args):
             seconds = time.time() - logged
             run.seconds += seconds
             speed = len(losses) * recipe.batch / seconds
-            print("step %7d/%d  loss %.5f  rate %.2e  %6.1f images/s  wait %4.1f %%  left %s" % (
-                step, recipe.steps, np.mean(losses), rate, speed, 100 * waited / seconds,
-                format_seconds((recipe.steps - step) * recipe.batch / speed)), flush=True)
+            print(format_progress(step, recipe, np.mean(losses), rate, speed, waited / seconds), flush=True)
             run.log(dict(step=step, loss=round(np.mean(losses), 6), rate=float("%.4g" % rate), seconds=round(run.seconds, 1),
                          images_per_second=round(speed, 2), data_wait=round(waited / seconds, 4)))
             losses, waited, logged = [], 0.0, time.time()
@@ -515,14 +533,7 @@ def parse_args():
     parser.add_argument("--pairs", type=int, default=80000, help="how many records to write")
     parser.add_argument("--shards", type=int, default=16, help="in how many files")
     parser.add_argument("--run", metavar="DIR", help="default runs/<model>_<scale>")
-    parser.add_argument("--recipe", default="paper", choices=["paper", "fast"])
-    parser.add_argument("--rate", type=float, help="start of the learning rate")
-    parser.add_argument("--schedule", choices=["halve", "cosine"])
-    parser.add_argument("--warmup", type=int, metavar="STEPS")
-    parser.add_argument("--steps", type=int)
-    parser.add_argument("--batch", type=int)
-    parser.add_argument("--patch", type=int, help="side of the LR patches")
-    parser.add_argument("--ema", type=float, help="decay of the average of weights, 0 for none")
+    add_recipe_options(parser)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--valid", default="Sample", help="data set for validation")
     parser.add_argument("--data-dir", default="data", metavar="DIR", help="where data sets are found")

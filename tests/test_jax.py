@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import zlib
 
 import numpy as np
 import pytest
@@ -20,6 +19,7 @@ import import_weights  # noqa: E402
 import measure_jax  # noqa: E402
 import pack_tiles  # noqa: E402
 import train_jax  # noqa: E402
+from conftest import golden_weight  # noqa: E402
 from export_graph import describe_graph, export_graph, write_npz  # noqa: E402
 from jax_graph import execute, read_graph  # noqa: E402
 from model import MODELS, SCALES, Variant, count_multi_adds, model_variables  # noqa: E402
@@ -28,16 +28,17 @@ from train import Recipe, build_training, learning_rate  # noqa: E402
 from utils import UserError, checkpoint_prefix, downscale  # noqa: E402
 
 ALL = [(model, scale) for model in MODELS for scale in SCALES]
-MODELS["tiny"] = Variant(8, 1, 2)  # for what compiles a training step; it has every block of the others
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tiny_model():
+    """Within this file there is a model `tiny`, for what compiles a training step; it has every block of the others."""
+    MODELS["tiny"] = Variant(8, 1, 2)
+    yield
+    del MODELS["tiny"]
+
+
 RECIPE = Recipe(1e-3, "cosine", 5, 200, 4, 8, 0.99)
-
-
-def golden_weight(name, shape):
-    """Weights that any framework can make again: the published graphs' golden outputs are of these."""
-    n = int(np.prod(shape))
-    w = np.sin(zlib.crc32(name.encode()) % 997 + 0.37 * np.arange(n))
-    gain = np.sqrt(1.2 / np.prod(shape[:-1])) if len(shape) == 4 else 0.1
-    return (gain * w).astype(np.float32).reshape(shape)
 
 
 def load_golden(session):

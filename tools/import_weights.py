@@ -14,7 +14,7 @@ from export_graph import export_graph
 from jax_graph import read_graph
 from model import SCALES, model_variables
 from train_jax import averaged_weights, load_state, upscale
-from utils import UserError, find_dataset, open_session, read_pair, run_main, save_weights
+from utils import UserError, find_dataset, load_values, open_session, read_pair, run_main, save_weights
 
 TOLERANCE = 1e-5  # of the outputs in [0, 1]: the order of float32 sums differs
 
@@ -24,8 +24,7 @@ def load_variables(session, weights):
     shapes = {variable.op.name: tuple(variable.shape.as_list()) for variable in model_variables()}
     if shapes != {name: value.shape for name, value in weights.items()}:
         raise UserError("the training state does not have the variables of its model: export the graph again")
-    initializers = [variable.initializer for variable in model_variables()]
-    session.run(initializers, {op.inputs[1]: weights[op.inputs[0].op.name] for op in initializers})
+    load_values(session, model_variables(), [weights[variable.op.name] for variable in model_variables()])
 
 
 def main():

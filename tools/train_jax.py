@@ -24,7 +24,7 @@ from export_graph import write_npz
 from jax_graph import absolute, execute, load_graph
 from model import SCALES
 from pack_tiles import decode, read_files
-from train import Recipe, format_seconds, learning_rate, make_recipe
+from train import add_recipe_options, choose_recipe, format_progress, learning_rate
 from utils import UserError, crop_to_multiple, downscale, luma, psnr, run_main, to_uint8
 
 # ------------------------------------------------------------------------------------------------------------ data
@@ -256,8 +256,7 @@ def main():
     args, started = parse_args(), time.time()
     graph = read_graph_file(args.graph)
     scale = SCALES[graph.scale]
-    recipe = make_recipe(args.recipe, graph.model, graph.scale)
-    recipe = recipe._replace(**{key: getattr(args, key) for key in Recipe._fields if getattr(args, key) is not None})
+    recipe = choose_recipe(args, graph.model, graph.scale)
     config = dict(recipe._asdict(), model=graph.model, scale=graph.scale, recipe=args.recipe, seed=args.seed)
     run = args.run or os.path.join("runs", "jax_%s_%s" % (graph.model, graph.scale))
     os.makedirs(run, exist_ok=True)
@@ -305,9 +304,7 @@ def main():
         step += steps
         record = dict(step=step, loss=round(loss, 6), rate=float("%.4g" % rates[-1]), precision=args.precision,
                       images_per_second=round(images, 2), data_wait=round(waited, 4), time=round(after, 1))
-        print("step %7d/%d  loss %.5f  rate %.2e  %6.1f images/s  wait %4.1f %%  left %s" % (
-            step, recipe.steps, loss, rates[-1], images, 100 * waited,
-            format_seconds((recipe.steps - step) * recipe.batch / images)), flush=True)
+        print(format_progress(step, recipe, loss, rates[-1], images, waited), flush=True)
         if valid and (step // args.valid_every > begun // args.valid_every or step == recipe.steps):
             value = validate(graph, state, valid)
             best = max(best, value)
@@ -329,14 +326,7 @@ def parse_args():
     parser.add_argument("--data", required=True, metavar="DIR", help="parts by pack_tiles.py, or images")
     parser.add_argument("--valid", metavar="DIR", help="held-out images in the same form; each size is compiled once")
     parser.add_argument("--run", metavar="DIR", help="default runs/jax_<model>_<scale>")
-    parser.add_argument("--recipe", default="paper", choices=["paper", "fast"])
-    parser.add_argument("--rate", type=float, help="start of the learning rate")
-    parser.add_argument("--schedule", choices=["halve", "cosine"])
-    parser.add_argument("--warmup", type=int, metavar="STEPS")
-    parser.add_argument("--steps", type=int)
-    parser.add_argument("--batch", type=int)
-    parser.add_argument("--patch", type=int, help="side of the LR patches")
-    parser.add_argument("--ema", type=float, help="decay of the average of weights, 0 for none")
+    add_recipe_options(parser)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--precision", default="float32", choices=list(PRECISIONS), help="of convolutions")
     parser.add_argument("--minutes", type=float, help="stop in time to end within so many minutes")
