@@ -289,7 +289,7 @@ def find_checkpoint(model, scale, path=None):
         return prefix
     if path:
         raise UserError("no checkpoint at %s: expected a prefix, an .index file or a folder with one checkpoint" % path)
-    train = "train it with: python train.py --model %s --scale %s" % (model, scale)
+    train = "train it with: python train.py --model %s --scale %s --data FOLDER" % (model, scale)
     if model == "32l" and scale != "x2":
         train = "the paper publishes none for 32l at %s; %s" % (scale, train)
     raise UserError("no checkpoint for %s %s in %s: %s" % (model, scale, os.path.relpath(shipped), train))
