@@ -26,7 +26,7 @@ from tqdm import tqdm
 from model import MODELS, SCALES, drsan, model_variables
 from ops import tf
 from utils import (IMAGE_SUFFIXES, UserError, crop_to_multiple, downscale, find_checkpoint, find_dataset, load_values,
-                   open_session, read_image, read_pair, run_main, score, to_uint8, transfer_weights, write_json)
+                   open_session, read_image, read_pair, run_main, score, session_config, to_uint8, transfer_weights, write_json)
 
 # --------------------------------------------------------------------------------------------------------- recipes
 
@@ -43,7 +43,7 @@ def make_recipe(name, model, scale):
     """The recipe `paper` (every published value; the number of steps is not known) or `fast` (for hours of a CPU)."""
     if name == "paper":
         return Recipe(PAPER_RATE[scale][model], "halve", 0, 1000000, 16, 48, 0)
-    return Recipe(1e-3, "cosine", 200, 15000, 16, 32, 0.999)
+    return Recipe(1e-3, "cosine", 200, 30000, 8, 32, 0.999)
 
 
 def learning_rate(recipe, step):
@@ -338,23 +338,29 @@ class Run(object):
                     raise UserError("%s was started with %s = %s, not %s: give the same options, or another --run"
                                     % (folder, key, started.get(key), config.get(key)))
 
-    def open(self, session, step):
-        """Restore the last state into the variables of the default graph, or make the folder and initialise them; returns the
-        step reached."""
-        self.session = session
+    def build(self, device):
+        """Add what saves and initialises the variables of the default graph; files are written by the given device's host."""
         for folder in self.state, self.best:
             os.makedirs(folder, exist_ok=True)
         write_json(os.path.join(self.folder, "config.json"), self.config)
-        self.state_saver, self.best_saver = tf.train.Saver(max_to_keep=1), tf.train.Saver(model_variables(), max_to_keep=1)
-        initialize = tf.global_variables_initializer()
+        with tf.device(device):
+            self.state_saver, self.best_saver = (tf.train.Saver(variables, max_to_keep=1) for variables in (
+                tf.global_variables(), model_variables()))
         for saver, folder in (self.state_saver, self.state), (self.best_saver, self.best):
             known = tf.train.get_checkpoint_state(folder)
             saver.recover_last_checkpoints(known.all_model_checkpoint_paths if known else [])  # to delete them in time
+        self.initialize = tf.global_variables_initializer()
+        self.summaries = tf.summary.FileWriter(self.folder)
+
+    def open(self, session, step):
+        """Restore the last state into the variables of the default graph, or initialise them; returns the step reached."""
+        self.session = session
         latest = tf.train.latest_checkpoint(self.state)
         if latest:
-            self.state_saver.restore(session, latest)
+            reader = tf.train.NewCheckpointReader(latest)
+            load_values(session, tf.global_variables(), [reader.get_tensor(v.op.name) for v in tf.global_variables()])
         else:
-            session.run(initialize)
+            session.run(self.initialize)
         self.step = int(session.run(step))
         self.best_psnr, self.seconds = -np.inf, 0.0
         path = os.path.join(self.folder, "log.jsonl")
@@ -369,7 +375,6 @@ class Run(object):
             self.best_psnr = max(self.best_psnr, record.get("psnr", -np.inf))
             self.seconds = record["seconds"]
         self.log_file = open(path, "a", buffering=1)
-        self.summaries = tf.summary.FileWriter(self.folder)
         return self.step
 
     def log(self, record, images=()):
@@ -439,11 +444,90 @@ def open_records(args, recipe):
     return sampler
 
 
+# --------------------------------------------------------------------------------------------------------- devices
+
+Cluster = collections.namedtuple("Cluster", "addresses type index")  # addresses: {type: [host:port, ...]}
+
+
+def read_cluster():
+    """The Cluster that the environment variable TF_CONFIG describes, and this process's task in it; None without it."""
+    text = os.environ.get("TF_CONFIG")
+    if not text:
+        return None
+    try:
+        config = json.loads(text)
+        cluster = Cluster(config["cluster"], config["task"]["type"], int(config["task"]["index"]))
+        cluster.addresses[cluster.type][cluster.index]
+        cluster.addresses["chief"][0]
+    except (ValueError, KeyError, IndexError, TypeError) as error:
+        raise UserError("TF_CONFIG lacks %s: expected {\"cluster\": {\"chief\": [HOST:PORT], \"worker\": [HOST:PORT, ...], "
+                        "\"ps\": [HOST:PORT, ...]}, \"task\": {\"type\": \"worker\", \"index\": 0}}" % error)
+    return cluster
+
+
+def start_server(cluster, args, **config):
+    """This process's tf.train.Server. Raises UserError if its address cannot be used."""
+    try:
+        return tf.train.Server(cluster.addresses, cluster.type, cluster.index, config=session_config(args.gpu, **config))
+    except tf.errors.OpError as error:
+        raise UserError("cannot serve at %s of TF_CONFIG: %s" % (
+            cluster.addresses[cluster.type][cluster.index], str(error).splitlines()[0]))
+
+
+def task_done(task):
+    """A queue of one task of the cluster, which the chief fills when training is done."""
+    with tf.device(task + "/cpu:0"):
+        return tf.FIFOQueue(1, tf.bool, [()], shared_name="done")
+
+
+def serve(cluster, args):
+    """Be a worker or a parameter server: compute what the chief asks for until it says that training is done."""
+    task = "/job:%s/task:%d" % (cluster.type, cluster.index)
+    server = start_server(cluster, args)
+    print("serving as %s at %s" % (task[1:], cluster.addresses[cluster.type][cluster.index]), flush=True)
+    with tf.Session(server.target, config=tf.ConfigProto(device_filters=[task])) as session:
+        session.run(task_done(task).dequeue())
+
+
+class Devices(object):
+    """What shares a batch, in equal parts: the GPUs, or the threads of the CPU; in a cluster, those of chief and workers.
+
+    One part of the batch a thread takes a quarter less time than operations that are themselves split over threads, and
+    gives the same sums in every run.
+    """
+
+    def __init__(self, args, batch, cluster=None):
+        tasks, self.others = [""], []
+        if cluster:
+            names = {job: ["/job:%s/task:%d" % (job, i) for i in range(len(addresses))]
+                     for job, addresses in cluster.addresses.items()}
+            tasks = names["chief"] + names.get("worker", [])
+            self.others = names.get("worker", []) + names.get("ps", [])
+        if batch % (len(tasks) * len(args.gpu)):
+            raise UserError("a batch of %d cannot be split over %d GPUs: change --batch" % (batch, len(tasks) * len(args.gpu)))
+        parts = max(n for n in range(1, args.threads + 1) if batch % (n * len(tasks)) == 0)
+        config = dict(intra_op_parallelism_threads=args.threads // parts, inter_op_parallelism_threads=args.threads)
+        self.server = start_server(cluster, args, **config) if cluster else None
+        self.connect = functools.partial(open_session, args.gpu, self.server.target if cluster else "", **config)
+        with self.connect() as session:  # in a cluster, as soon as all tasks are there
+            gpus = sum(device.device_type == "GPU" for device in session.list_devices()) // len(tasks)
+        local = ["/gpu:%d" % i for i in range(gpus)] if gpus > 1 else [""] * (1 if gpus else parts)
+        self.names = [task + name for task in tasks for name in local]
+        self.chief = tasks[0]
+        if cluster:
+            stores = names.get("ps") or names["chief"]
+            self.names = [tf.train.replica_device_setter(
+                len(stores), stores[0].rpartition("/task")[0], name, ps_ops=["VariableV2", "Variable"]) for name in self.names]
+
+
+# -------------------------------------------------------------------------------------------------------- training
+
 def train(args):
+    cluster = read_cluster()
+    if cluster and cluster.type != "chief":
+        return serve(cluster, args)
     scale = SCALES[args.scale]
     recipe = choose_recipe(args, args.model, args.scale)
-    if recipe.batch % len(args.gpu):
-        raise UserError("a batch of %d cannot be split over %d GPUs: change --batch" % (recipe.batch, len(args.gpu)))
     if args.records:
         sampler = open_records(args, recipe)
         if args.prepare:
@@ -456,10 +540,32 @@ def train(args):
         sampler = open_photographs(args, recipe)
     print("recipe %s: %s" % (args.recipe, ", ".join("%s %s" % item for item in recipe._asdict().items())), flush=True)
 
+    devices = Devices(args, recipe.batch, cluster)
     tf.set_random_seed(args.seed)
-    devices = ["/gpu:%d" % i for i in range(len(args.gpu))] if len(args.gpu) > 1 else [""]
-    training = build_training(args.model, args.scale, recipe.ema, devices)
-    session = open_session(args.gpu, intra_op_parallelism_threads=args.threads, inter_op_parallelism_threads=args.threads)
+    training = build_training(args.model, args.scale, recipe.ema, devices.names)
+    run.build(devices.chief)
+    finish = [task_done(task).enqueue(True) for task in devices.others]
+    tf.get_default_graph().finalize()
+    stop = []
+    for number in signal.SIGINT, signal.SIGTERM:
+        signal.signal(number, lambda received, _: stop.append(received))
+    while True:
+        try:
+            with devices.connect() as session:
+                step = optimize(session, training, recipe, sampler, valid, run, stop, args)
+                if step == recipe.steps:
+                    session.run(finish)
+            break
+        except (tf.errors.UnavailableError, tf.errors.AbortedError) as error:
+            if not cluster:
+                raise
+            print("lost a task of the cluster (%s): going on from the last state when all are there" % (
+                str(error).splitlines()[0]), flush=True)
+    print("stopped at step %d; the same command resumes" % step if stop else "done: %s" % run.best)
+
+
+def start_or_resume(session, training, run, args):
+    """Bring the run into the variables; returns the step from which it goes on."""
     step = run.open(session, training.step)
     if step:
         print("resumed at step %d, best PSNR of %s %.3f dB" % (step, args.valid, run.best_psnr), flush=True)
@@ -468,13 +574,15 @@ def train(args):
         if training.averages:
             load_values(session, training.averages, session.run(model_variables()))
         print("%d variables taken from %s, %d not: %s" % (len(taken), args.init_from, len(fresh), " ".join(fresh)), flush=True)
-    session.graph.finalize()
+    return step
 
-    stop = []
-    for number in signal.SIGINT, signal.SIGTERM:
-        signal.signal(number, lambda received, _: stop.append(received))
+
+def optimize(session, training, recipe, sampler, valid, run, stop, args):
+    """Train from the run's last state to recipe.steps, or until `stop` is not empty; returns the step reached, which is saved."""
+    scale = SCALES[args.scale]
+    step = first = start_or_resume(session, training, run, args)
     batches = prefetch(sampler, step, recipe.steps)
-    first, losses, waited = step, [], 0.0
+    losses, waited = [], 0.0
     logged = saved = time.time()
     while step < recipe.steps and not stop:
         before = time.time()
@@ -513,7 +621,7 @@ def train(args):
             saved = time.time()
     if step > first:
         run.save_state(step)
-    print("stopped at step %d; the same command resumes" % step if stop else "done: %s" % run.best)
+    return step
 
 
 def parse_gpus(text):
@@ -540,7 +648,7 @@ def parse_args():
     parser.add_argument("--valid-every", type=int, default=1000, metavar="STEPS")
     parser.add_argument("--log-every", type=int, default=100, metavar="STEPS")
     parser.add_argument("--save-minutes", type=float, default=10)
-    parser.add_argument("--threads", type=int, default=0, help="of TensorFlow on the CPU; 1 makes runs repeatable to the bit")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of TensorFlow on the CPU (default: all)")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes that read photographs")
     args = parser.parse_args()
     if not (args.data or args.records):

@@ -2,6 +2,7 @@
 import contextlib
 import functools
 import glob
+import hashlib
 import json
 import os
 import sys
@@ -251,22 +252,26 @@ def read_pair(pair, scale):
 
 # ------------------------------------------------------------------------------------- sessions and checkpoints
 
-def open_session(gpus, **config):
+def open_session(gpus, target="", **config):
     """A session on the GPUs with these indices, on the CPU if there is none (one line says so) or for [-1].
 
-    config: further fields of tf.ConfigProto. Memory of a GPU is taken as needed.
+    target: of the tf.train.Server whose cluster the session spans. config: further fields of tf.ConfigProto.
     """
-    names = ",".join(map(str, gpus))
-    os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
-    os.environ["CUDA_VISIBLE_DEVICES"] = names
-    config = tf.ConfigProto(allow_soft_placement=True, **config)
-    config.gpu_options.allow_growth = True
-    session = tf.Session(config=config)
+    session = tf.Session(target, config=session_config(gpus, **config))
     found = sum(device.device_type == "GPU" for device in session.list_devices())
     if gpus[0] >= 0 and found < len(gpus):
         _notice_once("GPU %s is not available to TensorFlow %s: running on %s" % (
-            names, tf.__version__, "%d GPU" % found if found else "the CPU"))
+            ",".join(map(str, gpus)), tf.__version__, "%d GPU" % found if found else "the CPU"))
     return session
+
+
+def session_config(gpus, **config):
+    """The tf.ConfigProto of a process that sees the GPUs with these indices alone, and takes their memory as needed."""
+    os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
+    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, gpus))
+    config = tf.ConfigProto(allow_soft_placement=True, **config)
+    config.gpu_options.allow_growth = True
+    return config
 
 
 def checkpoint_prefix(path):
@@ -295,11 +300,35 @@ def find_checkpoint(model, scale, path=None):
     raise UserError("no checkpoint for %s %s in %s: %s" % (model, scale, os.path.relpath(shipped), train))
 
 
+def file_sha256(path):
+    """The SHA-256 of a file, as hexadecimal digits."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        for block in iter(lambda: file.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _check_sha256(prefix):
+    """Say so if a file of the checkpoint is not the one whose SHA-256 stands in the config.json beside it."""
+    folder, name = os.path.split(prefix)
+    try:
+        with open(os.path.join(folder, "config.json")) as file:
+            recorded = json.load(file).get("sha256", {})
+    except (OSError, ValueError, AttributeError):
+        return  # not a checkpoint of this project
+    for file, digest in sorted(recorded.items()):
+        path = os.path.join(folder, file)
+        if file.startswith(name + ".") and os.path.exists(path) and file_sha256(path) != digest:
+            _notice_once("%s is not the file that was trained: its SHA-256 differs from that in config.json" % path)
+
+
 def restore_weights(session, prefix):
     """Load the variables of DRSAN in the default graph from a checkpoint; whatever else it holds is ignored.
 
     Raises UserError that names the first variable that the checkpoint lacks or has in another shape.
     """
+    _check_sha256(prefix)
     with _checkpoint_errors(prefix):
         shapes = tf.train.NewCheckpointReader(prefix).get_variable_to_shape_map()
         for variable in model_variables():

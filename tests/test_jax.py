@@ -15,6 +15,7 @@ jax.config.update("jax_disable_most_optimizations", True)  # most of the time go
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path[:0] = [ROOT, os.path.join(ROOT, "tools")]
+import export_graph as export_graph_module  # noqa: E402
 import import_weights  # noqa: E402
 import measure_jax  # noqa: E402
 import pack_tiles  # noqa: E402
@@ -422,6 +423,18 @@ def test_training_names_an_unknown_operation(tiny, tmp_path, run_tool):
     (tmp_path / "unknown.json").write_text(json.dumps(graph))
     with pytest.raises(UserError, match="cannot use the graph .*unknown.json: no JAX function .* Softplus"):
         run_tool(train_jax, *options(tiny, tmp_path / "run", graph=tmp_path / "unknown.json"))
+
+
+def test_export_starts_from_another_scale(tmp_path, run_tool, tf_graph, capsys):
+    run_tool(export_graph_module, "--scale", "x3", "--init-from", "checkpoints/x2/32s", "--out", tmp_path)
+    assert "taken from checkpoints/x2/32s, 2 not: DRAN/conv2d_46/kernel DRAN/conv2d_46/bias" in capsys.readouterr().out
+    reader = tf.train.NewCheckpointReader(checkpoint_prefix("checkpoints/x2/32s"))
+    with np.load(str(tmp_path / "32s_x3.npz")) as values:
+        assert sorted(values) == sorted(reader.get_variable_to_shape_map())
+        for name in values:
+            assert (values[name].shape == reader.get_tensor(name).shape) == (not name.startswith("DRAN/conv2d_46/"))
+            if not name.startswith("DRAN/conv2d_46/"):
+                np.testing.assert_array_equal(values[name], reader.get_tensor(name))
 
 
 def test_imported_weights_are_the_averages(trained, tmp_path, run_tool, tf_graph, capsys):

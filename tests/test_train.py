@@ -2,8 +2,10 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
@@ -210,17 +212,19 @@ def test_three_steps_equal_numpy_adam_and_ema():
 
 # runs
 
-def start(photographs, run, *extra):
-    """train.py as a process, with tiny settings."""
-    command = [sys.executable, "train.py", "--gpu", "-1", "--data", photographs, "--run", run, "--recipe", "fast", "--batch",
+def start(photographs, run, *extra, **kwargs):
+    """train.py as a process, with tiny settings and a tiny network."""
+    script = kwargs.pop("script", os.path.join("tests", "train_tiny.py"))
+    command = [sys.executable, script, "--gpu", "-1", "--data", photographs, "--run", run, "--recipe", "fast", "--batch",
                "2", "--patch", "12", "--valid", photographs / "deeper", "--log-every", "4", "--valid-every", "8",
                "--workers", "1"] + list(extra)
-    return subprocess.Popen([str(word) for word in command], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    return subprocess.Popen([str(word) for word in command], cwd=ROOT, stdout=subprocess.PIPE,
+                            stderr=subprocess.STDOUT, **kwargs)
 
 
 def test_run_stops_resumes_and_is_evaluated(photographs, tmp_path):
     run = tmp_path / "run"
-    process = start(photographs, run, "--steps", "100000")
+    process = start(photographs, run, "--steps", "100000", script="train.py")
     while b"PSNR" not in process.stdout.readline():
         assert process.poll() is None
     process.send_signal(signal.SIGTERM)
@@ -234,7 +238,7 @@ def test_run_stops_resumes_and_is_evaluated(photographs, tmp_path):
     out = process.communicate()[0].decode()
     assert process.returncode == 1 and "was started with steps = 100000, not 200" in out
 
-    process = start(photographs, run, "--steps", "100000")
+    process = start(photographs, run, "--steps", "100000", script="train.py")
     line = process.stdout.readline()
     while b"resumed" not in line:
         assert process.poll() is None
@@ -284,9 +288,16 @@ def test_prepared_records_are_trained_on(photographs, tmp_path):
     assert process.returncode == 1 and "holds records with another seed" in out
 
 
-def test_resumed_equals_uninterrupted_to_the_bit(photographs, tmp_path):
+def state_values(run):
+    """{name: value} of the last state of a run."""
+    reader = tf.train.NewCheckpointReader(tf.train.latest_checkpoint(str(run / "state")))
+    return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
+
+
+@pytest.mark.parametrize("threads", ["1", "2"])  # 2: each half of the batch in a thread of its own
+def test_resumed_equals_uninterrupted_to_the_bit(photographs, tmp_path, threads):
     """Killed without warning, and resumed: the same weights, optimiser state, averages and log."""
-    options = "--steps", "24", "--threads", "1", "--save-minutes", "0"
+    options = "--steps", "24", "--threads", threads, "--save-minutes", "0"
     whole = start(photographs, tmp_path / "whole", *options)
     broken = start(photographs, tmp_path / "broken", *options)
     while not (tmp_path / "broken" / "state" / "checkpoint").exists():
@@ -297,17 +308,81 @@ def test_resumed_equals_uninterrupted_to_the_bit(photographs, tmp_path):
     resumed = start(photographs, tmp_path / "broken", *options)
     out = resumed.communicate()[0]
     assert b"resumed at step" in out and b"done" in out
-    readers = [tf.train.NewCheckpointReader(tf.train.latest_checkpoint(str(tmp_path / name / "state")))
-               for name in ("whole", "broken")]
-    names = sorted(readers[0].get_variable_to_shape_map())
-    assert names == sorted(readers[1].get_variable_to_shape_map()) and len(names) == 4 * 132 + 3
-    for name in names:
-        np.testing.assert_array_equal(readers[0].get_tensor(name), readers[1].get_tensor(name))
+    whole, broken = [state_values(tmp_path / name) for name in ("whole", "broken")]
+    assert sorted(whole) == sorted(broken) and len(whole) == 4 * 21 + 3
+    for name in whole:
+        np.testing.assert_array_equal(whole[name], broken[name])
     logs = [[{key: record.get(key) for key in ("step", "rate", "psnr")} for record in map(
         json.loads, (tmp_path / name / "log.jsonl").read_text().splitlines())] for name in ("whole", "broken")]
     assert logs[0] == logs[1]
     files = sorted(os.listdir(str(tmp_path / "broken" / "state")))
     assert files == ["checkpoint", "state-24.data-00000-of-00001", "state-24.index"]
+
+
+@pytest.mark.parametrize("job", ["train", "prepare"])
+def test_killed_at_ten_random_moments(photographs, tmp_path, job):
+    (tmp_path / job).mkdir()
+    status, out, err = run_script(os.path.join("tests", "kill_at_random.py"), job, tmp_path / job, photographs)
+    assert status == 0 and "killed 10 times" in out, out + err
+
+
+def free_ports(count):
+    sockets = [socket.socket() for _ in range(count)]
+    for one in sockets:
+        one.bind(("localhost", 0))
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+def read_lines_until(process, text):
+    """The output of a process up to a line that contains the text."""
+    lines = []
+    while not lines or text not in lines[-1]:
+        lines.append(process.stdout.readline().decode())
+        assert lines[-1], "".join(lines)
+    return lines
+
+
+def test_cluster_trains_as_one_machine_though_a_worker_dies(photographs, tmp_path):
+    """Chief, worker and parameter server as processes; the worker is killed and started again."""
+    options = "--steps", "24", "--save-minutes", "0", "--threads", "1", "--batch", "4"
+    cluster = {job: ["localhost:%d" % port] for job, port in zip(("chief", "worker", "ps"), free_ports(3))}
+
+    def start_task(job):
+        config = {"cluster": cluster, "task": {"type": job, "index": 0}}
+        return start(photographs, tmp_path / "cluster", *options, env=dict(os.environ, TF_CONFIG=json.dumps(config)))
+
+    worker, ps, chief = [start_task(job) for job in ("worker", "ps", "chief")]
+    watchdog = threading.Timer(300, chief.kill)  # so that a cluster that hangs fails the test
+    watchdog.start()
+    try:
+        read_lines_until(chief, "PSNR of")
+        worker.kill()
+        worker.communicate()
+        worker = start_task("worker")
+        read_lines_until(chief, "lost a task of the cluster")  # TensorFlow 1.8 notices when it is back
+        read_lines_until(chief, "resumed at step")
+        assert "done" in read_lines_until(chief, "done")[-1]
+        assert [process.wait() for process in (chief, worker, ps)] == [0, 0, 0]
+    finally:
+        watchdog.cancel()
+        for process in worker, ps, chief:
+            process.kill()
+    assert b"done" in start(photographs, tmp_path / "alone", *(options[:5] + ("2", "--batch", "4"))).communicate()[0]
+    alone, together = [state_values(tmp_path / name) for name in ("alone", "cluster")]
+    assert sorted(alone) == sorted(together)
+    for name in alone:
+        np.testing.assert_allclose(together[name], alone[name], rtol=0, atol=1e-4, err_msg=name)
+
+
+@pytest.mark.parametrize("config", ["nothing", '{"cluster": {"chief": ["a:1"]}, "task": {"type": "worker", "index": 0}}',
+                                    '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 0}}'])
+def test_bad_cluster_is_one_line(config, monkeypatch):
+    monkeypatch.setenv("TF_CONFIG", config)
+    with pytest.raises(utils.UserError, match='TF_CONFIG lacks .*: expected {"cluster"'):
+        train.read_cluster()
 
 
 def test_ema_weights_are_swapped_in_and_out(photographs):

@@ -13,7 +13,7 @@ import numpy as np
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from model import MODELS, SCALES, drsan, model_variables
 from ops import tf
-from utils import find_checkpoint, open_session, restore_weights, run_main, write_json
+from utils import find_checkpoint, open_session, restore_weights, run_main, transfer_weights, write_json
 
 
 def _attribute(value):
@@ -63,17 +63,21 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="32s", choices=list(MODELS))
     parser.add_argument("--scale", default="x2", choices=list(SCALES))
-    parser.add_argument("--checkpoint", metavar="PATH", help="default: initial weights, drawn with --seed")
+    weights = parser.add_mutually_exclusive_group()
+    weights.add_argument("--checkpoint", metavar="PATH", help="default: initial weights, drawn with --seed")
+    weights.add_argument("--init-from", metavar="CHECKPOINT", help="initial weights from another scale or depth, as in train.py")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", default=os.path.join("runs", "graphs"), metavar="DIR")
     args = parser.parse_args()
     tf.set_random_seed(args.seed)
     graph = export_graph(args.model, args.scale)
     session = open_session([-1])
+    session.run(tf.global_variables_initializer())
     if args.checkpoint:
         restore_weights(session, find_checkpoint(args.model, args.scale, args.checkpoint))
-    else:
-        session.run(tf.global_variables_initializer())
+    elif args.init_from:
+        taken, fresh = transfer_weights(session, find_checkpoint(args.model, args.scale, args.init_from))
+        print("%d variables taken from %s, %d not: %s" % (len(taken), args.init_from, len(fresh), " ".join(fresh)))
     variables = {variable.op.name: session.run(variable) for variable in model_variables()}
     os.makedirs(args.out, exist_ok=True)
     path = os.path.join(args.out, "%s_%s" % (args.model, args.scale))

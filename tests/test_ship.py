@@ -1,0 +1,61 @@
+"""tools/ship.py: from the best weights of a run to checkpoints/."""
+import json
+
+import numpy as np
+
+import utils
+from conftest import run_script
+from model import drsan, model_variables
+from ops import tf
+
+
+def make_run(folder, init_from):
+    """The folder `best` of a run, with random weights; returns their values."""
+    folder.mkdir(parents=True)
+    tf.reset_default_graph()
+    drsan(tf.placeholder(tf.float32, [None, None, None, 3]), "32s", "x2")
+    with tf.Session() as session:
+        session.run(tf.global_variables_initializer())
+        tf.train.Saver(model_variables()).save(session, str(folder / "DRSAN32sx2"), global_step=70, write_meta_graph=False)
+        values = session.run(model_variables())
+    utils.write_json(str(folder / "config.json"), dict(model="32s", scale="x2", steps=70, init_from=init_from and str(init_from)))
+    return values
+
+
+def test_shipped_weights_carry_their_history_and_digests(tmp_path):
+    first, second = tmp_path / "first" / "best", tmp_path / "second" / "best"
+    make_run(first, None)
+    shipped = tmp_path / "checkpoints" / "x2" / "32s"
+    assert run_script("tools/ship.py", first, "--to", tmp_path / "checkpoints")[0] == 0
+    values = make_run(second, shipped)
+    status, out, err = run_script("tools/ship.py", second, "--to", tmp_path / "checkpoints")
+    assert status == 0 and out.strip().endswith("checkpoints/x2/32s/DRSAN32sx2"), err
+    assert sorted(path.name for path in shipped.iterdir()) == [
+        "DRSAN32sx2.data-00000-of-00001", "DRSAN32sx2.index", "checkpoint", "config.json"]
+    config = json.loads((shipped / "config.json").read_text())
+    assert [before["init_from"] for before in config["trained_before"]] == [None]
+    assert config["init_from"] == str(shipped) and "sha256" not in config["trained_before"][0]
+
+    with tf.Session() as session:
+        utils.restore_weights(session, str(shipped / "DRSAN32sx2"))
+        for ours, expected in zip(session.run(model_variables()), values):
+            np.testing.assert_array_equal(ours, expected)
+
+
+def test_a_changed_checkpoint_is_named(tmp_path, capsys):
+    make_run(tmp_path / "best", None)
+    assert run_script("tools/ship.py", tmp_path / "best", "--to", tmp_path / "checkpoints")[0] == 0
+    shipped = tmp_path / "checkpoints" / "x2" / "32s"
+    with tf.Session() as session:
+        utils.restore_weights(session, str(shipped / "DRSAN32sx2"))
+        assert "SHA-256" not in "".join(capsys.readouterr())
+        config = json.loads((shipped / "config.json").read_text())
+        config["sha256"]["DRSAN32sx2.index"] = "0" * 64
+        (shipped / "config.json").write_text(json.dumps(config))
+        utils.restore_weights(session, str(shipped / "DRSAN32sx2"))
+    assert "DRSAN32sx2.index is not the file that was trained" in "".join(capsys.readouterr())
+
+
+def test_what_is_not_a_run_is_one_line(tmp_path):
+    status, out, err = run_script("tools/ship.py", tmp_path)
+    assert status == 1 and "no usable config.json" in err and "Traceback" not in err

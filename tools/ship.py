@@ -1,0 +1,76 @@
+"""Put trained weights into checkpoints/: python tools/ship.py runs/32s_x2/best
+
+They become checkpoints/<scale>/<model>/DRSAN<model><scale>, under the authors' names and without optimiser slots, with
+the config.json of their run, the SHA-256 of their files, and, if the run started from shipped weights, what trained those.
+"""
+import argparse
+import json
+import os
+import shutil
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+from model import SCALES, drsan  # noqa: E402
+from ops import tf  # noqa: E402
+from utils import (UserError, checkpoint_prefix, file_sha256, open_session, restore_weights, run_main,  # noqa: E402
+                   save_weights, write_json)
+
+CHECKPOINTS = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "checkpoints")
+
+
+def read_config(folder):
+    try:
+        with open(os.path.join(folder, "config.json")) as file:
+            config = json.load(file)
+        config["model"], SCALES[config["scale"]]
+        return config
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError("no usable config.json in %s (%s): give the folder `best` of a run of train.py" % (folder, error))
+
+
+def trained_before(config):
+    """The configs of all trainings that led to the weights from which the run of `config` started, the first one first."""
+    if not config["init_from"]:
+        return []
+    prefix = checkpoint_prefix(config["init_from"])
+    try:
+        start = read_config(os.path.dirname(prefix or config["init_from"]))
+    except UserError:
+        return [{"checkpoint": config["init_from"]}]  # someone else's weights
+    earlier = start.pop("trained_before", None)
+    start.pop("sha256", None)
+    return (trained_before(start) if earlier is None else earlier) + [start]
+
+
+def ship(folder, root):
+    """Copy the checkpoint of `folder` below the folder `root`; returns its new prefix."""
+    config = read_config(folder)
+    prefix = checkpoint_prefix(folder)
+    if not prefix:
+        raise UserError("no checkpoint in %s" % folder)
+    target = os.path.join(root, config["scale"], config["model"])
+    config["trained_before"] = trained_before(config)
+    drsan(tf.placeholder(tf.float32, [None, None, None, 3]), config["model"], config["scale"])
+    with open_session([-1]) as session:
+        restore_weights(session, prefix)
+        shutil.rmtree(target + ".tmp", ignore_errors=True)
+        written = save_weights(session, target + ".tmp", config["model"], config["scale"])
+    name = os.path.basename(written)
+    config["sha256"] = {name + suffix: file_sha256(written + suffix) for suffix in (".data-00000-of-00001", ".index")}
+    write_json(os.path.join(target + ".tmp", "config.json"), config)
+    shutil.rmtree(target, ignore_errors=True)
+    os.rename(target + ".tmp", target)
+    return os.path.join(target, name)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", metavar="DIR", help="the folder `best` of a run")
+    parser.add_argument("--to", default=CHECKPOINTS, metavar="DIR", help="default: checkpoints/ of the project")
+    args = parser.parse_args()
+    print(os.path.relpath(ship(args.folder, args.to)))
+
+
+if __name__ == "__main__":
+    run_main(main)
