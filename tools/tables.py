@@ -1,7 +1,7 @@
 """The paper's results table with our own models beside: python tools/tables.py
 
-Evaluates every shipped checkpoint on every data set that is present and keeps the means in figures/our_table.csv; from these and the
-published figures it writes results.md, results.tex and results.csv beside, and the table of the README.
+Evaluates every shipped checkpoint on every data set that is present and keeps the means in figures/our_table.csv; from
+these and the published figures it writes results.md, results.tex and results.csv beside, and the table of the README.
 """
 import argparse
 import collections
@@ -22,12 +22,14 @@ FIGURES = os.path.join(ROOT, "figures")
 PAPER_DATASETS = ("Set5", "Set14", "B100", "Urban100")
 GROUPS = ((0.5, "under 0.5 M parameters"), (1, "0.5 to 1 M parameters"), (float("inf"), "1 M parameters and more"))
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
-NOTE = ("Published figures as printed in K. Park, J. W. Soh, N. I. Cho, IEEE TMM 25 (2023) 907-918; its x2 B100 PSNR of A2F-SD and of "
-        "FALSR-A look like misprints there. Multi-adds are for an HR image of 1280x720; ours count the multiplications of convolutions.")
+NOTE = """Published figures as printed in K. Park, J. W. Soh, N. I. Cho, IEEE TMM 25 (2023) 907-918; its x2 B100 PSNR of A2F-SD
+and of FALSR-A look like misprints there. Multi-adds are for an HR image of 1280x720; ours count the multiplications of
+the convolutions. The groups by parameters are ours."""
 
-Measured = collections.namedtuple(  # one data set: means over its images; weights: digest of the checkpoint that gave them
+# means over the images of a data set; weights: digest of the checkpoint that gave them
+Measured = collections.namedtuple(
     "Measured", "scale model weights parameters multi_adds_G dataset images psnr ssim bicubic_psnr bicubic_ssim")
-# source: published, paper (the paper's own models), ours, difference (ours less paper); cells: "PSNR / SSIM" of each data set
+# source: published, paper (its own models), ours, difference (ours less paper); cells: {data set: "PSNR / SSIM"}
 Line = collections.namedtuple("Line", "scale group method source params multi_adds cells")
 
 
@@ -59,20 +61,23 @@ def describe(scale, model, prefix):
     return scale, model, digest(prefix), parameters, count_multi_adds(model, scale, 720, 1280) / 1e9
 
 
-def measure(scale, model, prefix, gpu, data_dir):
-    """Evaluate a checkpoint on the data sets that are present: a list of Measured. Raises UserError if an image fails."""
+def measure(scale, model, prefix, args):
+    """Evaluate a checkpoint on those data sets of args.dataset that are present: a list of Measured.
+
+    Raises UserError if an image fails.
+    """
     rows, head = [], describe(scale, model, prefix)
-    upscale = build(model, scale, gpu, prefix)[0]
-    for name in DATASETS:
+    upscale = build(model, scale, args.gpu, prefix)[0]
+    for name in args.dataset:
         try:
-            dataset = find_dataset(name, SCALES[scale], data_dir)
+            dataset = find_dataset(name, SCALES[scale], args.data_dir)
         except UserError as error:
             print("%s is left out: %s" % (name, error), flush=True)
             continue
         print("DRSAN-%s %s on %s: %s" % (model, scale, name, dataset.origin), flush=True)
         results, failed = evaluate(upscale, dataset, SCALES[scale], None)
         if failed:
-            raise UserError("%d images of %s failed, so that its mean would not be that of the data set" % (failed, name))
+            raise UserError("%d images of %s failed: the others have another mean" % (failed, name))
         rows.append(Measured(*head + (name, len(results)) + mean_scores(results)))
     return rows
 
@@ -89,7 +94,7 @@ def read_saved(paths, shipped):
                     images[key + (row["dataset"],)] += 1
                     continue
                 if key not in shipped:
-                    raise UserError("%s has figures of %s %s, for which no checkpoint is shipped" % (path, key[1], key[0]))
+                    raise UserError("%s: no checkpoint is shipped for its %s %s" % (path, key[1], key[0]))
                 heads[key] = heads.get(key) or describe(*key + (shipped[key],))
                 scores = [float(row[field]) for field in Measured._fields[-4:]]
             except (KeyError, TypeError, ValueError) as error:
@@ -99,13 +104,14 @@ def read_saved(paths, shipped):
 
 
 def merge(old, new, shipped):
-    """`old` with `new` in place of rows of the same model, scale and data set, in the order of the tables. Rows measured with other
-    weights than those shipped are left out."""
+    """`old` with `new` in place of rows of the same model, scale and data set, in the order of the tables; without rows
+    that were measured with other weights than those shipped."""
     rows = collections.OrderedDict(((row.scale, row.model, row.dataset), row) for row in old + new)
     digests = {key: digest(prefix) for key, prefix in shipped.items()}
-    names = list(DATASETS)
-    kept = [row for row in rows.values() if row.weights == digests.get((row.scale, row.model)) and row.dataset in names]
-    return sorted(kept, key=lambda row: (list(SCALES).index(row.scale), list(MODELS).index(row.model), names.index(row.dataset)))
+    kept = [row for row in rows.values()
+            if row.weights == digests.get((row.scale, row.model)) and row.dataset in DATASETS]
+    orders = list(SCALES), list(MODELS), list(DATASETS)
+    return sorted(kept, key=lambda row: [order.index(row[field]) for order, field in zip(orders, (0, 1, 5))])
 
 
 # ---------------------------------------------------------------------------------------------------------- files
@@ -140,15 +146,16 @@ def read_measured(path):
     if not os.path.exists(path):
         return []
     try:
-        return [Measured(row["scale"], row["model"], row["weights"], int(row["parameters"]), float(row["multi_adds_G"]),
-                         row["dataset"], int(row["images"]), *[float(row[field]) for field in Measured._fields[-4:]])
-                for row in read_csv(path)]
+        types = [str, str, str, int, float, str, int] + 4 * [float]
+        return [Measured(*[kind(row[field]) for kind, field in zip(types, Measured._fields)]) for row in read_csv(path)]
     except (KeyError, TypeError, ValueError) as error:
         raise UserError("%s is not a table of this tool: %s" % (path, error))
 
 
 def write_measured(path, rows):
-    cells = [row[:4] + ("%.2f" % row.multi_adds_G,) + row[5:7] + tuple("%.4f" % value for value in row[7:]) for row in rows]
+    """Write a list of Measured; read_measured() gives it back, rounded."""
+    cells = [row._replace(multi_adds_G="%.2f" % row.multi_adds_G)[:7] + tuple("%.4f" % value for value in row[7:])
+             for row in rows]
     write_text(path, to_csv([Measured._fields] + cells))
 
 
@@ -195,15 +202,16 @@ def our_lines(scale, model, measured, paper):
 
 
 def build_lines(measured):
-    """The whole table: for each scale bicubic (where measured), then all methods by their parameters, the paper's own models
-    followed by ours and the difference."""
+    """The whole table: for each scale bicubic (where measured), then all methods by their parameters, the paper's own
+    models followed by ours and the difference."""
     paper, others = read_published()
     ours = collections.OrderedDict()
     for row in measured:
         ours.setdefault((row.scale, row.model), collections.OrderedDict())[row.dataset] = row
     lines = []
     for scale in SCALES:
-        bicubic = {row.dataset: "%.2f / %.4f" % (row.bicubic_psnr, row.bicubic_ssim) for row in measured if row.scale == scale}
+        bicubic = {row.dataset: "%.2f / %.4f" % (row.bicubic_psnr, row.bicubic_ssim)
+                   for row in measured if row.scale == scale}
         if bicubic:
             lines.append(Line(scale, "", "bicubic", "ours", "-", "-",
                               {name: bicubic.get(name, "not measured") for name in DATASETS}))
@@ -230,7 +238,8 @@ def markdown_row(cells):
 
 def to_markdown(lines):
     """results.md: one table for each scale, a bold line above each group."""
-    text = "# Results\n\nWritten by `python tools/tables.py`. PSNR / SSIM of Y; difference: ours less the paper's.\n\n%s\n" % NOTE
+    text = "# Results\n\nWritten by `python tools/tables.py`. PSNR / SSIM of Y; difference: ours less the paper's.\n"
+    text += "\n%s\n" % NOTE
     head = ("method", "source", "parameters", "multi-adds") + PAPER_DATASETS
     for scale in SCALES:
         text += "\n## %s\n\n" % scale + markdown_row(head) + "|" + "---|" * len(head) + "\n"
@@ -253,9 +262,11 @@ def to_latex(lines):
         if (line.scale, line.group) != last:
             text += "\\hline\n\\multicolumn{9}{l}{%s%s} \\\\\n" % (line.scale, ", " + line.group if line.group else "")
         last = line.scale, line.group
-        cells = tuple(line.cells[name].replace("+", "$+$").replace("-", "$-$") if line.source == "difference" else line.cells[name]
-                      for name in PAPER_DATASETS)
-        text += " & ".join((line.scale, line.method, line.source, line.params, line.multi_adds) + cells) + " \\\\\n"
+        cells = tuple(line.cells[name] for name in PAPER_DATASETS)
+        if line.source == "difference":
+            cells = tuple(cell.replace("+", "$+$").replace("-", "$-$") for cell in cells)
+        head = line.scale, line.method, line.source, line.params, line.multi_adds
+        text += " & ".join(head + cells) + " \\\\\n"
     return text + "\\hline\n\\end{tabular}\n"
 
 
@@ -280,8 +291,8 @@ def to_readme(lines):
             key = line.scale, line.method
             shown = line if line.params else paper[key]
             second = differences[key].cells if key in differences else {}
-            text += markdown_row(["%s %s" % (line.method, line.scale), shown.params, shown.multi_adds]
-                                 + [line.cells[name] + ("<br>" + second[name] if second.get(name) else "") for name in DATASETS])
+            cells = [line.cells[name] + ("<br>" + second[name] if second.get(name) else "") for name in DATASETS]
+            text += markdown_row(["%s %s" % (line.method, line.scale), shown.params, shown.multi_adds] + cells)
     return text
 
 
@@ -323,7 +334,7 @@ def make_tables(args):
             measured = merge(measured, read_saved(args.csv, shipped), shipped)
             write_measured(path, measured)
         for (scale, model), prefix in () if args.csv else shipped.items():
-            measured = merge(measured, measure(scale, model, prefix, args.gpu, args.data_dir), shipped)
+            measured = merge(measured, measure(scale, model, prefix, args), shipped)
             write_measured(path, measured)  # after each, so that an interruption loses one checkpoint's figures
         measured = read_measured(path)      # as rounded there, so that tables drawn later are the same
     elif not measured:
@@ -337,14 +348,15 @@ def parse_args():
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--csv", nargs="+", metavar="FILE",
                         help="take what test.py --csv saved for the shipped checkpoints, and evaluate nothing")
-    source.add_argument("--redraw", action="store_true", help="write the tables of our_table.csv anew, and evaluate nothing")
+    source.add_argument("--redraw", action="store_true", help="write the tables from our_table.csv, evaluate nothing")
     parser.add_argument("--gpu", type=int, default=0, help="index of the GPU, -1 for the CPU (default 0)")
+    parser.add_argument("--dataset", nargs="+", default=DATASETS, choices=DATASETS, help="default: all")
     parser.add_argument("--data-dir", default="data", metavar="DIR", help="where the data sets are (default data)")
     parser.add_argument("--checkpoints", default=os.path.join(ROOT, "checkpoints"), metavar="DIR",
                         help="has <scale>/<model>/ (default: the project's)")
-    parser.add_argument("--output", default=FIGURES, metavar="DIR", help="where the tables go (default: the project's figures)")
-    parser.add_argument("--readme", metavar="FILE", help="write the short table between its markers, too (default: the project's "
-                        "README.md, unless --output is given)")
+    parser.add_argument("--output", default=FIGURES, metavar="DIR", help="default: the project's figures")
+    parser.add_argument("--readme", metavar="FILE", help="write the short table between its markers, too (default: the "
+                        "project's README.md, unless --output is given)")
     args = parser.parse_args()
     if args.readme is None and args.output == FIGURES:
         args.readme = os.path.join(ROOT, "README.md")
