@@ -16,8 +16,8 @@ SOURCES = [BLUE, VERMILION, GREEN, BLACK]  # of the residual paths that leave f_
 
 
 def count_parts(model, scale):
-    """The trainable values of each part of the graph, in order: {"x0": ..., "DRAG 1": ..., "before the skip": ..., "upsampler": ...,
-    "output": ...}."""
+    """The trainable values of each part of the graph, in order: {"x0": ..., "DRAG 1": ..., "before the skip": ...,
+    "upsampler": ..., "output": ...}."""
     drags, blocks = MODELS[model].drags, MODELS[model].blocks
     per_drag = 2 * blocks + 3  # convolutions: two of the DRM, two of each RB, the closing one
     parts = collections.OrderedDict([("x0", 0)] + [("DRAG %d" % k, 0) for k in range(1, drags + 1)]
@@ -51,8 +51,8 @@ def canvas(width, height):
 
 def box(axis, x, y, width, height, text, color=BLACK, size=8):
     """A box centred at x, y."""
-    axis.add_patch(pyplot.Rectangle((x - width / 2, y - height / 2), width, height, facecolor=FILL[color], edgecolor=color,
-                                    linewidth=1, zorder=2))
+    axis.add_patch(pyplot.Rectangle((x - width / 2, y - height / 2), width, height, facecolor=FILL[color],
+                                    edgecolor=color, linewidth=1, zorder=2))
     axis.text(x, y, text, ha="center", va="center", fontsize=size, zorder=3, linespacing=1.15)
 
 
@@ -124,45 +124,45 @@ def draw_network(axis, model, scale, y):
 
 
 def draw_drag(axis, model, y):
-    """One DRAG, its chain of RBs and DRSAs at height y: above it the concatenation, below it the residual paths and the DRM."""
+    """One DRAG, its chain of RBs and DRSAs at height y; above it the concatenation, below it residual paths and DRM."""
     channels, _, blocks = MODELS[model]
     paths = blocks * (blocks + 1) // 2
+    left, step = 0.35, 6.3 / blocks
+    wide, gap = min(0.62, step * 0.38), min(0.19, 0.62 / blocks)      # of a DRSA, and between its residual paths
+    outputs = [left + step * n - (0.06 if n else 0) for n in range(blocks + 1)]  # where f_0, f_1, ... can be taken
+    drsas = [left + step * (n + 0.71) for n in range(blocks)]
+    levels = [y - 0.55 - 0.24 * i for i in range(blocks)]             # of the lines on which f_0, f_1, ... travel
+    middle, top = 3.4, y + 0.8
     note(axis, 0.05, y + 1.12, "One DRAG", size=10, ha="left")
-    left, right = 0.35, 6.65
-    step = (right - left) / blocks
-    level = [y - 0.55 - 0.24 * i for i in range(blocks)]     # of the line on which f_i travels
-    outputs = [left] + [left + step * n for n in range(1, blocks + 1)]
-    top = y + 0.8
-    box(axis, (left + right) / 2 - 0.1, top, right - left + 0.35, 0.28,
-        "concat $f_0$ ... $f_%d$ (%d channels), conv 1x1 to %d" % (blocks, (blocks + 1) * channels, channels))
-    path(axis, [(left + (right - left) / 2 - 0.1, top + 0.14), (left + (right - left) / 2 - 0.1, top + 0.36)])
-    for n in range(blocks + 1):
-        path(axis, [(outputs[n] - (0.06 if n else 0), y), (outputs[n] - (0.06 if n else 0), top - 0.14)])
-        note(axis, outputs[n] - (0.06 if n else 0) + 0.05, y + 0.42, "$f_%d$" % n, size=9, ha="left")
+    box(axis, middle, top, 6.65, 0.28, "concat $f_0$ ... $f_%d$ (%d channels), conv 1x1 to %d"
+        % (blocks, (blocks + 1) * channels, channels))
+    path(axis, [(middle, top + 0.14), (middle, top + 0.36)])
     path(axis, [(0.05, y), (left, y)], head=False)
-    for n in range(1, blocks + 1):
-        start, rb, drsa = outputs[n - 1], outputs[n - 1] + step * 0.31, outputs[n - 1] + step * 0.71
-        wide = min(0.62, step * 0.38)
-        path(axis, [(start - (0.06 if n > 1 else 0), y), (rb - step * 0.13, y)])
-        box(axis, rb, y, step * 0.26, 0.4, "RB$_%d$" % n, ORANGE)
+    for n, x in enumerate(outputs):
+        path(axis, [(x, y), (x, top - 0.14)])
+        note(axis, x + 0.05, y + 0.42, "$f_%d$" % n, size=9, ha="left")
+    for n, drsa in enumerate(drsas):
+        rb = left + step * (n + 0.31)
+        path(axis, [(outputs[n], y), (rb - step * 0.13, y)])
+        box(axis, rb, y, step * 0.26, 0.4, "RB$_%d$" % (n + 1), ORANGE)
         path(axis, [(rb + step * 0.13, y), (drsa - wide / 2, y)])
-        box(axis, drsa, y, wide, 0.4, "DRSA$_%d$" % n, VERMILION, size=7.5)
-        path(axis, [(drsa + wide / 2, y), (outputs[n] - 0.06, y)], head=False)
-        for i in range(n):  # the residual paths into this DRSA, in the order of the DRA values
-            tap = drsa + (i - (n - 1) / 2.0) * min(0.19, wide / n)
-            path(axis, [(tap, level[i]), (tap, y - 0.2)], SOURCES[i])
-            axis.plot([tap], [level[i]], ".", color=SOURCES[i], markersize=4, zorder=2)
-            note(axis, tap, y - 0.37, "$r_%d^%d$" % (i, n), SOURCES[i], size=7)
-    for i in range(blocks):
-        begin, stop = outputs[i] - (0.06 if i else 0), outputs[-2] + step * 0.71 + (i - (blocks - 1) / 2.0) * min(0.19, 0.62 / blocks)
-        path(axis, [(begin, y), (begin, level[i]), (stop, level[i])], SOURCES[i], head=False)
-        note(axis, begin + 0.1, level[i], "$f_%d$" % i, SOURCES[i], size=8, ha="left")
-    bottom = level[-1] - 0.38
-    path(axis, [(left, level[0]), (left, bottom), (left + 0.3, bottom)], SOURCES[0])
-    box(axis, left + 3.02, bottom, 5.4, 0.34, "DRM: conv 1x1 to 16, PReLU, conv 1x1 to %d, global average pool  =  %d DRA values"
-        "  $r_0^1, r_0^2, r_1^2,$ ..." % (paths, paths), PINK, size=7.5)
-    note(axis, left - 0.25, bottom - 0.35, "RB: PReLU, conv 3x3, PReLU, conv 3x3.   DRSA$_n$ with $y$ = RB$_n$($f_{n-1}$):  $f_n = (y + "
-         "\\Sigma_{i<n}\\, r_i^n f_i) \\cdot \\mathrm{sigmoid}(y)$", size=8, ha="left")
+        box(axis, drsa, y, wide, 0.4, "DRSA$_%d$" % (n + 1), VERMILION, size=7.5)
+        path(axis, [(drsa + wide / 2, y), (outputs[n + 1], y)], head=False)
+        for i in range(n + 1):  # the residual paths into this DRSA
+            x = drsa + (i - n / 2.0) * gap
+            path(axis, [(x, levels[i]), (x, y - 0.2)], SOURCES[i])
+            axis.plot([x], [levels[i]], ".", color=SOURCES[i], markersize=4, zorder=2)
+            note(axis, x, y - 0.37, "$r_%d^%d$" % (i, n + 1), SOURCES[i], size=7)
+    for i, level in enumerate(levels):
+        end = drsas[-1] + (i - (blocks - 1) / 2.0) * gap
+        path(axis, [(outputs[i], y), (outputs[i], level), (end, level)], SOURCES[i], head=False)
+        note(axis, outputs[i] + 0.1, level, "$f_%d$" % i, SOURCES[i], size=8, ha="left")
+    bottom = levels[-1] - 0.38
+    path(axis, [(left, levels[0]), (left, bottom), (left + 0.3, bottom)], SOURCES[0])
+    box(axis, left + 3.02, bottom, 5.4, 0.34, "DRM: conv 1x1 to 16, PReLU, conv 1x1 to %d, global average pool  =  "
+        "%d DRA values  $r_0^1, r_0^2, r_1^2,$ ..." % (paths, paths), PINK, size=7.5)
+    note(axis, 0.1, bottom - 0.35, "RB: PReLU, conv 3x3, PReLU, conv 3x3.   DRSA$_n$ with $y$ = RB$_n$($f_{n-1}$):  "
+         "$f_n = (y + \\Sigma_{i<n}\\, r_i^n f_i) \\cdot \\mathrm{sigmoid}(y)$", size=8, ha="left")
 
 
 # ------------------------------------------------------------------------------------------------------ signal flow
@@ -216,8 +216,8 @@ def signal_flow(model):
         box(axis, xs[i], low, wide, 0.42, text, PINK)
     path(axis, [(4.58, low), (5.0, low)])
     first = n * (n - 1) // 2
-    box(axis, 5.95, low, 1.9, 0.42, "$r$: %d DRA values\n%d of them, %d to %d, for DRSA$_%d$" % (paths, n, first + 1, first + n, n),
-        PINK, size=7.5)
+    box(axis, 5.95, low, 1.9, 0.42, "$r$: %d DRA values\n%d of them, %d to %d, for DRSA$_%d$"
+        % (paths, n, first + 1, first + n, n), PINK, size=7.5)
     path(axis, [(5.95, low + 0.21), (5.95, 1.1), (2.6, 1.1)], PINK, head=False)
     note(axis, 1.45, low + 0.36, "DRM", size=9)
     note(axis, 5.0, 1.26, "one scalar per residual path", size=8)

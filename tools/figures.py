@@ -1,8 +1,9 @@
 """Draw the paper's figures from this project's models: python tools/figures.py structure
 
-NAME is one of structure, signal-flow (drawings of the graph), dra, swap, crops, rsa (of a trained model), trade-off (of the tables).
-Each writes figures/NAME.png, the two drawings NAME.svg as well. An image is named by its data set and name, Sample/chelsea, or by its
-path; a patch of it by x,y,width,height in HR pixels behind a colon: Sample/chelsea:100,80,96,64.
+NAME is one of structure, signal-flow (drawings of the graph), dra, swap, crops, rsa (of a trained model) and trade-off
+(of the tables). Each writes figures/NAME.png, the two drawings NAME.svg as well. An image is named by its data set and
+name, Sample/chelsea, or by its path; a patch of it by x,y,width,height in HR pixels behind a colon:
+Sample/chelsea:100,80,96,64.
 """
 import argparse
 import collections
@@ -23,19 +24,20 @@ from ops import tf
 from tools import drawings
 from tools.plot_training import COLORS
 from tools.tables import FIGURES, PAPER_DATASETS, read_measured, read_published
-from utils import (DATASETS, Pair, UserError, bicubic, find_checkpoint, find_dataset, luma, open_session, psnr, read_pair,
+from utils import (DATASETS, Pair, UserError, bicubic, find_checkpoint, find_dataset, luma, open_session, read_pair,
                    restore_weights, run_main, save_image, score, to_uint8)
-
 
 MARKERS = "osD^vP*"
 DPI = 150
 WIDTH = 1050  # pixels, 7 inches: 9 points are 12 pixels where a README shows the figure 700 pixels wide
-STYLE = {"font.size": 9, "axes.titlesize": 9, "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False,
-         "legend.fontsize": 8, "svg.hashsalt": "DRSAN", "figure.dpi": DPI}
+STYLE = {"font.size": 9, "axes.titlesize": 9, "legend.fontsize": 8, "legend.frameon": False, "figure.dpi": DPI,
+         "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "DRSAN"}  # the same SVG every time
+DRAWINGS = ("structure", "signal-flow")
 
 # dra, rsa: their tensors, dra[k - 1] of DRAG k and rsa[k - 1][n - 1] of its n-th DRSA
 Network = collections.namedtuple("Network", "session lr sr dra rsa scale")
-Patch = collections.namedtuple("Patch", "name pair box")  # box: (x, y, width, height) in HR pixels, or None for the whole image
+# box: (x, y, width, height) in HR pixels, or None for the whole image
+Patch = collections.namedtuple("Patch", "name pair box")
 
 
 # ---------------------------------------------------------------------------------------------------------- network
@@ -122,7 +124,7 @@ def pixel_axes(figure, x, y, width, height):
 
 
 def magnified(shape, room):
-    """(width, height) in pixels for an image [H, W, ...] in a column of `room` pixels: a whole multiple of its own, if it fits."""
+    """(width, height) in pixels of an image [H, W, ...] in a column of `room` pixels: a multiple of its own, if any."""
     zoom = room // shape[1] if shape[1] <= room else float(room) / shape[1]
     return int(shape[1] * zoom), int(shape[0] * zoom)
 
@@ -145,12 +147,15 @@ def frame(axis, color):
 
 
 def path_names(blocks):
-    """The names of the residual paths of a DRAG in the order of its DRA values, r_0^1, r_0^2, r_1^2, ..., as mathtext."""
+    """The residual paths of a DRAG in the order of its DRA values, r_0^1, r_0^2, r_1^2, ..., as mathtext."""
     return ["$r_%d^%d$" % (i, n) for n in range(1, blocks + 1) for i in range(n)]
 
 
 def save(figure, path, formats=("png",)):
-    """Write `path` with each ending of `formats` under a temporary name, then rename it; returns the paths. Raises UserError."""
+    """Write `path` with each ending of `formats` under a temporary name, then rename it; returns the paths.
+
+    Raises UserError.
+    """
     paths = ["%s.%s" % (path, ending) for ending in formats]
     for target in paths:
         if target.endswith("png"):
@@ -158,7 +163,7 @@ def save(figure, path, formats=("png",)):
             save_image(target, np.array(figure.canvas.buffer_rgba())[:, :, :3])
             continue
         try:
-            figure.savefig(target + ".tmp", format=target[-3:], metadata={"Date": None})  # the same bytes from the same figure
+            figure.savefig(target + ".tmp", format=target[-3:], metadata={"Date": None})  # the same bytes every time
             os.replace(target + ".tmp", target)
         except OSError as error:
             raise UserError("cannot write %s: %s" % (target, error.strerror))
@@ -169,8 +174,8 @@ def save(figure, path, formats=("png",)):
 # -------------------------------------------------------------------------------------------------------------- dra
 
 def collect_patches(names, scale, data_dir, side):
-    """All patches of side x side LR pixels that lie on the grid of that width in the images of the data sets: (LR patches,
-    uint8 [N, side, side, 3], list of HR patches). Raises UserError."""
+    """All patches of side x side LR pixels on the grid of that width in the images of the data sets: (LR patches, uint8
+    [N, side, side, 3], list of HR patches). Raises UserError."""
     lrs, hrs = [], []
     for name in names:
         for pair in find_dataset(name, scale, data_dir).pairs:
@@ -190,11 +195,11 @@ def dra_values(network, lrs, k):
 
 
 def group_patches(values, groups, shown):
-    """k-means of the DRA values (each standardised): for each cluster, the largest first, (indices of the `shown` patches nearest
-    to its mean, number of patches in it).
+    """k-means of the DRA values, each standardised: for each cluster, the largest first, (indices of the `shown`
+    patches nearest to its mean, number of patches in it).
 
-    The first centre is the patch farthest from the mean of all, each further one the patch farthest from the centres so far: no
-    chance is involved. Raises UserError if there are too few patches.
+    The first centre is the patch farthest from the mean of all, each further one the patch farthest from the centres so
+    far: no chance is involved. Raises UserError if there are too few patches.
     """
     if len(values) < groups * shown:
         raise UserError("%d patches are too few for %d groups of %d" % (len(values), groups, shown))
@@ -213,7 +218,7 @@ def group_patches(values, groups, shown):
 
 
 def draw_dra(args):
-    """DRA values of one DRAG for groups of patches: per group a min-max band and the mean, and the patches themselves."""
+    """DRA values of one DRAG for groups of patches: a min-max band and the mean of each group, and its patches."""
     network = open_network(args.model, args.scale, args.checkpoint, args.gpu)
     if not 1 <= args.drag <= len(network.dra):
         raise UserError("DRSAN-%s has no DRAG %d: choose from 1 to %d" % (args.model, args.drag, len(network.dra)))
@@ -239,7 +244,8 @@ def draw_dra(args):
     axis.set_xticks(x)
     axis.set_xticklabels(path_names(MODELS[args.model].blocks))
     axis.set_ylabel("DRA value")
-    axis.set_title("DRA of DRAG %d, DRSAN-%s %s: mean and min-max band of the patches below" % (args.drag, args.model, args.scale))
+    axis.set_title("DRA of DRAG %d, DRSAN-%s %s: mean and min-max band of the patches below"
+                   % (args.drag, args.model, args.scale))
     axis.legend(ncol=args.groups, loc="upper center", bbox_to_anchor=(0.5, -0.08), handlelength=1.5, columnspacing=1.5)
     return figure
 
@@ -247,8 +253,11 @@ def draw_dra(args):
 # -------------------------------------------------------------------------------------------------------------- swap
 
 def swap(network, lr, donors):
-    """What the DRA values of donor patches do to an LR patch, all of them uint8 [H, W, 3] of any sizes: (own SR, list of SR with the
-    DRA values of each donor in all DRAGs, both float and not clipped; list of DRA values, of the patch itself and of each donor)."""
+    """What the DRA values of donor patches do to an LR patch, all of them uint8 [H, W, 3] of any sizes.
+
+    Returns (own SR, list of SR with the DRA values of each donor in all DRAGs, all float32 and not clipped; list of the
+    DRA values of all DRAGs, first those of the patch itself, then of each donor).
+    """
     values = [fetch(network, network.dra, image[None]) for image in [lr] + donors]
     outputs = [fetch(network, network.sr, lr[None], dra)[0] for dra in [()] + values[1:]]
     return outputs[0], outputs[1:], [np.concatenate([value.ravel() for value in dra]) for dra in values]
@@ -272,16 +281,17 @@ def draw_swap(args):
         return pixel_axes(figure, 95 + j * step, tops[i], width, height)
 
     show(panel(0, 0), hr, "HR")
-    show(panel(1, 0), to_uint8(255 * own), "SR, own DRA\n%.2f dB / %.4f" % score(to_uint8(255 * own), hr, network.scale))
+    image = to_uint8(255 * own)
+    show(panel(1, 0), image, "SR, own DRA\n%.2f dB / %.4f" % score(image, hr, network.scale))
     axis = panel(2, 0)
     for i, (sr, difference) in enumerate(zip(swapped, differences), 1):
         axes = panel(0, i)
         show(axes, donors[i - 1][1], "donor %d" % i)
         frame(axes, COLORS[i % len(COLORS)])
-        scores = score(to_uint8(255 * sr), hr, network.scale)
-        show(panel(1, i), to_uint8(255 * sr), "DRA of donor %d\n%.2f dB / %.4f" % ((i,) + scores))
-        shown = show(panel(2, i), difference, "difference on Y\nmean %.2f, max %.1f" % (difference.mean(), difference.max()),
-                     cmap="cividis", vmin=0, vmax=limit)
+        image = to_uint8(255 * sr)
+        show(panel(1, i), image, "DRA of donor %d\n%.2f dB / %.4f" % ((i,) + score(image, hr, network.scale)))
+        title = "difference on Y\nmean %.2f, max %.1f" % (difference.mean(), difference.max())
+        shown = show(panel(2, i), difference, title, cmap="cividis", vmin=0, vmax=limit)
         axis.plot(values[i] - values[0], color=COLORS[i % len(COLORS)], linewidth=1.2)
     axis.axhline(0, color="#808080", linewidth=0.8)
     axis.set_title("DRA, donor less own,\nof each DRAG", pad=3)
@@ -291,9 +301,11 @@ def draw_swap(args):
     axis.set_xticks([paths * k - 0.5 for k in range(len(network.dra) + 1)])
     axis.set_xticklabels([])
     for k in range(len(network.dra)):
-        axis.text(paths * (k + 0.5) - 0.5, -0.03, str(k + 1), transform=axis.get_xaxis_transform(), ha="center", va="top", fontsize=8)
+        axis.annotate(str(k + 1), (paths * (k + 0.5) - 0.5, -0.03), xycoords=axis.get_xaxis_transform(), ha="center",
+                      va="top", fontsize=8)
     place = shown.axes.get_position()
-    figure.colorbar(shown, cax=figure.add_axes([place.x1 + 0.01, place.y0, 0.012, place.height])).ax.tick_params(labelsize=8)
+    bar = figure.colorbar(shown, cax=figure.add_axes([place.x1 + 0.01, place.y0, 0.012, place.height]))
+    bar.ax.tick_params(labelsize=8)
     return figure
 
 
@@ -305,8 +317,8 @@ PAPER_CROPS = (("Urban100/img_067:450,150,84,56", "x2"), ("Urban100/img_049:225,
 
 
 def crop_row(patch, model, scale, checkpoint, gpu):
-    """The panels of one crop: [(name, whole image uint8, (PSNR, SSIM) of the whole image or None)] for HR, bicubic and ours; the
-    image of ours is None where the model is not trained."""
+    """The panels of one crop: [(name, whole image uint8, (PSNR, SSIM) of the whole image or None)] for HR, bicubic and
+    ours; the image of ours is None where the model is not trained."""
     lr, hr = read_pair(patch.pair, SCALES[scale])
     upscaled = bicubic(lr, SCALES[scale])
     panels = [("HR", hr, None), ("bicubic", upscaled, score(upscaled, hr, SCALES[scale]))]
@@ -321,8 +333,8 @@ def crop_row(patch, model, scale, checkpoint, gpu):
 
 
 def draw_crops(args):
-    """For each crop: the photograph with the crop marked, and the crop in HR, by bicubic and by our model; PSNR / SSIM are those of
-    the whole photograph."""
+    """For each crop: the photograph with the crop marked, and the crop in HR, by bicubic and by our model; PSNR / SSIM
+    are those of the whole photograph."""
     chosen = PAPER_CROPS if args.paper else [(text, args.scale) for text in args.crops]
     patches = [(parse_patch(text, SCALES[scale], args.data_dir), scale) for text, scale in chosen]
     if any(patch.box is None for patch, _ in patches):
@@ -357,7 +369,8 @@ def draw_rsa(args):
     drags, blocks = len(network.rsa), len(network.rsa[0])
     drag, block = args.at
     if not (1 <= drag <= drags and 1 <= block <= blocks):
-        raise UserError("DRSAN-%s has no DRSA %d.%d: DRAGs 1 to %d have DRSAs 1 to %d" % (args.model, drag, block, drags, blocks))
+        raise UserError("DRSAN-%s has no DRSA %d.%d: DRAGs 1 to %d have DRSAs 1 to %d"
+                        % (args.model, drag, block, drags, blocks))
     lr, _ = read_patch(parse_patch(args.patch, network.scale, args.data_dir), network.scale)
     maps = fetch(network, network.rsa, lr[None])
     at = maps[drag - 1][block - 1][0]
@@ -379,41 +392,52 @@ def draw_rsa(args):
     for k in range(drags):
         for n in range(blocks):
             show_attention(panel(k + 1, n), maps[k][n][0].mean(2), "DRSA %d.%d" % (k + 1, n + 1))
-    figure.text(0.5, 0.995, "RSA of DRSAN-%s %s: 0.5 is white, lower violet, higher orange, within \u00b1 the range in the title"
-                % (args.model, args.scale), ha="center", va="top")
+    title = "RSA of DRSAN-%s %s: 0.5 is white, lower violet, higher orange, within \u00b1 the range in the title"
+    figure.text(0.5, 0.995, title % (args.model, args.scale), ha="center", va="top")
     return figure
 
 
 def choose_channels(attention, count):
-    """The `count` channels of [H, W, C] that vary most over the image, by their standard deviation, the first the most."""
+    """The `count` channels of [H, W, C] that vary most over the image, by standard deviation, the first the most."""
     return [int(i) for i in np.argsort(-attention.std((0, 1)), kind="mergesort")[:count]]
 
 
 def show_attention(axis, attention, title):
-    """An attention map [H, W] around sigmoid(0) = 0.5, which is white, each with its own range, which the title states."""
+    """Show an attention map [H, W] around sigmoid(0) = 0.5, which is white, in its own range, stated in the title."""
     span = max(1e-6, np.percentile(np.abs(attention - 0.5), 99.5))
     show(axis, attention, "%s:  \u00b1%.2g" % (title, span), cmap="PuOr_r", vmin=0.5 - span, vmax=0.5 + span)
 
 
 # --------------------------------------------------------------------------------------------------------- trade-off
 
+# kind: published, paper (its own models) or ours; params in M; multi_adds in G or None
+Point = collections.namedtuple("Point", "name kind params multi_adds psnr")
+
+
 def trade_off_points(measured, dataset):
-    """{scale: [(name, kind, parameters in M, multi-adds in G or None, PSNR)]}, kind: published, paper or ours."""
+    """{scale: list of Point} for a data set, from our Measured and the published tables."""
     points = collections.OrderedDict((scale, []) for scale in SCALES)
     for kind, rows in zip(("paper", "published"), read_published()):
         for row in rows:
             if row[dataset + "_psnr"]:
                 multi_adds = float(row["multi_adds_G"]) if row["multi_adds_G"] else None
-                points[row["scale"]].append((row["model"], kind, float(row["params_M"]), multi_adds, float(row[dataset + "_psnr"])))
+                points[row["scale"]].append(Point(row["model"], kind, float(row["params_M"]), multi_adds,
+                                                  float(row[dataset + "_psnr"])))
     for row in measured:
         if row.dataset == dataset:
-            points[row.scale].append((row.model, "ours", row.parameters / 1e6, row.multi_adds_G, row.psnr))
+            points[row.scale].append(Point(row.model, "ours", row.parameters / 1e6, row.multi_adds_G, row.psnr))
     return points
 
 
+def overlap(one, other):
+    """The area that two boxes (x0, y0, x1, y1) have in common."""
+    width, height = (min(one[i + 2], other[i + 2]) - max(one[i], other[i]) for i in (0, 1))
+    return max(0, width) * max(0, height)
+
+
 def place_labels(axis, labels, obstacles, size=7):
-    """Write (text, x, y, color, angle) beside their points, each where it covers the least of points, of the obstacles [N, 2] and
-    of the labels placed before it; in the direction `angle` where nothing is in the way."""
+    """Write (text, x, y, color, angle) beside their points, each where it covers the least of points, of the obstacles
+    [N, 2] and of the labels placed before it; in the direction `angle` where nothing is in the way."""
     renderer = axis.figure.canvas.get_renderer()
     points = axis.transData.transform([label[1:3] for label in labels])
     inside = axis.get_window_extent(renderer)
@@ -422,18 +446,15 @@ def place_labels(axis, labels, obstacles, size=7):
     for (text, x, y, color, first), (px, py) in zip(labels, points):
         written = axis.annotate(text, (x, y), (x, y), fontsize=size, color=color, ha="center", va="center")
         extent = written.get_window_extent(renderer)
+        width, height = extent.width / 2, 0.4 * extent.height
         best = None
         for radius in (12, 16, 24, 34, 46, 60, 80, 105):
             for angle in first + np.arange(0, 2 * np.pi, np.pi / 8):
-                cx = px + np.cos(angle) * (radius + extent.width / 2)
-                cy = py + np.sin(angle) * (radius + 0.4 * extent.height)
-                place = (cx - extent.width / 2, cy - 0.4 * extent.height, cx + extent.width / 2, cy + 0.4 * extent.height)
-                covered = sum(max(0, min(place[2], other[2]) - max(place[0], other[0]))
-                              * max(0, min(place[3], other[3]) - max(place[1], other[1])) for other in taken)
-                outside = (max(0, inside.x0 - place[0]) + max(0, place[2] - inside.x1)
-                           + max(0, inside.y0 - place[1]) + max(0, place[3] - inside.y1))
-                cost = 2 * covered + 1000 * outside + radius
-                if best is None or cost < best[0]:
+                cx, cy = px + np.cos(angle) * (radius + width), py + np.sin(angle) * (radius + height)
+                place = cx - width, cy - height, cx + width, cy + height
+                outside = 4 * width * height - overlap(place, inside.extents)
+                cost = radius + 3 * sum(overlap(place, other) for other in taken) + 100 * outside
+                if best is None or cost < best[0] - 1e-6:
                     best = cost, place, (cx, cy), radius
         _, place, center, radius = best
         taken.append(place)
@@ -446,62 +467,64 @@ def place_labels(axis, labels, obstacles, size=7):
 def draw_trade_off(args):
     """PSNR against parameters and against multi-adds, one row for each scale."""
     points = trade_off_points(read_measured(os.path.join(FIGURES, "our_table.csv")), args.dataset)
-    kinds = {"published": ("#606060", ".", "published methods"), "paper": (COLORS[0], "o", "DRSAN, the paper's"),
-             "ours": (COLORS[1], "*", "DRSAN, ours")}
     figure, axes = pyplot.subplots(3, 2, figsize=(WIDTH / DPI, 10.5), sharey="row", gridspec_kw={
         "left": 0.09, "right": 0.99, "bottom": 0.045, "top": 0.96, "wspace": 0.05, "hspace": 0.2})
     for row, (scale, methods) in zip(axes, points.items()):
-        low, high = psnr_range(methods)
-        for axis, column, unit in zip(row, (2, 3), ("parameters (M)", "multi-adds at 1280x720 (G)")):
-            for kind, (color, marker, label) in kinds.items():
-                chosen = sorted((point[column], point[4]) for point in methods if point[1] == kind and point[column])
-                axis.plot(*np.array(chosen).reshape(-1, 2).T, color=color, marker=marker, label=label,
-                          linestyle="-" if kind == "paper" else "none", linewidth=1, markersize={".": 5, "o": 5, "*": 11}[marker])
-            axis.set_xlabel(unit)
-            axis.grid(True, alpha=0.25)
-            axis.margins(x=0.12)
-            axis.set_ylim(low, high)
-        row[1].set_xscale("log")
         row[0].set_ylabel("PSNR of Y on %s, %s (dB)" % (args.dataset, scale))
+        row[1].set_xscale("log")
+        row[0].set_ylim(psnr_range(methods))
+        for axis, column in zip(row, ("params", "multi_adds")):
+            draw_points(axis, [(getattr(point, column), point) for point in methods if getattr(point, column)])
+            axis.set_xlabel({"params": "parameters (M)", "multi_adds": "multi-adds at 1280x720 (G)"}[column])
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="upper center", ncol=3)
-    for row, methods in zip(axes, points.values()):
-        for axis, column in zip(row, (2, 3)):
-            labels = [(point[0], point[column], point[4], kinds[point[1]][0], 0.625 * np.pi if point[1] == "paper" else 0)
-                      for point in methods if point[column]]
-            label_points(axis, labels, next(line for line in axis.lines if line.get_linestyle() == "-"))
     return figure
 
 
-def psnr_range(methods):
-    """The shown range of PSNR: all points but the lowest of the published ones, if that lies alone."""
-    published = sorted(point[4] for point in methods if point[1] == "published")
-    lowest, second = published[0], min([published[1]] + [point[4] for point in methods if point[1] != "published"])
-    high = max(point[4] for point in methods)
-    low = second if second - lowest > 0.3 * (high - second) else min(lowest, second)
-    return low - 0.12 * (high - low), high + 0.16 * (high - low)
-
-
-def label_points(axis, labels, curve):
-    """Name the points (text, x, y, color, angle), beside the line `curve`; one below the shown range is named at the lower edge, with its
-    y."""
+def draw_points(axis, points):
+    """One panel: (x, Point) with their names; one below the shown range is named at the lower edge, with its PSNR."""
+    kinds = [("published", "published methods", dict(color="#606060", marker=".", markersize=5, linestyle="none")),
+             ("paper", "DRSAN, the paper's", dict(color=COLORS[0], marker="o", markersize=5, linewidth=1)),
+             ("ours", "DRSAN, ours", dict(color=COLORS[1], marker="*", markersize=11, linestyle="none"))]
     low = axis.get_ylim()[0]
+    axis.margins(x=0.12)
+    axis.grid(True, alpha=0.25)
+    labels = []
+    for kind, label, style in kinds:
+        chosen = sorted((x, point.psnr, point.name) for x, point in points if point.kind == kind)
+        line, = axis.plot([x for x, _, _ in chosen], [psnr for _, psnr, _ in chosen], label=label, **style)
+        labels += [(name, x, psnr, style["color"], 0.625 * np.pi if kind == "paper" else 0) for x, psnr, name in chosen]
+        if kind == "paper":
+            curve = line
+    axis.autoscale_view(scaley=False)
     for text, x, y, color, _ in labels:
         if y < low:
             edge = axis.get_xaxis_transform()
-            axis.annotate("", (x, 0), (x, 0.06), edge, edge, arrowprops={"arrowstyle": "->", "color": color, "shrinkA": 0})
+            axis.annotate("", (x, 0), (x, 0.06), edge, edge, arrowprops=dict(arrowstyle="->", color=color, shrinkA=0))
             axis.annotate("%s %.2f" % (text, y), (x, 0.015), (5, 0), edge, "offset points", fontsize=7, color=color)
     corners = axis.transData.transform(curve.get_xydata())
     along = np.concatenate([np.linspace(start, stop, 30) for start, stop in zip(corners, corners[1:])])
-    place_labels(axis, [label for label in labels if label[2] >= low], axis.transData.inverted().transform(along))
+    shown = sorted((label for label in labels if label[2] >= low), key=lambda label: (label[3] == "#606060", -label[1]))
+    place_labels(axis, shown, axis.transData.inverted().transform(along))
+
+
+def psnr_range(points):
+    """The shown range of PSNR: that of all points but the lowest of the published ones, if that lies alone."""
+    published = sorted(point.psnr for point in points if point.kind == "published")
+    second = min([published[1]] + [point.psnr for point in points if point.kind != "published"])
+    high = max(point.psnr for point in points)
+    low = second if second - published[0] > 0.3 * (high - second) else min(published[0], second)
+    return low - 0.12 * (high - low), high + 0.16 * (high - low)
 
 
 # ----------------------------------------------------------------------------------------------------------- command
 
 def draw_structure(args):
+    """The network and one of its DRAGs."""
     return drawings.structure(args.model, args.scale)
 
 
 def draw_signal_flow(args):
+    """One DRSA with its DRM."""
     return drawings.signal_flow(args.model)
 
 
@@ -518,7 +541,7 @@ def draw(args):
     except OSError as error:
         raise UserError("cannot write %s: %s" % (args.output, error.strerror))
     with pyplot.rc_context(STYLE):
-        return save(DRAW[args.name](args), args.output, ("png", "svg") if args.name in ("structure", "signal-flow") else ("png",))
+        return save(DRAW[args.name](args), args.output, ("png", "svg") if args.name in DRAWINGS else ("png",))
 
 
 def drsa_number(text):
@@ -532,44 +555,53 @@ def parse_args():
     commands = parser.add_subparsers(dest="name", metavar="NAME")
     commands.required = True
     for name, function in DRAW.items():
-        command = commands.add_parser(name, help=(function.__doc__ or "drawing of the graph").splitlines()[0].rstrip("."))
-        command.add_argument("--output", metavar="PATH", help="without an ending (default figures/%s)" % name)
+        command = commands.add_parser(name, help=function.__doc__.splitlines()[0].rstrip("."))
+        command.add_argument("--output", metavar="PATH", help="without an ending (default: figures/%s)" % name)
         if name != "trade-off":
-            command.add_argument("--model", default="32s", choices=list(MODELS))
+            command.add_argument("--model", default="32s", choices=list(MODELS), help="default 32s")
         if name not in ("trade-off", "signal-flow"):
-            command.add_argument("--scale", default="x2", choices=list(SCALES))
+            command.add_argument("--scale", default="x2", choices=list(SCALES), help="default x2")
         if name in ("dra", "swap", "crops", "rsa"):
-            command.add_argument("--checkpoint", metavar="PATH", help="prefix, .index file or folder (default: the shipped one)")
+            command.add_argument("--checkpoint", metavar="PATH", help="prefix, .index or folder (default: shipped)")
             command.add_argument("--gpu", type=int, default=0, help="index of the GPU, -1 for the CPU (default 0)")
-            command.add_argument("--data-dir", default="data", metavar="DIR", help="where the data sets are (default data)")
-        add_own_options(name, command)
+            command.add_argument("--data-dir", default="data", metavar="DIR", help="of the data sets (default data)")
+        add_own_options(name, command.add_argument)
     args = parser.parse_args()
     args.output = args.output or os.path.join(FIGURES, args.name)
+    if args.name == "crops" and args.paper and args.checkpoint:
+        parser.error("--paper is of three scales: it takes the shipped checkpoints")
     return args
 
 
-def add_own_options(name, command):
-    """The options that only figure `name` has."""
+def add_own_options(name, add):
+    """The options that only figure `name` has; add: add_argument of its parser."""
     if name == "dra":
-        command.add_argument("--drag", type=int, default=1, metavar="K", help="which DRAG (default 1)")
-        command.add_argument("--dataset", nargs="+", default=["Sample"], metavar="NAME", help="where patches come from (default Sample)")
-        command.add_argument("--side", type=int, default=32, help="of a patch in LR pixels (default 32)")
-        command.add_argument("--groups", type=int, default=3, help="clusters of patches (default 3)")
-        command.add_argument("--patches", type=int, default=6, help="shown of each group: those nearest to its mean (default 6)")
+        add("--drag", type=int, default=1, metavar="K", help="which DRAG (default 1)")
+        add("--dataset", nargs="+", default=["Sample"], metavar="NAME", help="where patches are from (default Sample)")
+        add("--side", type=positive, default=32, help="of a patch in LR pixels (default 32)")
+        add("--groups", type=positive, default=3, help="clusters of patches (default 3)")
+        add("--patches", type=positive, default=6, help="shown of each group, nearest to its mean (default 6)")
     elif name == "swap":
-        command.add_argument("--patch", default="Sample/astronaut:137,357,70,70", help="default %(default)s")
-        command.add_argument("--donors", nargs="+", metavar="PATCH",
-                             default=["Sample/chelsea:40,200,70,70", "Sample/motorcycle_left:350,40,70,70", "Sample/rocket:565,60,70,70"])
+        add("--patch", default="Sample/astronaut:137,357,70,70", help="default %(default)s")
+        add("--donors", nargs="+", metavar="PATCH", help="default: three of Sample", default=[
+            "Sample/chelsea:40,200,70,70", "Sample/motorcycle_left:350,40,70,70", "Sample/rocket:565,60,70,70"])
     elif name == "crops":
-        command.add_argument("--crops", nargs="+", metavar="PATCH", help="default: three of Sample", default=[
+        add("--crops", nargs="+", metavar="PATCH", help="default: three of Sample", default=[
             "Sample/astronaut:128,354,84,56", "Sample/motorcycle_left:545,300,84,56", "Sample/chelsea:115,80,84,56"])
-        command.add_argument("--paper", action="store_true", help="the paper's three images, at x2, x3 and x4")
+        add("--paper", action="store_true", help="the paper's three images, at x2, x3 and x4")
     elif name == "rsa":
-        command.add_argument("--patch", default="Sample/motorcycle_left:114,160,150,100", help="default %(default)s")
-        command.add_argument("--at", type=drsa_number, default=(1, 1), metavar="K.N", help="DRSA whose channels are shown (default 1.1)")
-        command.add_argument("--channels", nargs="+", type=int, metavar="C", help="default: the three that vary most")
+        add("--patch", default="Sample/motorcycle_left:114,160,150,100", help="default %(default)s")
+        add("--at", type=drsa_number, default=(1, 1), metavar="K.N", help="DRSA whose channels are shown (default 1.1)")
+        add("--channels", nargs="+", type=int, metavar="C", help="default: the three that vary most")
     elif name == "trade-off":
-        command.add_argument("--dataset", default="Set5", choices=PAPER_DATASETS, help="default Set5")
+        add("--dataset", default="Set5", choices=PAPER_DATASETS, help="default Set5")
+
+
+def positive(text):
+    """A whole number from 1 on, for argparse."""
+    if int(text) < 1:
+        raise ValueError(text)
+    return int(text)
 
 
 def main():
