@@ -231,7 +231,7 @@ def test_patches_are_named_by_data_set_or_path(photograph):
     np.testing.assert_array_equal(lr, utils.downscale(utils.crop_to_multiple(image, 2), 2)[40:72, 50:98])
     assert figures.read_patch(patch, 3)[1].shape == (63, 96, 3)
     assert figures.read_patch(figures.parse_patch(photograph, 2, "data"), 2)[1].shape == (40, 48, 3)
-    for text, message in [("Sample/nobody", "there is no image Sample/nobody"), ("no.png:1,2,3,4", "there is no image no"),
+    for text, message in [("Sample/nobody", "there is no image Sample/nobody"), ("no.png:1,2,3,4", "no image no"),
                           (photograph + ":1,2,3", "a patch is x,y,width,height"), (photograph + ":0,0,0,9", "a patch")]:
         with pytest.raises(UserError, match=message):
             figures.parse_patch(text, 2, "data")

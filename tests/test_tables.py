@@ -41,13 +41,13 @@ def shipped(tmp_path):
 
 
 @pytest.fixture
-def run(monkeypatch, capsys):
-    """Run tables.py with these arguments: (exit status, stdout, stderr)."""
+def run(monkeypatch, capfd):
+    """Run tables.py with these arguments: (exit status, stdout, stderr), those of test.py within included."""
     def call(*arguments):
         monkeypatch.setattr(sys, "argv", ["tables.py", "--gpu", "-1"] + [str(argument) for argument in arguments])
         with pytest.raises(SystemExit) as stop:
             utils.run_main(lambda: tables.make_tables(tables.parse_args()))
-        out, err = capsys.readouterr()
+        out, err = capfd.readouterr()
         assert "Traceback" not in err
         return stop.value.code or 0, out, err
     return call
@@ -56,7 +56,7 @@ def run(monkeypatch, capsys):
 # ------------------------------------------------------------------------------------------- what this project shows
 
 def test_readme_shows_what_the_tool_writes():
-    with open(os.path.join(ROOT, "README.md")) as file:
+    with open(os.path.join(ROOT, "README.md"), encoding="utf-8") as file:
         readme = file.read()
     lines = tables.build_lines(tables.read_measured(os.path.join(tables.FIGURES, "our_table.csv")))
     assert readme == tables.replace_block(readme, tables.to_readme(lines)), "run: python tools/tables.py --redraw"
@@ -221,6 +221,9 @@ def test_bad_input(shipped, run, tmp_path):
     status, _, err = run("--csv", tmp_path / "nothing.csv", "--checkpoints", shipped / "checkpoints", "--output", out)
     assert status == 1 and "error: cannot read" in err
     (shipped / "data" / "HR" / "Set5" / "c.png").write_bytes(b"no image")
-    status, _, err = run("--dataset", "Set5", "--data-dir", shipped / "data", "--checkpoints", shipped / "checkpoints",
+    status, text, err = run("--dataset", "Set5", "--data-dir", shipped / "data",
+                            "--checkpoints", shipped / "checkpoints", "--output", out)
+    assert status == 1 and "error: test.py failed for DRSAN-32s x2" in err and "c                    failed" in text
+    status, _, err = run("--dataset", "B100", "--data-dir", tmp_path, "--checkpoints", shipped / "checkpoints",
                          "--output", out)
-    assert status == 1 and "1 images of Set5 failed" in err
+    assert status == 1 and "error: no data set is present in" in err

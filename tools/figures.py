@@ -246,7 +246,7 @@ def draw_dra(args):
     axis.set_ylabel("DRA value")
     axis.set_title("DRA of DRAG %d, DRSAN-%s %s: mean and min-max band of the patches below"
                    % (args.drag, args.model, args.scale))
-    axis.legend(ncol=args.groups, loc="upper center", bbox_to_anchor=(0.5, -0.08), handlelength=1.5, columnspacing=1.5)
+    axis.legend(ncol=args.groups, loc="upper center", bbox_to_anchor=(0.5, -0.08), handlelength=1.5, columnspacing=1)
     return figure
 
 

@@ -9,13 +9,14 @@ import csv
 import hashlib
 import io
 import os
+import subprocess
 import sys
+import tempfile
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
 from model import MODELS, SCALES, count_multi_adds, count_parameters, drsan
 from ops import tf
-from test import build, evaluate, mean_scores
 from utils import DATASETS, UserError, checkpoint_prefix, find_dataset, run_main
 
 FIGURES = os.path.join(ROOT, "figures")
@@ -23,8 +24,8 @@ PAPER_DATASETS = ("Set5", "Set14", "B100", "Urban100")
 GROUPS = ((0.5, "under 0.5 M parameters"), (1, "0.5 to 1 M parameters"), (float("inf"), "1 M parameters and more"))
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 NOTE = """Published figures as printed in K. Park, J. W. Soh, N. I. Cho, IEEE TMM 25 (2023) 907-918; its x2 B100 PSNR of
-A2F-SD and of FALSR-A look like misprints there. Multi-adds are for an HR image of 1280x720; ours count the multiplications of
-the convolutions. The groups by parameters are ours."""
+A2F-SD and of FALSR-A look like misprints there. Multi-adds are for an HR image of 1280x720; ours count the multiplications
+of the convolutions. The groups by parameters are ours."""
 
 # means over the images of a data set; weights: digest of the checkpoint that gave them
 Measured = collections.namedtuple(
@@ -61,25 +62,33 @@ def describe(scale, model, prefix):
     return scale, model, digest(prefix), parameters, count_multi_adds(model, scale, 720, 1280) / 1e9
 
 
-def measure(scale, model, prefix, args):
-    """Evaluate a checkpoint on those data sets of args.dataset that are present: a list of Measured.
-
-    Raises UserError if an image fails.
-    """
-    rows, head = [], describe(scale, model, prefix)
-    upscale = build(model, scale, args.gpu, prefix)[0]
-    for name in args.dataset:
+def present(names, data_dir):
+    """Those data sets of `names` whose images are there; a line for each of the others."""
+    found = []
+    for name in names:
         try:
-            dataset = find_dataset(name, SCALES[scale], args.data_dir)
+            find_dataset(name, 2, data_dir)
+            found.append(name)
         except UserError as error:
             print("%s is left out: %s" % (name, error), flush=True)
-            continue
-        print("DRSAN-%s %s on %s: %s" % (model, scale, name, dataset.origin), flush=True)
-        results, failed = evaluate(upscale, dataset, SCALES[scale], None)
-        if failed:
-            raise UserError("%d images of %s failed: the others have another mean" % (failed, name))
-        rows.append(Measured(*head + (name, len(results)) + mean_scores(results)))
-    return rows
+    return found
+
+
+def measure(scale, model, prefix, args):
+    """Evaluate a checkpoint by test.py on the data sets of args.dataset that are present: a list of Measured.
+
+    Raises UserError if there is none, or an image fails.
+    """
+    names = present(args.dataset, args.data_dir)
+    if not names:
+        raise UserError("no data set is present in %s" % args.data_dir)
+    with tempfile.TemporaryDirectory() as folder:
+        saved = os.path.join(folder, "saved.csv")
+        command = [sys.executable, os.path.join(ROOT, "test.py"), "--model", model, "--scale", scale, "--csv", saved]
+        command += ["--checkpoint", prefix, "--gpu", str(args.gpu), "--data-dir", args.data_dir, "--dataset"] + names
+        if subprocess.call(command):
+            raise UserError("test.py failed for DRSAN-%s %s: see above" % (model, scale))
+        return read_saved([saved], {(scale, model): prefix})
 
 
 def read_saved(paths, shipped):
@@ -128,7 +137,7 @@ def read_csv(path):
 def write_text(path, text):
     """Write a file under a temporary name, then rename it to `path`. Raises UserError."""
     try:
-        with open(path + ".tmp", "w") as file:
+        with open(path + ".tmp", "w", encoding="utf-8") as file:
             file.write(text)
         os.replace(path + ".tmp", path)
     except OSError as error:
@@ -312,7 +321,7 @@ def write_tables(measured, folder, readme):
         paths.append(os.path.join(folder, "results." + name))
         write_text(paths[-1], text)
     if readme:
-        with open(readme) as file:
+        with open(readme, encoding="utf-8") as file:
             text = file.read()
         try:
             write_text(readme, replace_block(text, to_readme(lines)))
