@@ -24,8 +24,8 @@ PAPER_DATASETS = ("Set5", "Set14", "B100", "Urban100")
 GROUPS = ((0.5, "under 0.5 M parameters"), (1, "0.5 to 1 M parameters"), (float("inf"), "1 M parameters and more"))
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 NOTE = """Published figures as printed in K. Park, J. W. Soh, N. I. Cho, IEEE TMM 25 (2023) 907-918; its x2 B100 PSNR of
-A2F-SD and of FALSR-A look like misprints there. Multi-adds are for an HR image of 1280x720; ours count the multiplications
-of the convolutions. The groups by parameters are ours."""
+A2F-SD and of FALSR-A look like misprints there. Multi-adds are for an HR image of 1280x720; ours count the
+multiplications of the convolutions. The groups by parameters are ours."""
 
 # means over the images of a data set; weights: digest of the checkpoint that gave them
 Measured = collections.namedtuple(
