@@ -580,7 +580,7 @@ def add_own_options(name, add):
         add("--dataset", nargs="+", default=["Sample"], metavar="NAME", help="where patches are from (default Sample)")
         add("--side", type=positive, default=32, help="of a patch in LR pixels (default 32)")
         add("--groups", type=positive, default=3, help="clusters of patches (default 3)")
-        add("--patches", type=positive, default=6, help="shown of each group, nearest to its mean (default 6)")
+        add("--patches", type=positive, default=5, help="shown of each group, nearest to its mean (default 5)")
     elif name == "swap":
         add("--patch", default="Sample/astronaut:137,357,70,70", help="default %(default)s")
         add("--donors", nargs="+", metavar="PATCH", help="default: three of Sample", default=[
