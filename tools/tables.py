@@ -1,0 +1,376 @@
+"""The paper's results table with our own models beside: python tools/tables.py
+
+Evaluates every shipped checkpoint on every data set that is present and keeps the means in figures/our_table.csv; from
+these and the published figures it writes results.md, results.tex and results.csv beside, and the table of the README.
+"""
+import argparse
+import collections
+import csv
+import hashlib
+import io
+import os
+import subprocess
+import sys
+import tempfile
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+sys.path.insert(0, ROOT)
+from model import MODELS, SCALES, count_multi_adds, count_parameters, drsan
+from ops import tf
+from utils import DATASETS, UserError, checkpoint_prefix, find_dataset, run_main
+
+FIGURES = os.path.join(ROOT, "figures")
+PAPER_DATASETS = ("Set5", "Set14", "B100", "Urban100")
+GROUPS = ((0.5, "under 0.5 M parameters"), (1, "0.5 to 1 M parameters"), (float("inf"), "1 M parameters and more"))
+BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
+NOTE = """Published figures as printed in K. Park, J. W. Soh, N. I. Cho, IEEE TMM 25 (2023) 907-918; its x2 B100 PSNR of
+A2F-SD and of FALSR-A look like misprints there. Multi-adds are for an HR image of 1280x720; ours count the
+multiplications of the convolutions. The groups by parameters are ours."""
+
+# means over the images of a data set; weights: digest of the checkpoint that gave them
+Measured = collections.namedtuple(
+    "Measured", "scale model weights parameters multi_adds_G dataset images psnr ssim bicubic_psnr bicubic_ssim")
+# source: published, paper (its own models), ours, difference (ours less paper); cells: {data set: "PSNR / SSIM"}
+Line = collections.namedtuple("Line", "scale group method source params multi_adds cells")
+
+
+# ----------------------------------------------------------------------------------------------- measured figures
+
+def digest(prefix):
+    """The first 12 hexadecimal digits of the SHA-256 of a checkpoint's values."""
+    with open(prefix + ".data-00000-of-00001", "rb") as file:
+        return hashlib.sha256(file.read()).hexdigest()[:12]
+
+
+def shipped_checkpoints(folder):
+    """{(scale, model): prefix} of the checkpoints in <folder>/<scale>/<model>, in the order of the tables."""
+    found = collections.OrderedDict()
+    for scale in SCALES:
+        for model in MODELS:
+            path = os.path.join(folder, scale, model)
+            prefix = os.path.isdir(path) and checkpoint_prefix(path)
+            if prefix:
+                found[scale, model] = prefix
+    return found
+
+
+def describe(scale, model, prefix):
+    """(scale, model, weights, parameters, multi_adds_G) of a checkpoint, the first fields of Measured."""
+    with tf.Graph().as_default():
+        drsan(tf.placeholder(tf.float32, [1, None, None, 3]), model, scale)
+        parameters = count_parameters()
+    return scale, model, digest(prefix), parameters, count_multi_adds(model, scale, 720, 1280) / 1e9
+
+
+def present(names, data_dir):
+    """Those data sets of `names` whose images are there; a line for each of the others."""
+    found = []
+    for name in names:
+        try:
+            find_dataset(name, 2, data_dir)
+            found.append(name)
+        except UserError as error:
+            print("%s is left out: %s" % (name, error), flush=True)
+    return found
+
+
+def measure(scale, model, prefix, args):
+    """Evaluate a checkpoint by test.py on the data sets of args.dataset that are present: a list of Measured.
+
+    Raises UserError if there is none, or an image fails.
+    """
+    names = present(args.dataset, args.data_dir)
+    if not names:
+        raise UserError("no data set is present in %s" % args.data_dir)
+    with tempfile.TemporaryDirectory() as folder:
+        saved = os.path.join(folder, "saved.csv")
+        command = [sys.executable, os.path.join(ROOT, "test.py"), "--model", model, "--scale", scale, "--csv", saved]
+        command += ["--checkpoint", prefix, "--gpu", str(args.gpu), "--data-dir", args.data_dir, "--dataset"] + names
+        if subprocess.call(command):
+            raise UserError("test.py failed for DRSAN-%s %s: see above" % (model, scale))
+        return read_saved([saved], {(scale, model): prefix})
+
+
+def read_saved(paths, shipped):
+    """Measured from files that `test.py --csv` wrote for the shipped checkpoints. Raises UserError."""
+    rows, heads = [], {}
+    for path in paths:
+        images = collections.Counter()
+        for row in read_csv(path):
+            try:
+                key = row["scale"], row["model"]
+                if row["image"] != "mean":
+                    images[key + (row["dataset"],)] += 1
+                    continue
+                if key not in shipped:
+                    raise UserError("%s: no checkpoint is shipped for its %s %s" % (path, key[1], key[0]))
+                heads[key] = heads.get(key) or describe(*key + (shipped[key],))
+                scores = [float(row[field]) for field in Measured._fields[-4:]]
+            except (KeyError, TypeError, ValueError) as error:
+                raise UserError("%s is not a file of test.py --csv: %s" % (path, error))
+            rows.append(Measured(*heads[key] + (row["dataset"], images[key + (row["dataset"],)]) + tuple(scores)))
+    return rows
+
+
+def merge(old, new, shipped):
+    """`old` with `new` in place of rows of the same model, scale and data set, in the order of the tables; without rows
+    that were measured with other weights than those shipped."""
+    rows = collections.OrderedDict(((row.scale, row.model, row.dataset), row) for row in old + new)
+    digests = {key: digest(prefix) for key, prefix in shipped.items()}
+    kept = [row for row in rows.values()
+            if row.weights == digests.get((row.scale, row.model)) and row.dataset in DATASETS]
+    orders = list(SCALES), list(MODELS), list(DATASETS)
+    return sorted(kept, key=lambda row: [order.index(row[field]) for order, field in zip(orders, (0, 1, 5))])
+
+
+# ---------------------------------------------------------------------------------------------------------- files
+
+def read_csv(path):
+    """The rows of a CSV file as dicts. Raises UserError."""
+    try:
+        with open(path, newline="") as file:
+            return list(csv.DictReader(file))
+    except (OSError, ValueError, csv.Error) as error:
+        raise UserError("cannot read %s: %s" % (path, error))
+
+
+def write_text(path, text):
+    """Write a file under a temporary name, then rename it to `path`. Raises UserError."""
+    try:
+        with open(path + ".tmp", "w", encoding="utf-8") as file:
+            file.write(text)
+        os.replace(path + ".tmp", path)
+    except OSError as error:
+        raise UserError("cannot write %s: %s" % (path, error.strerror))
+
+
+def to_csv(rows):
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
+
+
+def read_measured(path):
+    """The Measured of a file of write_measured(), an empty list if there is none. Raises UserError."""
+    if not os.path.exists(path):
+        return []
+    try:
+        types = [str, str, str, int, float, str, int] + 4 * [float]
+        return [Measured(*[kind(row[field]) for kind, field in zip(types, Measured._fields)]) for row in read_csv(path)]
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError("%s is not a table of this tool: %s" % (path, error))
+
+
+def write_measured(path, rows):
+    """Write a list of Measured; read_measured() gives it back, rounded."""
+    cells = [row._replace(multi_adds_G="%.2f" % row.multi_adds_G)[:7] + tuple("%.4f" % value for value in row[7:])
+             for row in rows]
+    write_text(path, to_csv([Measured._fields] + cells))
+
+
+def read_published():
+    """(rows of the paper's own models, rows of the other methods), dicts of the text in the two published tables."""
+    return [read_csv(os.path.join(FIGURES, name)) for name in ("paper_table.csv", "paper_table_others.csv")]
+
+
+# ---------------------------------------------------------------------------------------------------------- lines
+
+def group_of(params):
+    """The group of a method by its parameters in millions."""
+    return next(name for limit, name in GROUPS if params < limit)
+
+
+def published_line(row, method, source):
+    """The Line of a row of a published table."""
+    cells = {name: "%s / %s" % (row[name + "_psnr"], row[name + "_ssim"]) if row[name + "_psnr"] else "-"
+             for name in PAPER_DATASETS}
+    return Line(row["scale"], group_of(float(row["params_M"])), method, source, row["params_M"] + " M",
+                row["multi_adds_G"] + " G" if row["multi_adds_G"] else "-", cells)
+
+
+def our_lines(scale, model, measured, paper):
+    """The Lines of our model: its figures and, where it is trained and published, their difference to the paper's.
+
+    measured: {data set: Measured}, empty if it is not trained; paper: its row in the paper's table, or None.
+    """
+    method = "DRSAN-" + model
+    if not measured:
+        return [Line(scale, group_of(float(paper["params_M"])), method, "ours", "", "",
+                     {name: "not trained" for name in DATASETS})]
+    one = next(iter(measured.values()))
+    cells = {name: "%.2f / %.4f" % (measured[name].psnr, measured[name].ssim) if name in measured else "not measured"
+             for name in DATASETS}
+    group = group_of(float(paper["params_M"]) if paper else one.parameters / 1e6)
+    lines = [Line(scale, group, method, "ours", "{:,}".format(one.parameters), "%.2f G" % one.multi_adds_G, cells)]
+    if paper:
+        cells = {name: "%+.2f / %+.4f" % (measured[name].psnr - float(paper[name + "_psnr"]),
+                                          measured[name].ssim - float(paper[name + "_ssim"]))
+                 if name in measured and name in PAPER_DATASETS else "" for name in DATASETS}
+        lines.append(Line(scale, group, method, "difference", "", "", cells))
+    return lines
+
+
+def build_lines(measured):
+    """The whole table: for each scale bicubic (where measured), then all methods by their parameters, the paper's own
+    models followed by ours and the difference."""
+    paper, others = read_published()
+    ours = collections.OrderedDict()
+    for row in measured:
+        ours.setdefault((row.scale, row.model), collections.OrderedDict())[row.dataset] = row
+    lines = []
+    for scale in SCALES:
+        bicubic = {row.dataset: "%.2f / %.4f" % (row.bicubic_psnr, row.bicubic_ssim)
+                   for row in measured if row.scale == scale}
+        if bicubic:
+            lines.append(Line(scale, "", "bicubic", "ours", "-", "-",
+                              {name: bicubic.get(name, "not measured") for name in DATASETS}))
+        blocks = [(float(row["params_M"]), [published_line(row, row["model"], "published")])
+                  for row in others if row["scale"] == scale]
+        published = {row["model"]: row for row in paper if row["scale"] == scale}
+        for model in MODELS:
+            rows, row = ours.get((scale, model), {}), published.get(model)
+            if row:
+                block = [published_line(row, "DRSAN-" + model, "paper")] + our_lines(scale, model, rows, row)
+                blocks.append((float(row["params_M"]), block))
+            elif rows:
+                blocks.append((next(iter(rows.values())).parameters / 1e6, our_lines(scale, model, rows, None)))
+        for _, block in sorted(blocks, key=lambda pair: pair[0]):
+            lines += block
+    return lines
+
+
+# ---------------------------------------------------------------------------------------------------------- tables
+
+def markdown_row(cells):
+    return "| " + " | ".join(cells) + " |\n"
+
+
+def to_markdown(lines):
+    """results.md: one table for each scale, a bold line above each group."""
+    text = "# Results\n\nWritten by `python tools/tables.py`. PSNR / SSIM of Y; difference: ours less the paper's.\n"
+    text += "\n%s\n" % NOTE
+    head = ("method", "source", "parameters", "multi-adds") + PAPER_DATASETS
+    for scale in SCALES:
+        text += "\n## %s\n\n" % scale + markdown_row(head) + "|" + "---|" * len(head) + "\n"
+        group = ""
+        for line in (line for line in lines if line.scale == scale):
+            if line.group != group:
+                text += markdown_row(["**%s**" % line.group] + [""] * (len(head) - 1))
+            group = line.group
+            text += markdown_row((line.method, line.source, line.params, line.multi_adds)
+                                 + tuple(line.cells[name] for name in PAPER_DATASETS))
+    return text
+
+
+def to_latex(lines):
+    """results.tex: one tabular without packages, for \\input."""
+    head = ("Scale", "Method", "Source", "Parameters", "Multi-adds") + PAPER_DATASETS
+    text = "% Written by python tools/tables.py\n\\begin{tabular}{lllrrcccc}\n\\hline\n" + " & ".join(head) + " \\\\\n"
+    last = None
+    for line in lines:
+        if (line.scale, line.group) != last:
+            text += "\\hline\n\\multicolumn{9}{l}{%s%s} \\\\\n" % (line.scale, ", " + line.group if line.group else "")
+        last = line.scale, line.group
+        cells = tuple(line.cells[name] for name in PAPER_DATASETS)
+        if line.source == "difference":
+            cells = tuple(cell.replace("+", "$+$").replace("-", "$-$") for cell in cells)
+        head = line.scale, line.method, line.source, line.params, line.multi_adds
+        text += " & ".join(head + cells) + " \\\\\n"
+    return text + "\\hline\n\\end{tabular}\n"
+
+
+def to_wide_csv(lines):
+    """results.csv: as paper_table.csv, with the group and the source of each line; empty where there is no figure."""
+    rows = [["scale", "group", "method", "source", "parameters", "multi_adds"]
+            + [name + part for name in PAPER_DATASETS for part in ("_psnr", "_ssim")]]
+    for line in lines:
+        cells = [line.cells[name].split(" / ") for name in PAPER_DATASETS]
+        rows.append(list(line[:4]) + [line.params.replace(",", ""), line.multi_adds]
+                    + [value for cell in cells for value in (cell if len(cell) == 2 else ("", ""))])
+    return to_csv(rows)
+
+
+def to_readme(lines):
+    """The README's table: our models alone, the difference to the paper in each cell's second line."""
+    text = markdown_row(("", "parameters", "multi-adds") + DATASETS) + "|" + "---|" * (3 + len(DATASETS)) + "\n"
+    paper = {(line.scale, line.method): line for line in lines if line.source == "paper"}
+    differences = {(line.scale, line.method): line for line in lines if line.source == "difference"}
+    for line in lines:
+        if line.source == "ours":
+            key = line.scale, line.method
+            shown = line if line.params else paper[key]
+            second = differences[key].cells if key in differences else {}
+            cells = [line.cells[name] + ("<br>" + second[name] if second.get(name) else "") for name in DATASETS]
+            text += markdown_row(["%s %s" % (line.method, line.scale), shown.params, shown.multi_adds] + cells)
+    return text
+
+
+def replace_block(text, table):
+    """`text` with `table` between the two marker lines. Raises UserError if they are not there once, in this order."""
+    head, begin, rest = text.partition(BEGIN + "\n")
+    old, end, tail = rest.partition(END + "\n")
+    if not (begin and end) or BEGIN in old + tail or END in head + tail:
+        raise UserError("there must be one line %s and below it one line %s" % (BEGIN, END))
+    return head + begin + table + end + tail
+
+
+def write_tables(measured, folder, readme):
+    """Write results.md, .tex and .csv to `folder`, and the block of `readme` (a path or None); returns the paths."""
+    lines, paths = build_lines(measured), []
+    for name, text in ("md", to_markdown(lines)), ("tex", to_latex(lines)), ("csv", to_wide_csv(lines)):
+        paths.append(os.path.join(folder, "results." + name))
+        write_text(paths[-1], text)
+    if readme:
+        with open(readme, encoding="utf-8") as file:
+            text = file.read()
+        try:
+            write_text(readme, replace_block(text, to_readme(lines)))
+        except UserError as error:
+            raise UserError("%s: %s" % (readme, error))
+        paths.append(readme)
+    return paths
+
+
+def make_tables(args):
+    """What the command does, once for the arguments; prints the files it wrote."""
+    os.makedirs(args.output, exist_ok=True)
+    path = os.path.join(args.output, "our_table.csv")
+    measured, shipped = read_measured(path), shipped_checkpoints(args.checkpoints)
+    if not args.redraw:
+        if not shipped:
+            raise UserError("no checkpoint in %s: expected %s" % (args.checkpoints, os.path.join("<scale>", "<model>")))
+        if args.csv:
+            measured = merge(measured, read_saved(args.csv, shipped), shipped)
+            write_measured(path, measured)
+        for (scale, model), prefix in () if args.csv else shipped.items():
+            measured = merge(measured, measure(scale, model, prefix, args), shipped)
+            write_measured(path, measured)  # after each, so that an interruption loses one checkpoint's figures
+        measured = read_measured(path)      # as rounded there, so that tables drawn later are the same
+    elif not measured:
+        raise UserError("nothing to draw: there is no %s; leave out --redraw to measure it" % path)
+    for written in [path] * (not args.redraw) + write_tables(measured, args.output, args.readme):
+        print("wrote %s" % os.path.relpath(written))
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--csv", nargs="+", metavar="FILE",
+                        help="take what test.py --csv saved for the shipped checkpoints, and evaluate nothing")
+    source.add_argument("--redraw", action="store_true", help="write the tables from our_table.csv, evaluate nothing")
+    parser.add_argument("--gpu", type=int, default=0, help="index of the GPU, -1 for the CPU (default 0)")
+    parser.add_argument("--dataset", nargs="+", default=DATASETS, choices=DATASETS, help="default: all")
+    parser.add_argument("--data-dir", default="data", metavar="DIR", help="where the data sets are (default data)")
+    parser.add_argument("--checkpoints", default=os.path.join(ROOT, "checkpoints"), metavar="DIR",
+                        help="has <scale>/<model>/ (default: the project's)")
+    parser.add_argument("--output", default=FIGURES, metavar="DIR", help="default: the project's figures")
+    parser.add_argument("--readme", metavar="FILE", help="write the short table between its markers, too (default: the "
+                        "project's README.md, unless --output is given)")
+    args = parser.parse_args()
+    if args.readme is None and args.output == FIGURES:
+        args.readme = os.path.join(ROOT, "README.md")
+    return args
+
+
+if __name__ == "__main__":
+    run_main(lambda: make_tables(parse_args()))
