@@ -3,7 +3,8 @@
 Every figure is a median of several runs after a warm-up. `ours` is the graph of model.py, trained as train.py does;
 `published` has PReLU as in the authors' graph, relu(x) + slope * (x - |x|) / 2, six element-wise operations, and is trained on
 the whole batch at once. train also prints the share of time that a step waits for its patches, and the time by type of
-operation. --python names interpreters of other environments (Python 3.6 with TensorFlow 1.8, say) that run the same in turn, with the ratio to this one.
+operation. --python names interpreters of other environments (Python 3.6 with TensorFlow 1.8, say) that run the same in turn, with
+the ratio to this one.
 """
 import argparse
 import collections
