@@ -226,13 +226,15 @@ def find_pictures(inputs, output):
 
 
 def name_outputs(paths, scale, args):
-    """{path of SR: path of LR}. Raises UserError if two pictures would get the same name."""
-    outputs = collections.OrderedDict()
+    """{path of SR: path of LR}. Raises UserError if two pictures would get the same name, or one that of another's LR."""
+    outputs, inputs = collections.OrderedDict(), {os.path.realpath(path) for path in paths}
     for path in paths:
         stem = os.path.splitext(os.path.basename(path))[0]
         output = os.path.join(args.output, "%s_%s.%s" % (stem, scale, args.format))
         if output in outputs:
             raise UserError("%s and %s would both become %s" % (outputs[output], path, output))
+        if os.path.realpath(output) in inputs:
+            raise UserError("%s would become %s, which is an input, too" % (path, output))
         outputs[output] = path
     return outputs
 

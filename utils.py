@@ -552,8 +552,9 @@ def write_json(path, value):
 # ------------------------------------------------------------------------------- upscaling within a stated memory
 
 Span = namedtuple("Span", "own read inner")  # slices: of a side, with the halo on it, and of `read` what is `own`
-LARGEST_TILE = 256   # pixels a side; larger ones take more memory and no less time
+LARGEST_TILE = 256   # pixels a side; on a CPU, larger ones take more memory and no less time
 SMALLEST_TILE = 16   # smaller ones are nearly all halo
+OVERHEAD = 2 ** 25   # bytes that running any network takes, besides those of its feature maps
 
 
 class Store(object):
@@ -626,7 +627,7 @@ class Upscaler(object):
         self.variant = MODELS[model]
         self.tile, self.ensemble, self.folder = tile, ensemble, folder or tempfile.gettempdir()
         gpu = gpu_memory(session)
-        self.host = 0.8 * free_memory() if memory is None or gpu else memory - resident_memory()
+        self.host = (0.8 * free_memory() if memory is None or gpu else memory - resident_memory()) - OVERHEAD
         self.device = (memory or 0.8 * gpu) if gpu else None
 
     def __call__(self, image):
@@ -657,15 +658,16 @@ class Upscaler(object):
             return None, False
         on_disk = stores > spare / 2
         room = self.device or (spare if on_disk else spare - stores)
-        halo = self._halo(self.variant.drags)
-        side = self.tile or min(int(max(room / per_pixel, 0) ** 0.5) - 2 * halo, LARGEST_TILE)
+        halo = self.halo(self.variant.drags)
+        largest = max(height, width) if self.device else LARGEST_TILE
+        side = self.tile or min(int(max(room / per_pixel, 0) ** 0.5) - 2 * halo, largest)
         if side < SMALLEST_TILE and not self.tile:
             more = per_pixel * (SMALLEST_TILE + 2 * halo) ** 2 - room
             raise UserError("not enough memory for an LR image of %dx%d pixels: %.2f GiB more are needed (--memory, --tile)" % (
                 width, height, more / 2 ** 30))
         return side, on_disk
 
-    def _halo(self, k):
+    def halo(self, k):
         """Pixels around a tile on which its part of pass k depends: 3x3 convolutions, and in the last those after the DRAGs."""
         if k == 0:
             return 1
@@ -695,7 +697,7 @@ class Upscaler(object):
         last = k == self.variant.drags
         fetches = [self.sr] if last else ["DRAN/DRAG%d/DRM:0" % (k + 1)] + ["DRAN/DRAG%d/features:0" % k] * (k > 0)
         total = 0
-        for tile in tqdm(tiles(image.shape[0], image.shape[1], side, self._halo(k)), unit="tile", leave=False, disable=None,
+        for tile in tqdm(tiles(image.shape[0], image.shape[1], side, self.halo(k)), unit="tile", leave=False, disable=None,
                          desc="pass %d of %d" % (k + 1, self.variant.drags + 1)):
             feed = {self.lr: network_input(image[tile.read])}
             if k > 0:
@@ -719,7 +721,7 @@ def bytes_per_pixel(variant, scale):
     Feature maps of f float32 channels that live at the same time: some of LR's size, and three of SR's in the upsampler.
     TensorFlow 1 holds more of them.
     """
-    maps = 24 + 12 * scale ** 2 if tf.__version__.startswith("1.") else 8 + 3 * scale ** 2
+    maps = 24 + 12 * scale ** 2 if tf.__version__.startswith("1.") else 10 + 3 * scale ** 2
     return 4 * variant.channels * maps
 
 

@@ -116,6 +116,17 @@ def test_plan_stays_below_the_memory():
     assert kinds == {"error", (True, False), (False, False), (False, True)}
 
 
+def test_memory_of_a_gpu(monkeypatch):
+    """A GPU's memory bounds the tiles, and what goes to disk depends on the machine's."""
+    monkeypatch.setattr(utils, "gpu_memory", lambda session: 2 ** 30)
+    network = build("32s", "x2")
+    tile, on_disk = Upscaler(*network).plan(4000, 3000)
+    room = utils.bytes_per_pixel(MODELS["32s"], 2) * (tile + 2 * 11) ** 2
+    assert 0.75 * 2 ** 30 < room <= 0.8 * 2 ** 30
+    assert Upscaler(*network, memory=2 ** 28).plan(4000, 3000)[0] < tile
+    assert Upscaler(*network).plan(300, 300) == (None, False)
+
+
 # reading
 
 @pytest.mark.parametrize("name, mode, note", [
@@ -301,6 +312,10 @@ def test_errors_before_work_starts(run, pictures, tmp_path):
     assert (status, out) == (1, "")
     assert err == "error: %s and %s would both become %s\n" % (
         pictures / "rgb.jpg", pictures / "rgb.png", tmp_path / "out" / "rgb_x2.png")
+    os.rename(str(pictures / "rgb.png"), str(pictures / "rgb_x2.png"))
+    status, out, err = run("--input", pictures / "rgb.jpg", pictures / "rgb_x2.png", "--output", pictures)
+    assert (status, out) == (1, "")
+    assert err == "error: %s would become %s, which is an input, too\n" % (pictures / "rgb.jpg", pictures / "rgb_x2.png")
     for source in pictures, pictures / "*.png":
         status, out, err = run("--input", source, "--output", pictures)
         assert (status, out) == (1, "")
@@ -368,6 +383,8 @@ def mutate(content, random):
     """Change, remove, insert or repeat some bytes of a file."""
     content = bytearray(content)
     for _ in range(random.randint(1, 6)):
+        if len(content) < 2:
+            break
         start = random.randint(0, len(content) if random.rand() < 0.5 else min(len(content), 80))
         stop = start + random.randint(1, 9)
         kind = random.randint(5)
