@@ -240,7 +240,7 @@ def name_outputs(paths, scale, args):
 
 
 def upscale_picture(upscaler, path, output, args):
-    """Upscale one image file, and print a line for it. Raises UserError or OSError."""
+    """Upscale one image file, and print a line for it. Raises UserError, OSError or MemoryError."""
     before = time.time()
     if os.path.exists(output) and not args.overwrite:
         raise UserError("%s exists already: add --overwrite" % output)
@@ -279,9 +279,9 @@ def upscale(args):
             try:
                 upscale_picture(upscaler, path, output, args)
                 done += 1
-            except (UserError, OSError) as error:
+            except (UserError, OSError, MemoryError) as error:
                 failed += 1
-                tqdm.write("error: %s" % error, file=sys.stderr)
+                tqdm.write("error: %s" % (str(error) or "not enough memory for %s" % path), file=sys.stderr)
     print("%d of %d pictures in %.1f s" % (done, done + failed, time.time() - before))
     return 1 if failed else 0
 

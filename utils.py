@@ -89,8 +89,8 @@ def save_image(path, image, **options):
         finally:
             if os.path.exists(temporary):
                 os.remove(temporary)
-    except OSError as error:
-        raise UserError("cannot write %s: %s" % (path, error.strerror or error))
+    except (OSError, ValueError) as error:
+        raise UserError("cannot write %s: %s" % (path, getattr(error, "strerror", None) or error))
 
 
 def to_uint8(x):
@@ -560,7 +560,7 @@ OVERHEAD = 2 ** 25   # bytes that running any network takes, besides those of it
 class Store(object):
     """A float32 array of zeros in memory or, if `folder` is given, in a temporary file there that has no name.
 
-    Raises OSError if the disk is too full.
+    Raises UserError if the disk is too full.
     """
 
     def __init__(self, shape, folder=None):
@@ -569,11 +569,14 @@ class Store(object):
         if folder is None:
             self._array = np.zeros(self.shape, np.float32)
         else:
-            self._file = tempfile.TemporaryFile(dir=folder)
             size = 4 * int(np.prod(self.shape, dtype=np.int64))
-            if hasattr(os, "posix_fallocate"):  # or a full disk would kill the process when a page is written
-                os.posix_fallocate(self._file.fileno(), 0, size)
-            self._file.truncate(size)
+            try:
+                self._file = tempfile.TemporaryFile(dir=folder)
+                if hasattr(os, "posix_fallocate"):  # or a full disk would kill the process when a page is written
+                    os.posix_fallocate(self._file.fileno(), 0, size)
+                self._file.truncate(size)
+            except OSError as error:
+                raise UserError("cannot keep %.2f GiB in %s: %s" % (size / 2 ** 30, folder, error.strerror))
 
     def array(self):
         """The array. Call it for each use and keep no reference: the pages of a file count as memory until it is let go."""

@@ -1,4 +1,5 @@
 """Pictures without ground truth: what is read and written, tiles, the ensemble, and what bad input gets."""
+import argparse
 import errno
 import os
 
@@ -10,6 +11,7 @@ from PIL import Image, ImageCms
 import utils
 from model import MODELS, drsan, model_variables
 from ops import tf
+from tools import bench
 from utils import Picture, Store, Upscaler, UserError, read_picture
 
 random = np.random.RandomState(7)
@@ -125,6 +127,18 @@ def test_memory_of_a_gpu(monkeypatch):
     assert 0.75 * 2 ** 30 < room <= 0.8 * 2 ** 30
     assert Upscaler(*network, memory=2 ** 28).plan(4000, 3000)[0] < tile
     assert Upscaler(*network).plan(300, 300) == (None, False)
+
+
+def test_benchmark_of_sizes(tmp_path, capsys):
+    options = argparse.Namespace(model="32s", scale="x2", gpu=-1, sizes=[40, 24], tile=16, runs=2)
+    rows = bench.time_sizes(options)
+    assert [row[0] for row in rows] == [24, 40] and rows[0][2] <= rows[1][2] <= bench.peak_memory()
+    assert rows[1][3] - rows[0][3] == utils.bytes_per_pixel(MODELS["32s"], 2) * ((16 + 22) ** 2 - 24 ** 2)
+    results = [{"tensorflow": "2.0", "sizes": {"tiles": rows, "whole": [[100, 0.2, 3 * 2 ** 20, 4 * 2 ** 20]]}}]
+    bench.print_sizes(results)
+    assert capsys.readouterr().out.splitlines()[2].split() == "100x100 whole, TensorFlow 2.0 0.20 20.00 3 4".split()
+    bench.plot_sizes(results, 16, str(tmp_path / "plots" / "a.png"))
+    assert Image.open(str(tmp_path / "plots" / "a.png")).size == (1200, 456)
 
 
 # reading
@@ -349,6 +363,10 @@ def test_full_disk_and_unreadable_folder(run, pictures, tmp_path, monkeypatch):
     assert status == 1 and "0 of 1 pictures" in out
     assert err == "error: cannot write %s: No space left on device\n" % (tmp_path / "out" / "rgb_x2.png")
     assert os.listdir(str(tmp_path / "out")) == []
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "posix_fallocate", lambda *_: full(None, os.devnull))
+        with pytest.raises(UserError, match="cannot keep 1.00 GiB in %s: No space left on device" % tmp_path):
+            Store((2 ** 14, 2 ** 14, 1), str(tmp_path))
     with monkeypatch.context() as patch:
         patch.setattr(os, "listdir", closed)
         status, out, err = run("--input", pictures, pictures / "rgb.jpg", *options)

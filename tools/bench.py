@@ -1,14 +1,13 @@
 """Time DRSAN on this machine: python tools/bench.py [infer] [train] [--python OTHER_PYTHON ...]
 
-infer also measures seconds and peak memory against the size of the image, whole and in tiles, in one run each, and plots them.
-Every other figure is a median of several runs after a warm-up. `ours` is the graph of model.py, `published` the same with PReLU as
-in the authors' graph, relu(x) + slope * (x - |x|) / 2, six element-wise operations. --python names interpreters of other
-environments (Python 3.6 with TensorFlow 1.8, say) that run the same in turn, with the ratio to this one.
+infer also measures seconds and peak memory against the size of the image, whole and in tiles, and plots them. Every figure is
+a median of several runs after a warm-up, of fewer where one takes seconds. `ours` is the graph of model.py, `published` the
+same with PReLU as in the authors' graph, relu(x) + slope * (x - |x|) / 2, six element-wise operations. --python names
+interpreters of other environments (Python 3.6 with TensorFlow 1.8, say) that run the same in turn, with the ratio to this one.
 """
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import time
@@ -77,18 +76,26 @@ def time_sizes(args):
         start, rows = resident_memory() + OVERHEAD, []
         upscaler(noise[:64, :64])
         for side in sorted(args.sizes):
-            before = time.perf_counter()
-            upscaler(noise[:side, :side])
-            seconds = time.perf_counter() - before
+            times = []
+            while len(times) < args.runs and sum(times) < 10:
+                before = time.perf_counter()
+                upscaler(noise[:side, :side])
+                times.append(time.perf_counter() - before)
             read = min(args.tile + 2 * upscaler.halo(upscaler.variant.drags), side) if args.tile else side
-            rows.append([side, seconds, 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, start + per_pixel * read ** 2])
+            rows.append([side, float(np.median(times)), peak_memory(), start + per_pixel * read ** 2])
         return rows
+
+
+def peak_memory():
+    """Bytes of memory that this process has taken at most; getrusage() would count those of its parent before it started."""
+    with open("/proc/self/status") as file:
+        return 1024 * int(next(line for line in file if line.startswith("VmHWM:")).split()[1])
 
 
 def measure_sizes(args):
     """{"whole": rows of time_sizes, "tiles": ...}, each in a process of its own, since the peak of a process only rises."""
     command = [sys.executable, os.path.abspath(__file__), "--one-kind", "--gpu", str(args.gpu), "--model", args.model,
-               "--scale", args.scale, "--sizes"] + [str(side) for side in args.sizes]
+               "--scale", args.scale, "--runs", str(args.runs), "--sizes"] + [str(side) for side in args.sizes]
     kinds = {"whole": [], "tiles": ["--tile", str(args.tile)]}
     return {kind: json.loads(subprocess.check_output(command + kinds[kind], stderr=subprocess.DEVNULL).decode().splitlines()[-1])
             for kind in sorted(kinds, reverse=True)}
