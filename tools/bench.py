@@ -131,7 +131,7 @@ def plot_sizes(results, tile, output):
     for axis in axes:
         axis.set(xscale="log", yscale="log")
         axis.grid(True, alpha=0.3)
-    axes[0].legend(frameon=False)
+    axes[0].legend(frameon=False, loc="lower right")
     save_figure(figure, output)
     pyplot.close(figure)
 
