@@ -38,8 +38,8 @@ def drsan(lr, model, scale):
     """Build DRSAN `model` (a key of MODELS) for `scale` (a key of SCALES) on LR images.
 
     lr: float32 RGB in [0, 1], [N, H, W, 3], any H and W, also unknown ones. Returns SR, [N, s H, s W, 3], not clipped.
-    The DRA values of DRAG k are the tensor DRAN/DRAG{k}/DRA:0, [N, 1, 1, N_blocks (N_blocks + 1) / 2], and its output is
-    DRAN/DRAG{k}/features:0: fetch them, or replace them through feed_dict.
+    The DRA values of DRAG k are the tensor DRAN/DRAG{k}/DRA:0, [N, 1, 1, N_blocks (N_blocks + 1) / 2], and its output
+    is DRAN/DRAG{k}/features:0: fetch them, or replace them through feed_dict.
     """
     channels, drags, blocks = MODELS[model]
     with tf.variable_scope("DRAN", reuse=tf.AUTO_REUSE):

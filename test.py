@@ -1,4 +1,4 @@
-"""Evaluate DRSAN, python test.py --gpu 0 --model 32s --scale x2 --dataset Set5, or upscale, python test.py --input FILES
+"""Evaluate DRSAN, python test.py --dataset Set5, or upscale pictures, python test.py --input FILES --output DIR
 
 The evaluation prints PSNR and SSIM on Y by the paper's protocol, for each image and on average, with those of bicubic
 upscaling beside. --input upscales pictures that have no ground truth.
@@ -6,20 +6,19 @@ upscaling beside. --input upscales pictures that have no ground truth.
 import argparse
 import collections
 import csv
-import glob
 import os
 import sys
 import time
 
 import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
 from model import MODELS, SCALES, count_multi_adds, count_parameters, drsan
 from ops import tf
 from tools import download
-from utils import (DATASETS, FORMATS, Upscaler, UserError, bicubic, compose, find_checkpoint, find_dataset, fit_format,
-                   open_session, read_pair, read_picture, restore_weights, run_main, save_image, score, to_uint8)
+from utils import (DATASETS, FORMATS, Upscaler, UserError, bicubic, compose, find_checkpoint, find_dataset,
+                   find_pictures, fit_format, open_session, read_pair, read_picture, restore_weights, run_main,
+                   save_image, score, to_uint8)
 
 PAPER_TABLE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "figures", "paper_table.csv")
 
@@ -195,38 +194,8 @@ def test(args):
     return 1 if failed else 0
 
 
-def find_pictures(inputs, output):
-    """The image files that --input names, each once: (paths, lines that say what was not found or left out).
-
-    Of folders and patterns, files with the suffix of an image format are taken; subfolders are not searched. Raises UserError if
-    the SR images would be put among their inputs, where the next run would find them.
-    """
-    Image.init()
-    paths, errors = collections.OrderedDict(), []
-    for name in inputs:
-        folder = name if os.path.isdir(name) else os.path.dirname(name)
-        if os.path.isfile(name):
-            paths[os.path.abspath(name)] = name
-            continue
-        if os.path.isdir(folder or ".") and os.path.realpath(folder or ".") == os.path.realpath(output):
-            raise UserError("--output %s is the folder of the input: choose another" % output)
-        try:
-            found = [os.path.join(name, entry) for entry in os.listdir(name)] if folder == name else glob.glob(name)
-        except OSError as error:
-            errors.append("cannot read the folder %s: %s" % (name, error.strerror))
-            continue
-        images = [path for path in sorted(found) if os.path.splitext(path)[1].lower() in Image.EXTENSION]
-        if not images:
-            errors.append("no image at %s" % name)
-        elif len(images) < len(found):
-            print("note: %d of %d entries of %s are not images by their suffix" % (
-                len(found) - len(images), len(found), name), file=sys.stderr)
-        paths.update((os.path.abspath(path), path) for path in images)
-    return list(paths.values()), errors
-
-
 def name_outputs(paths, scale, args):
-    """{path of SR: path of LR}. Raises UserError if two pictures would get the same name, or one that of another's LR."""
+    """{path of SR: path of LR}. Raises UserError if two pictures would get one name, or one that of another's LR."""
     outputs, inputs = collections.OrderedDict(), {os.path.realpath(path) for path in paths}
     for path in paths:
         stem = os.path.splitext(os.path.basename(path))[0]
@@ -333,8 +302,9 @@ def parse_args():
     parser.add_argument("--output", metavar="DIR", help="save the SR images below DIR")
     parser.add_argument("--csv", metavar="FILE", help="save the figures of every image")
     parser.add_argument("--ensemble", action="store_true", help="average over the 8 flips and transpositions")
-    parser.add_argument("--tile", type=positive(int), metavar="N", help="work in tiles of at most NxN LR pixels, with the "
-                        "result of the whole image (default: if the whole image does not fit the memory)")
+    parser.add_argument("--tile", type=positive(int), metavar="N",
+                        help="work in tiles of at most NxN LR pixels, with the result of the whole image (default: if "
+                        "the whole image does not fit the memory)")
     parser.add_argument("--memory", type=positive(float), metavar="GIB",
                         help="memory to stay below (default: 4/5 of what is free, on a GPU of its own)")
     pictures = parser.add_argument_group("pictures without ground truth")

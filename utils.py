@@ -8,7 +8,7 @@ import os
 import sys
 import tempfile
 import warnings
-from collections import namedtuple
+from collections import OrderedDict, namedtuple
 
 import numpy as np
 import scipy.ndimage
@@ -115,13 +115,43 @@ FORMATS = {"png": 2 ** 31 - 1, "webp": 16383, "jpeg": 65500}  # what is written:
 ALPHA_REACH = 4  # pixels of alpha around a strip that its bicubic upscaling looks at, and some
 
 
+def find_pictures(inputs, output):
+    """The image files that test.py --input names, each once: (paths, lines that say what was not found or left out).
+
+    Of folders and patterns, files with the suffix of an image format are taken; subfolders are not searched. Raises
+    UserError if the SR images would be put among their inputs, where the next run would find them.
+    """
+    Image.init()
+    paths, errors = OrderedDict(), []
+    for name in inputs:
+        folder = name if os.path.isdir(name) else os.path.dirname(name)
+        if os.path.isfile(name):
+            paths[os.path.abspath(name)] = name
+            continue
+        if os.path.isdir(folder or ".") and os.path.realpath(folder or ".") == os.path.realpath(output):
+            raise UserError("--output %s is the folder of the input: choose another" % output)
+        try:
+            found = [os.path.join(name, entry) for entry in os.listdir(name)] if folder == name else glob.glob(name)
+        except OSError as error:
+            errors.append("cannot read the folder %s: %s" % (name, error.strerror))
+            continue
+        images = [path for path in sorted(found) if os.path.splitext(path)[1].lower() in Image.EXTENSION]
+        if not images:
+            errors.append("no image at %s" % name)
+        elif len(images) < len(found):
+            print("note: %d of %d entries of %s are not images by their suffix" % (
+                len(found) - len(images), len(found), name), file=sys.stderr)
+        paths.update((os.path.abspath(path), path) for path in images)
+    return list(paths.values()), errors
+
+
 def read_picture(path, megapixels):
     """Read an image file of any kind that Pillow reads; returns a Picture.
 
-    color: uint8 or (gray only) uint16, [H, W, 3] or, if it is gray, [H, W, 1]; alpha: uint8 [H, W] or None; profile: of ICC,
-    bytes or None; notes: what of the file is changed or left out, in words. The orientation of EXIF is applied. Fully
-    transparent pixels get the color of the nearest other one. Raises UserError that names the file if it cannot be read or
-    has more than `megapixels`.
+    color: uint8 or (gray only) uint16, [H, W, 3] or, if it is gray, [H, W, 1]; alpha: uint8 [H, W] or None; profile: of
+    ICC, bytes or None; notes: what of the file is changed or left out, in words. The orientation of EXIF is applied.
+    Fully transparent pixels get the color of the nearest other one. Raises UserError that names the file if it cannot
+    be read or has more than `megapixels`.
     """
     notes = []
     try:
@@ -239,7 +269,8 @@ def compose(sr, picture, scale):
     """
     height, width, channels = picture.color.shape
     dtype = picture.color.dtype
-    mode = "I;16" if dtype == np.uint16 else ("L" if channels == 1 else "RGB") + ("A" if picture.alpha is not None else "")
+    mode = ("L" if channels == 1 else "RGB") + ("A" if picture.alpha is not None else "")
+    mode = "I;16" if dtype == np.uint16 else mode
     image = Image.new(mode, (scale * width, scale * height))
     for start in range(0, height, 64):
         span = cut(start, min(start + 64, height), height, ALPHA_REACH)
@@ -579,7 +610,7 @@ class Store(object):
                 raise UserError("cannot keep %.2f GiB in %s: %s" % (size / 2 ** 30, folder, error.strerror))
 
     def array(self):
-        """The array. Call it for each use and keep no reference: the pages of a file count as memory until it is let go."""
+        """The array. Call it for each use and keep no reference: pages of a file count as memory until it is let go."""
         return self._array if self._file is None else np.memmap(self._file, np.float32, "r+", shape=self.shape)
 
 
@@ -595,7 +626,7 @@ def enlarge(span, scale):
 
 
 def tiles(height, width, side, halo):
-    """Spans that cut an image into nearly equal tiles of at most side x side pixels: Spans whose fields are (rows, columns)."""
+    """Cut an image into nearly equal tiles of at most side x side pixels: Spans whose fields are (rows, columns)."""
     def spans(size):
         count = -(-size // side)
         return [cut(size * i // count, size * (i + 1) // count, size, halo) for i in range(count)]
@@ -617,12 +648,14 @@ def network_input(image):
 class Upscaler(object):
     """Upscales images of any size by a restored network within a stated memory.
 
-    lr, sr: placeholder and output of the network in `session`. tile: the most pixels a side of a tile, or None: the whole image
-    where it fits. memory: the bytes that this process may take (on a GPU: of its memory), or None: 4/5 of what is free.
-    ensemble: average over the 8 flips and transpositions. folder: for temporary files, where memory does not do.
+    lr, sr: placeholder and output of the network in `session`. tile: the most pixels a side of a tile, or None: the
+    whole image where it fits. memory: the bytes that this process may take (on a GPU: of its memory), or None: 4/5 of
+    what is free. ensemble: average over the 8 flips and transpositions. folder: for temporary files, where memory does
+    not do.
 
-    The result does not depend on the tiles (to 1e-5): the DRM pools over the whole image, so the network runs DRAG by DRAG over
-    all tiles, with the halo that its convolutions need, and the sums over all tiles become the DRA values of the next pass.
+    The result does not depend on the tiles (to 1e-5): the DRM pools over the whole image, so the network runs DRAG by
+    DRAG over all tiles, with the halo that its convolutions need, and the sums over all tiles become the DRA values of
+    the next pass. All of it is parts of one graph, cut off at its named tensors.
     """
 
     def __init__(self, session, lr, sr, model, scale, tile=None, memory=None, ensemble=False, folder=None):
@@ -634,9 +667,9 @@ class Upscaler(object):
         self.device = (memory or 0.8 * gpu) if gpu else None
 
     def __call__(self, image):
-        """Upscale uint8 or uint16 [H, W, 3 or 1 (gray)]; returns a Store of SR, float32 [s H, s W, 3] in [0, 1], not clipped.
+        """Upscale uint8 or uint16 [H, W, 3 or 1 (gray)]; returns a Store of SR, float32 [s H, s W, 3].
 
-        Raises UserError if the memory does not suffice.
+        White is 1 in SR, which is not clipped. Raises UserError if the memory does not suffice.
         """
         height, width = image.shape[:2]
         side, on_disk = self.plan(height, width)
@@ -655,7 +688,7 @@ class Upscaler(object):
     def plan(self, height, width):
         """(side of the tiles, or None for the whole image; whether what grows with the image goes to disk)."""
         pixels, per_pixel = height * width, bytes_per_pixel(self.variant, self.scale)
-        stores = (12 * self.scale ** 2 + 8 * self.variant.channels) * pixels  # SR, and twice the features between passes
+        stores = (12 * self.scale ** 2 + 8 * self.variant.channels) * pixels  # SR, and the features between passes
         spare = self.host - 4 * self.scale ** 2 * pixels                      # without the picture that is written
         if not self.tile and per_pixel * pixels < (self.device or spare):
             return None, False
@@ -666,12 +699,12 @@ class Upscaler(object):
         side = self.tile or min(int(max(room / per_pixel, 0) ** 0.5) - 2 * halo, largest)
         if side < SMALLEST_TILE and not self.tile:
             more = per_pixel * (SMALLEST_TILE + 2 * halo) ** 2 - room
-            raise UserError("not enough memory for an LR image of %dx%d pixels: %.2f GiB more are needed (--memory, --tile)" % (
+            raise UserError("not enough memory for an LR image of %dx%d pixels: %.2f GiB more are needed" % (
                 width, height, more / 2 ** 30))
         return side, on_disk
 
     def halo(self, k):
-        """Pixels around a tile on which its part of pass k depends: 3x3 convolutions, and in the last those after the DRAGs."""
+        """Pixels around a tile on which pass k depends: 3x3 convolutions, and in the last those after the DRAGs."""
         if k == 0:
             return 1
         return 2 * self.variant.blocks + (3 if k == self.variant.drags else 1)
@@ -700,8 +733,8 @@ class Upscaler(object):
         last = k == self.variant.drags
         fetches = [self.sr] if last else ["DRAN/DRAG%d/DRM:0" % (k + 1)] + ["DRAN/DRAG%d/features:0" % k] * (k > 0)
         total = 0
-        for tile in tqdm(tiles(image.shape[0], image.shape[1], side, self.halo(k)), unit="tile", leave=False, disable=None,
-                         desc="pass %d of %d" % (k + 1, self.variant.drags + 1)):
+        for tile in tqdm(tiles(image.shape[0], image.shape[1], side, self.halo(k)), unit="tile", leave=False,
+                         disable=None, desc="pass %d of %d" % (k + 1, self.variant.drags + 1)):
             feed = {self.lr: network_input(image[tile.read])}
             if k > 0:
                 feed["DRAN/DRAG%d/DRA:0" % k] = dra
@@ -721,7 +754,7 @@ class Upscaler(object):
 def bytes_per_pixel(variant, scale):
     """Bytes of memory that the network takes for a pixel of the LR image on a CPU, an upper bound of what was measured.
 
-    Feature maps of f float32 channels that live at the same time: some of LR's size, and three of SR's in the upsampler.
+    Feature maps of f float32 channels that live at the same time: some of LR's size, three of SR's in the upsampler.
     TensorFlow 1 holds more of them.
     """
     maps = 24 + 12 * scale ** 2 if tf.__version__.startswith("1.") else 10 + 3 * scale ** 2

@@ -1,4 +1,4 @@
-"""tools/export.py: what is written gives the output of the checkpoint wherever it is loaded, and is checked before it is kept."""
+"""tools/export.py: what is written gives the output of the checkpoint, and is checked before it is kept."""
 import os
 import sys
 

@@ -147,7 +147,8 @@ def test_benchmark_of_sizes(tmp_path, capsys):
 @pytest.mark.parametrize("name, mode, note", [
     ("a.png", "RGB", None), ("a.png", "RGBA", None), ("a.png", "L", None), ("a.png", "LA", None), ("a.png", "1", None),
     ("a.png", "P", None), ("a.tif", "RGB", None), ("a.tif", "CMYK", "converted from CMYK to RGB without a profile"),
-    ("a.tif", "LAB", "converted from LAB to sRGB"), ("a.bmp", "RGB", None), ("a.webp", "RGBA", None), ("a.tga", "LA", None),
+    ("a.tif", "LAB", "converted from LAB to sRGB"), ("a.bmp", "RGB", None), ("a.webp", "RGBA", None),
+    ("a.tga", "LA", None),
 ])
 def test_read_picture(tmp_path, name, mode, note):
     image = Image.fromarray(photograph()).convert("RGBA" if "A" in mode and mode != "LAB" else "RGB")
@@ -280,7 +281,7 @@ def test_command(run, pictures, tmp_path):
     assert sorted(line for line in err.splitlines()) == sorted([
         "note: 1 of 7 entries of %s are not images by their suffix" % pictures,
         "error: no image at %s" % (tmp_path / "nowhere.png"),
-        "error: cannot read the image %s: cannot identify image file %r" % (pictures / "bad.png", str(pictures / "bad.png")),
+        "error: cannot read the image {0}: cannot identify image file {0!r}".format(str(pictures / "bad.png")),
         [line for line in err.splitlines() if "short.jpg" in line][0]])
     assert out.splitlines()[-1].startswith("4 of 7 pictures in ")
     assert "rgb.jpg 64x48 -> %s 128x96, " % (tmp_path / "out" / "rgb_x2.png") in out
@@ -345,7 +346,8 @@ def test_errors_before_work_starts(run, pictures, tmp_path):
     os.rename(str(pictures / "rgb.png"), str(pictures / "rgb_x2.png"))
     status, out, err = run("--input", pictures / "rgb.jpg", pictures / "rgb_x2.png", "--output", pictures)
     assert (status, out) == (1, "")
-    assert err == "error: %s would become %s, which is an input, too\n" % (pictures / "rgb.jpg", pictures / "rgb_x2.png")
+    assert err == "error: %s would become %s, which is an input, too\n" % (
+        pictures / "rgb.jpg", pictures / "rgb_x2.png")
     for source in pictures, pictures / "*.png":
         status, out, err = run("--input", source, "--output", pictures)
         assert (status, out) == (1, "")
@@ -435,8 +437,12 @@ def mutate(content, random):
     return bytes(content)
 
 
-FUZZED = {"png": ({}, {"optimize": True}), "jpeg": ({}, {"progressive": True}), "tiff": ({}, {"compression": "tiff_lzw"}),
-          "webp": ({}, {"lossless": True})}
+FUZZED = {  # format: modes, options of writing
+    "png": (["RGB", "L", "P", "RGBA", "LA"], [{}, {"optimize": True}]),
+    "jpeg": (["RGB", "L", "CMYK"], [{}, {"progressive": True}]),
+    "tiff": (["RGB", "L", "CMYK", "RGBA"], [{}, {"compression": "tiff_lzw"}]),
+    "webp": (["RGB", "RGBA"], [{}, {"lossless": True}]),
+}
 
 
 def damaged_files(name, folder, count):
@@ -444,11 +450,13 @@ def damaged_files(name, folder, count):
     random, originals = np.random.RandomState(len(name)), []
     exif = Image.Exif()
     exif[274] = 6
-    for mode in ["RGB", "L"] + {"png": ["P", "RGBA", "LA"], "jpeg": ["CMYK"], "tiff": ["CMYK", "RGBA"], "webp": ["RGBA"]}[name]:
-        for options in FUZZED[name]:
+    modes, kinds = FUZZED[name]
+    for mode in modes:
+        for options in kinds:
             path = folder / "original"
             Image.fromarray(photograph(12, 16)).convert(mode).save(
-                str(path), format=name, exif=exif if name == "tiff" else exif.tobytes(), icc_profile=SRGB[:150], **options)
+                str(path), format=name, exif=exif if name == "tiff" else exif.tobytes(), icc_profile=SRGB[:150],
+                **options)
             originals.append(path.read_bytes())
             path.unlink()
     for i in range(count):

@@ -1,9 +1,10 @@
 """Time DRSAN on this machine: python tools/bench.py [infer] [train] [--python OTHER_PYTHON ...]
 
-infer also measures seconds and peak memory against the size of the image, whole and in tiles, and plots them. Every figure is
-a median of several runs after a warm-up, of fewer where one takes seconds. `ours` is the graph of model.py, `published` the
-same with PReLU as in the authors' graph, relu(x) + slope * (x - |x|) / 2, six element-wise operations. --python names
-interpreters of other environments (Python 3.6 with TensorFlow 1.8, say) that run the same in turn, with the ratio to this one.
+infer also measures seconds and peak memory against the size of the image, whole and in tiles, and plots them. Every
+figure is a median of several runs after a warm-up, of fewer where one takes seconds. `ours` is the graph of model.py,
+`published` the same with PReLU as in the authors' graph, relu(x) + slope * (x - |x|) / 2, six element-wise operations.
+--python names interpreters of other environments (Python 3.6 with TensorFlow 1.8, say) that run the same in turn, with
+the ratio to this one.
 """
 import argparse
 import json
@@ -21,7 +22,8 @@ import ops  # noqa: E402
 from ops import tf  # noqa: E402
 from tools.plot_training import COLORS, save_figure  # noqa: E402
 from train import build_training  # noqa: E402
-from utils import LARGEST_TILE, OVERHEAD, Upscaler, bytes_per_pixel, open_session, resident_memory, run_main  # noqa: E402
+from utils import (LARGEST_TILE, OVERHEAD, Upscaler, bytes_per_pixel, open_session, resident_memory,  # noqa: E402
+                   run_main)
 
 
 def published_prelu(x, name):
@@ -87,22 +89,25 @@ def time_sizes(args):
 
 
 def peak_memory():
-    """Bytes of memory that this process has taken at most; getrusage() would count those of its parent before it started."""
+    """Bytes of memory that this process has taken at most; getrusage() would count what its parent had, too."""
     with open("/proc/self/status") as file:
         return 1024 * int(next(line for line in file if line.startswith("VmHWM:")).split()[1])
 
 
 def measure_sizes(args):
-    """{"whole": rows of time_sizes, "tiles": ...}, each in a process of its own, since the peak of a process only rises."""
+    """{"whole": rows of time_sizes, "tiles": ...}, each in a process of its own, since a peak only rises."""
     command = [sys.executable, os.path.abspath(__file__), "--one-kind", "--gpu", str(args.gpu), "--model", args.model,
                "--scale", args.scale, "--runs", str(args.runs), "--sizes"] + [str(side) for side in args.sizes]
-    kinds = {"whole": [], "tiles": ["--tile", str(args.tile)]}
-    return {kind: json.loads(subprocess.check_output(command + kinds[kind], stderr=subprocess.DEVNULL).decode().splitlines()[-1])
-            for kind in sorted(kinds, reverse=True)}
+    results = {}
+    for kind, options in ("whole", []), ("tiles", ["--tile", str(args.tile)]):
+        output = subprocess.check_output(command + options, stderr=subprocess.DEVNULL)
+        results[kind] = json.loads(output.decode().splitlines()[-1])
+    return results
 
 
 def print_sizes(results):
-    print("\nsizes  %-11s %-26s %10s %14s %10s %12s" % ("LR image", "", "seconds", "s/megapixel", "peak MiB", "formula MiB"))
+    print("\nsizes  %-11s %-26s %10s %14s %10s %12s" % (
+        "LR image", "", "seconds", "s/megapixel", "peak MiB", "formula MiB"))
     for result in results:
         for kind, rows in sorted(result["sizes"].items(), reverse=True):
             for side, seconds, peak, formula in rows:
@@ -193,7 +198,8 @@ def parse_args():
     parser.add_argument("--sizes", type=int, nargs="+", default=[64, 128, 256, 512, 1024], metavar="SIDE",
                         help="sides of the LR images of infer's second table")
     parser.add_argument("--tile", type=int, help="side of the tiles there (default %d)" % LARGEST_TILE)
-    parser.add_argument("--plot", default=os.path.join("runs", "inference.png"), metavar="FILE", help="default runs/inference.png")
+    parser.add_argument("--plot", default=os.path.join("runs", "inference.png"), metavar="FILE",
+                        help="default runs/inference.png")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--patch", type=int, default=48, help="side of the LR patches of train")
     parser.add_argument("--runs", type=int, default=7)

@@ -1,6 +1,7 @@
 """Export DRSAN for use without this project: python tools/export.py --model 32s --scale x2
 
-Writes to OUT/DRSAN32sx2 + suffix, in each case from LR, float32 RGB in [0, 1], [N, H, W, 3] of any N, H and W, to SR, not clipped:
+Writes to OUT/DRSAN32sx2 + suffix, in each case from LR, float32 RGB in [0, 1], [N, H, W, 3] of any N, H and W, to SR,
+not clipped:
   .pb            a frozen GraphDef, tensors LR:0 and SR:0
   _saved_model   a SavedModel, signature serving_default
   .onnx          an ONNX model, by tf2onnx (Python 3.9 or later)
@@ -16,7 +17,8 @@ import numpy as np
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from model import MODELS, SCALES, drsan
 from ops import quiet_stderr, tf
-from utils import UserError, find_checkpoint, find_dataset, network_input, open_session, read_image, restore_weights, run_main
+from utils import (UserError, find_checkpoint, find_dataset, network_input, open_session, read_image, restore_weights,
+                   run_main)
 
 TOLERANCE = 1e-5
 OPSET = 17  # of ONNX
@@ -47,8 +49,8 @@ def run_frozen(path, images):
 
 
 def write_saved_model(path, session, frozen):
-    graph = session.graph
-    tf.saved_model.simple_save(session, path, {"LR": graph.get_tensor_by_name("LR:0")}, {"SR": graph.get_tensor_by_name("SR:0")})
+    lr, sr = (session.graph.get_tensor_by_name(name) for name in ("LR:0", "SR:0"))
+    tf.saved_model.simple_save(session, path, {"LR": lr}, {"SR": sr})
 
 
 def run_saved_model(path, images):
@@ -61,7 +63,8 @@ def write_onnx(path, session, frozen):
     converter = import_optional("tf2onnx.convert")
     import_optional("onnxruntime")  # before the work, since run_onnx needs it
     with quiet_stderr():
-        converter.from_graph_def(frozen, name="DRSAN", input_names=["LR:0"], output_names=["SR:0"], opset=OPSET, output_path=path)
+        converter.from_graph_def(frozen, name="DRSAN", input_names=["LR:0"], output_names=["SR:0"], opset=OPSET,
+                                 output_path=path)
 
 
 def run_onnx(path, images):
@@ -69,8 +72,11 @@ def run_onnx(path, images):
     return [session.run(["SR:0"], {"LR:0": image})[0] for image in images]
 
 
-FORMATS = {"frozen": (".pb", write_frozen, run_frozen), "saved_model": ("_saved_model", write_saved_model, run_saved_model),
-           "onnx": (".onnx", write_onnx, run_onnx)}
+FORMATS = {
+    "frozen": (".pb", write_frozen, run_frozen),
+    "saved_model": ("_saved_model", write_saved_model, run_saved_model),
+    "onnx": (".onnx", write_onnx, run_onnx),
+}
 
 
 def build(model, scale, checkpoint):
@@ -99,9 +105,9 @@ def remove(path):
 
 
 def export(session, frozen, name, path):
-    """Write one of FORMATS under a temporary name, check it, and rename it to `path`; returns the largest difference of SR.
+    """Write one of FORMATS under a temporary name, check it, and rename it to `path`.
 
-    Raises UserError if the difference is above TOLERANCE.
+    Returns the largest difference of SR. Raises UserError if the difference is above TOLERANCE.
     """
     _, write, run = FORMATS[name]
     images, temporary = photographs(), path + ".tmp"
