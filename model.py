@@ -31,15 +31,15 @@ def drag(x, blocks, k):
             slopes = ["conv_block%d_pReLU_%dalpha" % (k, j) for j in (2 * n - 1, 2 * n)]
             first = n * (n - 1) // 2
             features.append(drsa(residual_block(features[-1], slopes), features, r[first:first + n]))
-        return conv2d(tf.concat(features, 3), int(x.shape[3]), 1)
+        return tf.identity(conv2d(tf.concat(features, 3), int(x.shape[3]), 1), "features")
 
 
 def drsan(lr, model, scale):
     """Build DRSAN `model` (a key of MODELS) for `scale` (a key of SCALES) on LR images.
 
     lr: float32 RGB in [0, 1], [N, H, W, 3], any H and W, also unknown ones. Returns SR, [N, s H, s W, 3], not clipped.
-    The DRA values of DRAG k are the tensor DRAN/DRAG{k}/DRA:0, [N, 1, 1, N_blocks (N_blocks + 1) / 2]: fetch it, or
-    replace it through feed_dict.
+    The DRA values of DRAG k are the tensor DRAN/DRAG{k}/DRA:0, [N, 1, 1, N_blocks (N_blocks + 1) / 2], and its output
+    is DRAN/DRAG{k}/features:0: fetch them, or replace them through feed_dict.
     """
     channels, drags, blocks = MODELS[model]
     with tf.variable_scope("DRAN", reuse=tf.AUTO_REUSE):

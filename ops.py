@@ -14,9 +14,9 @@ import tempfile
 
 
 @contextlib.contextmanager
-def _quiet_stderr():
-    """Drop what is written to the file descriptor of stderr: on import, TensorFlow's C++ runtime greets there by lines
-    that no setting turns off. An exception still says what it says."""
+def quiet_stderr():
+    """Drop what is written to the file descriptor of stderr: libraries in C and C++, as TensorFlow on import, write
+    lines there that no setting turns off. An exception still says what it says."""
     sys.stderr.flush()
     kept = os.dup(2)
     with tempfile.TemporaryFile() as dropped:
@@ -54,7 +54,7 @@ class _NotImported(object):
 os.environ.setdefault("JEMALLOC_MALLOC_CONF", "lg_dirty_mult:-1")  # read on import, by TensorFlow 1.8 alone
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # errors come as exceptions; 0 shows all that the C++ runtime logs
 try:
-    with _quiet_stderr():
+    with quiet_stderr():
         import tensorflow as tf
         if hasattr(tf, "compat") and hasattr(tf.compat, "v1"):
             tf = tf.compat.v1
@@ -97,10 +97,10 @@ def drm(x, paths, name):
     """DRM, the dynamic residual module: [N, H, W, C] -> DRA values r, a list of `paths` tensors of shape [N, 1, 1, 1].
 
     Global average pool of conv1x1(PReLU(conv1x1(x, 16)), paths); no softmax and no sigmoid, so r is unbounded. `name` is
-    the name of the slope. All of r is one tensor, `DRA:0` of shape [N, 1, 1, paths] in the current name scope, which
-    sess.run() can fetch and, through feed_dict, replace.
+    the name of the slope. In the current name scope, `DRM:0` of shape [N, H, W, paths] is what is pooled, and all of r
+    is one tensor, `DRA:0` of shape [N, 1, 1, paths], which sess.run() can fetch and, through feed_dict, replace.
     """
-    x = conv2d(prelu(conv2d(x, 16, 1), name), paths, 1)
+    x = tf.identity(conv2d(prelu(conv2d(x, 16, 1), name), paths, 1), name="DRM")
     dra = tf.identity(tf.reduce_mean(x, [1, 2], keepdims=True), name="DRA")
     return tf.split(dra, paths, axis=3)
 

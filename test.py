@@ -1,6 +1,7 @@
-"""Evaluate DRSAN: python test.py --gpu 0 --model 32s --scale x2 --dataset Set5
+"""Evaluate DRSAN, python test.py --dataset Set5, or upscale pictures, python test.py --input FILES --output DIR
 
-Prints PSNR and SSIM on Y by the paper's protocol, for each image and on average, with those of bicubic upscaling beside.
+The evaluation prints PSNR and SSIM on Y by the paper's protocol, for each image and on average, with those of bicubic
+upscaling beside. --input upscales pictures that have no ground truth.
 """
 import argparse
 import collections
@@ -15,8 +16,9 @@ from tqdm import tqdm
 from model import MODELS, SCALES, count_multi_adds, count_parameters, drsan
 from ops import tf
 from tools import download
-from utils import (DATASETS, UserError, bicubic, find_checkpoint, find_dataset, open_session, read_pair, restore_weights,
-                   run_main, save_image, score, to_uint8)
+from utils import (DATASETS, FORMATS, Upscaler, UserError, bicubic, compose, find_checkpoint, find_dataset,
+                   find_pictures, fit_format, open_session, read_pair, read_picture, restore_weights, run_main,
+                   save_image, score, to_uint8)
 
 PAPER_TABLE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "figures", "paper_table.csv")
 
@@ -29,26 +31,25 @@ def read_paper_table():
         return {(row["model"], row["scale"]): row for row in csv.DictReader(file)}
 
 
-def build(model, scale, gpu, checkpoint):
-    """Open a session with the trained network; returns (upscale, prefix of the checkpoint, number of parameters), where
-    upscale() maps an LR image to its SR image, both uint8 RGB."""
-    prefix = find_checkpoint(model, scale, checkpoint)
+def build(model, scale, args):
+    """Open a session with the trained network, print what it is, and return its Upscaler."""
+    authors = args.checkpoint == "authors"
+    prefix = find_checkpoint(
+        model, scale, download.authors_checkpoint(model, scale, args.data_dir) if authors else args.checkpoint)
     tf.reset_default_graph()
     lr = tf.placeholder(tf.float32, [1, None, None, 3])
     sr = drsan(lr, model, scale)
-    session = open_session([gpu])
+    session = open_session([args.gpu])
     restore_weights(session, prefix)
-
-    def upscale(image):
-        try:
-            return to_uint8(255 * session.run(sr, {lr: image[None] / np.float32(255)})[0])
-        except tf.errors.ResourceExhaustedError:
-            raise UserError("not enough memory for an LR image of %dx%d pixels: try --gpu -1" % image.shape[1::-1])
-
-    return upscale, prefix, count_parameters()
+    memory = args.memory and args.memory * 2 ** 30
+    upscaler = Upscaler(session, lr, sr, model, scale, args.tile, memory, args.ensemble, args.output)
+    print("DRSAN-%s %s     {:,} parameters, %.2f G multi-adds at 1280x720".format(count_parameters())
+          % (model, scale, count_multi_adds(model, scale, 720, 1280) / 1e9))
+    print("checkpoint       %s" % os.path.relpath(prefix))
+    return upscaler
 
 
-def evaluate(upscale, dataset, scale, output):
+def evaluate(upscaler, dataset, scale, output):
     """Upscale and score the images of a data set one at a time, with a line for each: {name: Scores}, and how many failed.
 
     output: folder for the SR images, or None.
@@ -58,7 +59,7 @@ def evaluate(upscale, dataset, scale, output):
     for pair in tqdm(dataset.pairs, unit="image", leave=False, disable=None):
         try:
             lr, hr = read_pair(pair, scale)
-            sr = upscale(lr)
+            sr = to_uint8(255 * upscaler(lr).array())
             if output:
                 save_image(os.path.join(output, pair.name + ".png"), sr)
             results[pair.name] = Scores(*(score(sr, hr, scale) + score(bicubic(lr, scale), hr, scale)))
@@ -134,7 +135,7 @@ def offer_downloads(args, combinations):
     download.offer(files, args.data_dir, args.mirror, args.download)
 
 
-def evaluate_named(upscale, model, scale, name, args):
+def evaluate_named(upscaler, model, scale, name, args):
     """Find a data set by its name, print what it is, and evaluate it: (name, {image: Scores}, how many failed)."""
     dataset = find_dataset(name, SCALES[scale], args.data_dir)
     print("data             %s: %s" % (dataset.name, dataset.origin))
@@ -143,7 +144,7 @@ def evaluate_named(upscale, model, scale, name, args):
     output = args.output and os.path.join(args.output, "%s_%s" % (model, scale), dataset.name)
     if output:
         os.makedirs(output, exist_ok=True)
-    return (dataset.name,) + evaluate(upscale, dataset, SCALES[scale], output)
+    return (dataset.name,) + evaluate(upscaler, dataset, SCALES[scale], output)
 
 
 def print_mean(mean, count, failed, published):
@@ -166,20 +167,15 @@ def test(args):
     offer_downloads(args, combinations)
     for model, scale in combinations:
         try:
-            authors = args.checkpoint == "authors"
-            checkpoint = download.authors_checkpoint(model, scale, args.data_dir) if authors else args.checkpoint
-            upscale, prefix, parameters = build(model, scale, args.gpu, checkpoint)
+            upscaler = build(model, scale, args)
         except UserError as error:
             failed += 1
             print("error: %s" % error, file=sys.stderr)
             continue
-        print("DRSAN-%s %s     {:,} parameters, %.2f G multi-adds at 1280x720".format(parameters)
-              % (model, scale, count_multi_adds(model, scale, 720, 1280) / 1e9))
-        print("checkpoint       %s" % os.path.relpath(prefix))
         for name in args.dataset:
             before = time.time()
             try:
-                name, results, failures = evaluate_named(upscale, model, scale, name, args)
+                name, results, failures = evaluate_named(upscaler, model, scale, name, args)
                 if not results:
                     raise UserError("no image of %s could be evaluated" % name)
             except UserError as error:
@@ -198,12 +194,105 @@ def test(args):
     return 1 if failed else 0
 
 
+def name_outputs(paths, scale, args):
+    """{path of SR: path of LR}. Raises UserError if two pictures would get one name, or one that of another's LR."""
+    outputs, inputs = collections.OrderedDict(), {os.path.realpath(path) for path in paths}
+    for path in paths:
+        stem = os.path.splitext(os.path.basename(path))[0]
+        output = os.path.join(args.output, "%s_%s.%s" % (stem, scale, args.format))
+        if output in outputs:
+            raise UserError("%s and %s would both become %s" % (outputs[output], path, output))
+        if os.path.realpath(output) in inputs:
+            raise UserError("%s would become %s, which is an input, too" % (path, output))
+        outputs[output] = path
+    return outputs
+
+
+def upscale_picture(upscaler, path, output, args):
+    """Upscale one image file, and print a line for it. Raises UserError, OSError or MemoryError."""
+    before = time.time()
+    if os.path.exists(output) and not args.overwrite:
+        raise UserError("%s exists already: add --overwrite" % output)
+    picture = fit_format(read_picture(path, args.max_megapixels), args.format)
+    height, width = picture.color.shape[:2]
+    if upscaler.scale * max(height, width) > FORMATS[args.format]:
+        raise UserError("%s would have %dx%d pixels, and %s holds %d a side" % (
+            output, upscaler.scale * width, upscaler.scale * height, args.format, FORMATS[args.format]))
+    image = compose(upscaler(picture.color), picture, upscaler.scale)
+    options = {} if args.format == "png" else {"quality": args.quality}
+    save_image(output, image, format=args.format, icc_profile=picture.profile, **options)
+    for note in picture.notes:
+        tqdm.write("note: %s: %s" % (path, note), file=sys.stderr)
+    seconds = time.time() - before
+    tqdm.write("%-20s %dx%d -> %s %dx%d, %.1f s, %.2f megapixels/s" % (
+        path, width, height, output, image.width, image.height, seconds, image.width * image.height / 1e6 / seconds))
+
+
+def upscale(args):
+    """Upscale the pictures of --input; returns the exit status, 1 if any failed."""
+    check_writable(args)
+    paths, errors = find_pictures(args.input, args.output)
+    jobs = [(scale, name_outputs(paths, scale, args)) for scale in args.scale]
+    offer_downloads(args, [(args.model[0], scale) for scale in args.scale])
+    for error in errors:
+        print("error: %s" % error, file=sys.stderr)
+    done, failed, before = 0, len(errors), time.time()
+    for scale, outputs in jobs if paths else []:
+        try:
+            upscaler = build(args.model[0], scale, args)
+        except UserError as error:
+            failed += len(outputs)
+            print("error: %s" % error, file=sys.stderr)
+            continue
+        for output, path in tqdm(outputs.items(), unit="picture", leave=False, disable=None):
+            try:
+                upscale_picture(upscaler, path, output, args)
+                done += 1
+            except (UserError, OSError, MemoryError) as error:
+                failed += 1
+                tqdm.write("error: %s" % (str(error) or "not enough memory for %s" % path), file=sys.stderr)
+    print("%d of %d pictures in %.1f s" % (done, done + failed, time.time() - before))
+    return 1 if failed else 0
+
+
+def check_input_options(parser, args):
+    """End with a usage error if options are given that do not go together; sets the defaults of --input."""
+    defaults = {"format": "png", "quality": 95, "max_megapixels": 100, "overwrite": False}
+    for key, default in defaults.items():
+        if args.input is None and getattr(args, key) not in (None, False):
+            parser.error("--%s goes with --input" % key.replace("_", "-"))
+        if getattr(args, key) is None:
+            setattr(args, key, default)
+    if args.input is None:
+        args.dataset = args.dataset or ["Set5"]
+        return
+    if args.dataset or args.csv:
+        parser.error("--input goes without --dataset and --csv")
+    if not args.output:
+        parser.error("--input needs --output")
+    if len(args.model) > 1 or "all" in args.model:
+        parser.error("--input goes with one --model")
+    if not 1 <= args.quality <= 100:
+        parser.error("--quality is from 1 to 100")
+    args.dataset = []
+
+
+def positive(kind):
+    """The type of an option that takes a positive number of this kind."""
+    def convert(text):
+        if not kind(text) > 0:
+            raise ValueError(text)
+        return kind(text)
+    convert.__name__ = "positive " + kind.__name__
+    return convert
+
+
 def parse_args():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--gpu", type=int, default=0, help="index of the GPU, -1 for the CPU (default 0)")
     parser.add_argument("--model", nargs="+", default=["32s"], choices=list(MODELS) + ["all"])
     parser.add_argument("--scale", nargs="+", default=["x2"], choices=list(SCALES) + ["all"])
-    parser.add_argument("--dataset", nargs="+", default=["Set5"], metavar="NAME",
+    parser.add_argument("--dataset", nargs="+", metavar="NAME",
                         help="%s, all, or folders of HR images (default Set5)" % ", ".join(DATASETS))
     parser.add_argument("--data-dir", default="data", metavar="DIR", help="where the data sets are (default data)")
     parser.add_argument("--checkpoint", metavar="PATH",
@@ -212,8 +301,22 @@ def parse_args():
     download.add_options(parser)
     parser.add_argument("--output", metavar="DIR", help="save the SR images below DIR")
     parser.add_argument("--csv", metavar="FILE", help="save the figures of every image")
+    parser.add_argument("--ensemble", action="store_true", help="average over the 8 flips and transpositions")
+    parser.add_argument("--tile", type=positive(int), metavar="N",
+                        help="work in tiles of at most NxN LR pixels, with the result of the whole image (default: if "
+                        "the whole image does not fit the memory)")
+    parser.add_argument("--memory", type=positive(float), metavar="GIB",
+                        help="memory to stay below (default: 4/5 of what is free, on a GPU of its own)")
+    pictures = parser.add_argument_group("pictures without ground truth")
+    pictures.add_argument("--input", nargs="+", metavar="PATH", help="upscale these image files, folders or patterns")
+    pictures.add_argument("--format", choices=list(FORMATS), help="format of the SR images (default png)")
+    pictures.add_argument("--quality", type=int, metavar="Q", help="of webp and jpeg, 1 to 100 (default 95)")
+    pictures.add_argument("--overwrite", action="store_true", help="replace SR images that exist already")
+    pictures.add_argument("--max-megapixels", type=positive(float), metavar="MP",
+                          help="refuse larger pictures, for fear of decompression bombs (default 100)")
     args = parser.parse_args()
     args.every = "all" in args.model + args.scale
+    check_input_options(parser, args)
     for key, choices in ("model", MODELS), ("scale", SCALES), ("dataset", DATASETS):
         if "all" in getattr(args, key):
             setattr(args, key, list(choices))
@@ -228,5 +331,10 @@ def parse_args():
     return args
 
 
+def main():
+    args = parse_args()
+    return upscale(args) if args.input else test(args)
+
+
 if __name__ == "__main__":
-    run_main(lambda: test(parse_args()))
+    run_main(main)

@@ -1,4 +1,4 @@
-"""Shared by all tests: options, golden inputs, and a way to run the scripts as a user does."""
+"""Shared by all tests: options, golden inputs, and ways to run the scripts as a user does."""
 import json
 import os
 import subprocess
@@ -11,6 +11,9 @@ import pytest
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
 
+import test as evaluation  # noqa: E402
+import utils  # noqa: E402
+from model import drsan  # noqa: E402
 from ops import tf  # noqa: E402
 
 GOLDEN = os.path.join(ROOT, "tests", "golden")
@@ -24,6 +27,28 @@ def pytest_addoption(parser):
 @pytest.fixture(autouse=True)
 def fresh_graph():
     tf.reset_default_graph()
+
+
+@pytest.fixture
+def weights(tmp_path):
+    """A checkpoint of an untrained 32s x2."""
+    drsan(tf.placeholder(tf.float32, [None, None, None, 3]), "32s", "x2")
+    with tf.Session() as session:
+        session.run(tf.global_variables_initializer())
+        return utils.save_weights(session, str(tmp_path / "weights"), "32s", "x2")
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Run test.py with these arguments: (exit status, stdout, stderr)."""
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["test.py", "--gpu", "-1"] + [str(argument) for argument in arguments])
+        with pytest.raises(SystemExit) as stop:
+            utils.run_main(evaluation.main)
+        out, err = capsys.readouterr()
+        assert "Traceback" not in err
+        return stop.value.code, out, err
+    return call
 
 
 def golden_weight(name, shape):

@@ -2,7 +2,6 @@
 import csv
 import json
 import os
-import sys
 
 import numpy as np
 import pytest
@@ -11,20 +10,9 @@ from PIL import Image
 import test as evaluation
 import utils
 from conftest import ROOT
-from model import drsan
-from ops import tf
 from utils import read_image
 
 random = np.random.RandomState(3)
-
-
-@pytest.fixture
-def weights(tmp_path):
-    """A checkpoint of an untrained 32s x2."""
-    drsan(tf.placeholder(tf.float32, [None, None, None, 3]), "32s", "x2")
-    with tf.Session() as session:
-        session.run(tf.global_variables_initializer())
-        return utils.save_weights(session, str(tmp_path / "weights"), "32s", "x2")
 
 
 @pytest.fixture
@@ -35,19 +23,6 @@ def images(tmp_path):
         noise = random.randint(0, 256, size + (3,)).astype(np.uint8)
         Image.fromarray(noise).resize((48, 40), Image.BICUBIC).save(str(folder / (name + ".png")))
     return folder
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    """Run test.py with these arguments: (exit status, stdout, stderr)."""
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["test.py", "--gpu", "-1"] + [str(argument) for argument in arguments])
-        with pytest.raises(SystemExit) as stop:
-            utils.run_main(lambda: evaluation.test(evaluation.parse_args()))
-        out, err = capsys.readouterr()
-        assert "Traceback" not in err
-        return stop.value.code, out, err
-    return call
 
 
 def test_figures_and_files(run, tmp_path, weights, images):

@@ -1,10 +1,11 @@
 """Time DRSAN on this machine: python tools/bench.py [infer] [train] [--python OTHER_PYTHON ...]
 
-Every figure is a median of several runs after a warm-up. `ours` is the graph of model.py, trained as train.py does;
-`published` has PReLU as in the authors' graph, relu(x) + slope * (x - |x|) / 2, six element-wise operations, and is trained on
-the whole batch at once. train also prints the share of time that a step waits for its patches, and the time by type of
-operation. --python names interpreters of other environments (Python 3.6 with TensorFlow 1.8, say) that run the same in turn, with
-the ratio to this one.
+infer also measures seconds and peak memory against the size of the image, whole and in tiles, and plots them. Every
+figure is a median of several runs after a warm-up, of fewer where one takes seconds. `ours` is the graph of model.py, trained as
+train.py does; `published` has PReLU as in the authors' graph, relu(x) + slope * (x - |x|) / 2, six element-wise operations,
+and is trained on the whole batch at once. train also prints the share of time that a step waits for its patches, and the time by
+type of operation. --python names interpreters of other environments (Python 3.6 with TensorFlow 1.8, say) that run the same in
+turn, with the ratio to this one.
 """
 import argparse
 import collections
@@ -22,8 +23,10 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 import model as model_module  # noqa: E402
 import ops  # noqa: E402
 from ops import tf  # noqa: E402
+from tools.plot_training import COLORS, save_figure  # noqa: E402
 from train import Devices, Sampler, build_training, parse_gpus, prefetch  # noqa: E402
-from utils import open_session, run_main  # noqa: E402
+from utils import (LARGEST_TILE, OVERHEAD, Upscaler, bytes_per_pixel, open_session, resident_memory,  # noqa: E402
+                   run_main)
 
 
 def published_prelu(x, name):
@@ -100,6 +103,85 @@ def profile_training(args):
     return waited / seconds, {name: micros / total for name, micros in types.most_common(10)}
 
 
+def time_sizes(args):
+    """[[side, seconds, peak bytes of this process, the peak by the formula]] of images from small to large.
+
+    With args.tile, in tiles, and what grows with the image is kept on disk.
+    """
+    lr = tf.placeholder(tf.float32, [1, None, None, 3])
+    sr = model_module.drsan(lr, args.model, args.scale)
+    per_pixel = bytes_per_pixel(model_module.MODELS[args.model], model_module.SCALES[args.scale])
+    with open_session(args.gpu) as session:
+        session.run(tf.global_variables_initializer())
+        upscaler = Upscaler(session, lr, sr, args.model, args.scale, args.tile, 1 if args.tile else 2 ** 50)
+        noise = np.random.RandomState(0).randint(0, 256, (max(args.sizes), max(args.sizes), 3)).astype(np.uint8)
+        start, rows = resident_memory() + OVERHEAD, []
+        upscaler(noise[:64, :64])
+        for side in sorted(args.sizes):
+            times = []
+            while len(times) < args.runs and sum(times) < 10:
+                before = time.perf_counter()
+                upscaler(noise[:side, :side])
+                times.append(time.perf_counter() - before)
+            read = min(args.tile + 2 * upscaler.halo(upscaler.variant.drags), side) if args.tile else side
+            rows.append([side, float(np.median(times)), peak_memory(), start + per_pixel * read ** 2])
+        return rows
+
+
+def peak_memory():
+    """Bytes of memory that this process has taken at most; getrusage() would count what its parent had, too."""
+    with open("/proc/self/status") as file:
+        return 1024 * int(next(line for line in file if line.startswith("VmHWM:")).split()[1])
+
+
+def measure_sizes(args):
+    """{"whole": rows of time_sizes, "tiles": ...}, each in a process of its own, since a peak only rises."""
+    command = [sys.executable, os.path.abspath(__file__), "--one-kind", "--gpu", ",".join(map(str, args.gpu)),
+               "--model", args.model,
+               "--scale", args.scale, "--runs", str(args.runs), "--sizes"] + [str(side) for side in args.sizes]
+    results = {}
+    for kind, options in ("whole", []), ("tiles", ["--tile", str(args.tile)]):
+        output = subprocess.check_output(command + options, stderr=subprocess.DEVNULL)
+        results[kind] = json.loads(output.decode().splitlines()[-1])
+    return results
+
+
+def print_sizes(results):
+    print("\nsizes  %-11s %-26s %10s %14s %10s %12s" % (
+        "LR image", "", "seconds", "s/megapixel", "peak MiB", "formula MiB"))
+    for result in results:
+        for kind, rows in sorted(result["sizes"].items(), reverse=True):
+            for side, seconds, peak, formula in rows:
+                print("       %-11s %-26s %10.2f %14.2f %10.0f %12.0f" % (
+                    "%dx%d" % (side, side), "%s, TensorFlow %s" % (kind, result["tensorflow"]), seconds,
+                    seconds / side ** 2 * 1e6, peak / 2 ** 20, formula / 2 ** 20))
+
+
+def plot_sizes(results, tile, output):
+    """Draw seconds and peak memory against the pixels of the LR image, log-log, to the image file `output`."""
+    import matplotlib
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+    figure, axes = pyplot.subplots(1, 2, figsize=(10, 3.8))
+    for i, result in enumerate(results):
+        for kind, rows in sorted(result["sizes"].items(), reverse=True):
+            side, seconds, peak, formula = np.array(rows).T
+            style = {"color": COLORS[i % len(COLORS)], "marker": "o" if kind == "whole" else "s",
+                     "linestyle": "-" if kind == "whole" else "--"}
+            label = "%s, TensorFlow %s" % ("whole" if kind == "whole" else "tiles of %d" % tile, result["tensorflow"])
+            axes[0].plot(side ** 2 / 1e6, seconds, label=label, **style)
+            axes[1].plot(side ** 2 / 1e6, peak / 2 ** 30, label=label, **style)
+            axes[1].plot(side ** 2 / 1e6, formula / 2 ** 30, color="0.6", linestyle=":", zorder=0)
+    axes[0].set(title="Seconds for one image", xlabel="megapixels of LR")
+    axes[1].set(title="Peak memory in GiB (dotted: formula)", xlabel="megapixels of LR")
+    for axis in axes:
+        axis.set(xscale="log", yscale="log")
+        axis.grid(True, alpha=0.3)
+    axes[0].legend(frameon=False, loc="lower right")
+    save_figure(figure, output)
+    pyplot.close(figure)
+
+
 OURS = ops.prelu
 TIMERS = {"infer": time_inference, "train": time_training}
 
@@ -116,10 +198,15 @@ def measure(args):
     ops.prelu = OURS
     if "train" in args.what:
         results["wait"], results["types"] = profile_training(args)
+    if "infer" in args.what:
+        results["sizes"] = measure_sizes(args)
     return dict(results, tensorflow=tf.__version__)
 
 
 def bench(args):
+    if args.one_kind:
+        print(json.dumps(time_sizes(args)))
+        return
     pixels = {"infer": args.size ** 2, "train": args.batch * args.patch ** 2}
     units = {"infer": "%dx%d LR" % (args.size, args.size), "train": "batch %d of %dx%d LR" % (args.batch, args.patch, args.patch)}
     results = [measure(args)]
@@ -144,6 +231,10 @@ def bench(args):
                 result["tensorflow"], args.batch / result[what]["ours"], 100 * result["wait"],
                 ", ".join("%s %.0f %%" % (name, 100 * share) for name, share in sorted(
                     result["types"].items(), key=lambda item: -item[1]))))
+    if "infer" in args.what:
+        print_sizes(results)
+        plot_sizes(results, args.tile, args.plot)
+        print("\nplotted to %s" % args.plot)
 
 
 def parse_args():
@@ -154,15 +245,23 @@ def parse_args():
     parser.add_argument("--model", default="32s", choices=list(model_module.MODELS))
     parser.add_argument("--scale", default="x2", choices=list(model_module.SCALES))
     parser.add_argument("--size", type=int, default=320, help="side of the LR image of infer")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[64, 128, 256, 512, 1024], metavar="SIDE",
+                        help="sides of the LR images of infer's second table")
+    parser.add_argument("--tile", type=int, help="side of the tiles there (default %d)" % LARGEST_TILE)
+    parser.add_argument("--plot", default=os.path.join("runs", "inference.png"), metavar="FILE",
+                        help="default runs/inference.png")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--patch", type=int, default=48, help="side of the LR patches of train")
     parser.add_argument("--runs", type=int, default=7)
     parser.add_argument("--python", nargs="+", default=[], metavar="PYTHON", help="interpreters of other environments")
     parser.add_argument("--json", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--one-kind", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     args.what = args.what or list(TIMERS)
     if args.json:
         args.python = []
+    if not args.one_kind:
+        args.tile = args.tile or LARGEST_TILE
     return args
 
 

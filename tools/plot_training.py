@@ -45,14 +45,20 @@ def plot(runs, output):
     for axis in axes:
         axis.grid(True, alpha=0.3)
         axis.legend(frameon=False)
+    save_figure(figure, output)
+    pyplot.close(figure)
+
+
+def save_figure(figure, output):
+    """Write a figure of matplotlib under a temporary name, then rename it to `output`. Raises UserError."""
     figure.tight_layout()
     temporary = output + ".tmp"
     try:
+        os.makedirs(os.path.dirname(output) or ".", exist_ok=True)
         figure.savefig(temporary, dpi=120, format=os.path.splitext(output)[1][1:] or "png")
         os.replace(temporary, output)
     except (OSError, ValueError) as error:
         raise UserError("cannot write %s: %s" % (output, error))
-    pyplot.close(figure)
 
 
 def main():

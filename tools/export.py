@@ -1,0 +1,152 @@
+"""Export DRSAN for use without this project: python tools/export.py --model 32s --scale x2
+
+Writes to OUT/DRSAN32sx2 + suffix, in each case from LR, float32 RGB in [0, 1], [N, H, W, 3] of any N, H and W, to SR,
+not clipped:
+  .pb            a frozen GraphDef, tensors LR:0 and SR:0
+  _saved_model   a SavedModel, signature serving_default
+  .onnx          an ONNX model, by tf2onnx (Python 3.9 or later)
+Each is loaded and run on two photographs, and gets its name if the outputs are those of the checkpoint to 1e-5.
+"""
+import argparse
+import os
+import shutil
+import sys
+
+import numpy as np
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+from model import MODELS, SCALES, drsan
+from ops import quiet_stderr, tf
+from utils import (UserError, find_checkpoint, find_dataset, network_input, open_session, read_image, restore_weights,
+                   run_main)
+
+TOLERANCE = 1e-5
+OPSET = 17  # of ONNX
+
+
+def import_optional(name):
+    """Import a package that the export to ONNX alone needs. Raises UserError that says how to install it."""
+    try:
+        with quiet_stderr():
+            return __import__(name, fromlist=["*"])
+    except ImportError as error:
+        raise UserError("%s: the export to ONNX needs Python 3.9 or later and: pip install tf2onnx onnxruntime" % error)
+
+
+def write_frozen(path, session, frozen):
+    with open(path, "wb") as file:
+        file.write(frozen.SerializeToString())
+
+
+def run_frozen(path, images):
+    graph_def = tf.GraphDef()
+    with open(path, "rb") as file:
+        graph_def.ParseFromString(file.read())
+    with tf.Graph().as_default():
+        tf.import_graph_def(graph_def, name="")
+        with open_session([-1]) as session:
+            return [session.run("SR:0", {"LR:0": image}) for image in images]
+
+
+def write_saved_model(path, session, frozen):
+    lr, sr = (session.graph.get_tensor_by_name(name) for name in ("LR:0", "SR:0"))
+    tf.saved_model.simple_save(session, path, {"LR": lr}, {"SR": sr})
+
+
+def run_saved_model(path, images):
+    with tf.Graph().as_default(), open_session([-1]) as session:
+        signature = tf.saved_model.loader.load(session, ["serve"], path).signature_def["serving_default"]
+        return [session.run(signature.outputs["SR"].name, {signature.inputs["LR"].name: image}) for image in images]
+
+
+def write_onnx(path, session, frozen):
+    converter = import_optional("tf2onnx.convert")
+    import_optional("onnxruntime")  # before the work, since run_onnx needs it
+    with quiet_stderr():
+        converter.from_graph_def(frozen, name="DRSAN", input_names=["LR:0"], output_names=["SR:0"], opset=OPSET,
+                                 output_path=path)
+
+
+def run_onnx(path, images):
+    session = import_optional("onnxruntime").InferenceSession(path, providers=["CPUExecutionProvider"])
+    return [session.run(["SR:0"], {"LR:0": image})[0] for image in images]
+
+
+FORMATS = {
+    "frozen": (".pb", write_frozen, run_frozen),
+    "saved_model": ("_saved_model", write_saved_model, run_saved_model),
+    "onnx": (".onnx", write_onnx, run_onnx),
+}
+
+
+def build(model, scale, checkpoint):
+    """(session with the network, whose tensors are LR:0 and SR:0; the graph with its variables as constants)."""
+    tf.reset_default_graph()
+    lr = tf.placeholder(tf.float32, [None, None, None, 3], "LR")
+    tf.identity(drsan(lr, model, scale), "SR")
+    session = open_session([-1])
+    restore_weights(session, find_checkpoint(model, scale, checkpoint))
+    return session, tf.graph_util.convert_variables_to_constants(session, session.graph.as_graph_def(), ["SR"])
+
+
+def photographs():
+    """Two network inputs of different sizes, of which the second is a batch."""
+    images = [network_input(read_image(pair.hr)) for pair in find_dataset("Sample", 1, None).pairs[:2]]
+    crops = [image[:, 100:196, 100:175] for image in images]
+    return [crops[0], np.concatenate(crops)[:, 10:50, 5:69]]
+
+
+def remove(path):
+    """Remove a file or folder if it is there."""
+    if os.path.isdir(path):
+        shutil.rmtree(path)
+    elif os.path.exists(path):
+        os.remove(path)
+
+
+def export(session, frozen, name, path):
+    """Write one of FORMATS under a temporary name, check it, and rename it to `path`.
+
+    Returns the largest difference of SR. Raises UserError if the difference is above TOLERANCE.
+    """
+    _, write, run = FORMATS[name]
+    images, temporary = photographs(), path + ".tmp"
+    remove(temporary)
+    try:
+        write(temporary, session, frozen)
+        difference = max(np.abs(ours - session.run("SR:0", {"LR:0": image})).max()
+                         for ours, image in zip(run(temporary, images), images))
+        if not difference <= TOLERANCE:
+            raise UserError("%s is not kept: its output differs by %.1e" % (path, difference))
+        remove(path)
+        os.replace(temporary, path)
+    finally:
+        remove(temporary)
+    return difference
+
+
+def size(path):
+    """The bytes of a file, or of all files in a folder."""
+    if os.path.isfile(path):
+        return os.path.getsize(path)
+    return sum(os.path.getsize(os.path.join(folder, name)) for folder, _, names in os.walk(path) for name in names)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="32s", choices=list(MODELS))
+    parser.add_argument("--scale", default="x2", choices=list(SCALES))
+    parser.add_argument("--checkpoint", metavar="PATH", help="default: the shipped one")
+    parser.add_argument("--format", nargs="+", default=list(FORMATS), choices=list(FORMATS), help="default all")
+    parser.add_argument("--out", default=os.path.join("runs", "export"), metavar="DIR")
+    args = parser.parse_args()
+    session, frozen = build(args.model, args.scale, args.checkpoint)
+    os.makedirs(args.out, exist_ok=True)
+    for name in args.format:
+        path = os.path.join(args.out, "DRSAN%s%s%s" % (args.model, args.scale, FORMATS[name][0]))
+        difference = export(session, frozen, name, path)
+        print("%-45s %8.2f MB, largest difference %.1e" % (path, size(path) / 1e6, difference), flush=True)
+
+
+if __name__ == "__main__":
+    run_main(main)
