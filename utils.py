@@ -129,13 +129,13 @@ def find_pictures(inputs, output):
         if os.path.isfile(name):
             paths[os.path.abspath(name)] = name
             continue
-        if os.path.isdir(folder or ".") and os.path.realpath(folder or ".") == os.path.realpath(output):
-            raise UserError("--output %s is the folder of the input: choose another" % output)
         try:
             found = [os.path.join(name, entry) for entry in os.listdir(name)] if folder == name else glob.glob(name)
         except OSError as error:
             errors.append("cannot read the folder %s: %s" % (name, error.strerror))
             continue
+        if found and os.path.realpath(folder or ".") == os.path.realpath(output):
+            raise UserError("--output %s is the folder of the input: choose another" % output)
         images = [path for path in sorted(found) if os.path.splitext(path)[1].lower() in Image.EXTENSION]
         if not images:
             errors.append("no image at %s" % name)

@@ -276,11 +276,12 @@ def test_command(run, pictures, tmp_path):
     (pictures / "short.jpg").write_bytes((pictures / "rgb.jpg").read_bytes()[:900])
     (pictures / "notes.txt").write_text(u"")
     options = "--output", tmp_path / "out"
-    status, out, err = run("--input", pictures, tmp_path / "nowhere.png", *options)
+    missing = tmp_path / "out" / "nowhere.png"
+    status, out, err = run("--input", pictures, missing, *options)
     assert status == 1
     assert sorted(line for line in err.splitlines()) == sorted([
         "note: 1 of 7 entries of %s are not images by their suffix" % pictures,
-        "error: no image at %s" % (tmp_path / "nowhere.png"),
+        "error: no image at %s" % missing,
         "error: cannot read the image {0}: cannot identify image file {0!r}".format(str(pictures / "bad.png")),
         [line for line in err.splitlines() if "short.jpg" in line][0]])
     assert out.splitlines()[-1].startswith("4 of 7 pictures in ")
