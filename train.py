@@ -344,8 +344,9 @@ class Run(object):
             os.makedirs(folder, exist_ok=True)
         write_json(os.path.join(self.folder, "config.json"), self.config)
         with tf.device(device):
-            self.state_saver, self.best_saver = (tf.train.Saver(variables, max_to_keep=1) for variables in (
-                tf.global_variables(), model_variables()))
+            self.state_saver, self.best_saver = (
+                tf.train.Saver(variables, max_to_keep=1, save_relative_paths=True)  # so that the folder can be moved
+                for variables in (tf.global_variables(), model_variables()))
         for saver, folder in (self.state_saver, self.state), (self.best_saver, self.best):
             known = tf.train.get_checkpoint_state(folder)
             saver.recover_last_checkpoints(known.all_model_checkpoint_paths if known else [])  # to delete them in time

@@ -470,9 +470,10 @@ def session_config(gpus, **config):
 def checkpoint_prefix(path):
     """The prefix of a TensorFlow V2 checkpoint named by its prefix, its .index file or its folder, or None."""
     if os.path.isdir(path):
-        prefix = tf.train.latest_checkpoint(path)
-        if prefix:
-            return prefix
+        with contextlib.suppress(tf.errors.OpError):  # TensorFlow 1.8: where the folder that its state file names is gone
+            prefix = tf.train.latest_checkpoint(path)
+            if prefix:
+                return prefix
         indexes = glob.glob(os.path.join(glob.escape(path), "*.index"))  # its state file may name another machine's path
         return indexes[0][:-len(".index")] if len(indexes) == 1 else None
     prefix = path[:-len(".index")] if path.endswith(".index") else path
@@ -597,7 +598,7 @@ def load_values(session, variables, values):
 def save_weights(session, folder, model, scale):
     """Write the variables of DRSAN, without optimiser slots, as the one checkpoint of `folder`; returns its prefix."""
     os.makedirs(folder, exist_ok=True)
-    saver = tf.train.Saver(model_variables())
+    saver = tf.train.Saver(model_variables(), save_relative_paths=True)
     return saver.save(session, os.path.join(folder, "DRSAN%s%s" % (model, scale)), write_meta_graph=False)
 
 
