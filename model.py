@@ -5,7 +5,7 @@ of creation, the PReLU slopes conv_block{k}prelualpha (DRM of DRAG k, from 1) an
 """
 from collections import namedtuple
 
-from ops import conv2d, drm, drsa, residual_block, tf, upsampler
+from ops import conv2d, drm, drsa, learned_dra, residual_block, tf, upsampler
 
 Variant = namedtuple("Variant", "channels drags blocks")  # f, number of DRAGs K, residual blocks per DRAG N
 
@@ -17,24 +17,33 @@ MODELS = {
     "48m": Variant(48, 8, 3),
 }
 SCALES = {"x2": 2, "x3": 3, "x4": 4}
+ABLATIONS = ("dra", "dynamics", "rsa")  # what can be left out: DRA (plain sums), its dynamics (learned constants), RSA
 
 
-def drag(x, blocks, k):
+def drag(x, blocks, k, without=None):
     """DRAG k, the dynamic residual attention group: [N, H, W, f] -> the same shape, through `blocks` pairs of RB and DRSA.
 
     Block n has the residual paths from f_0 ... f_{n-1}; the DRM gives their r in this order: r_0^1, r_0^2, r_1^2, ...
+    without: None, or one of ABLATIONS.
     """
     with tf.name_scope("DRAG%d" % k):
-        r = drm(x, blocks * (blocks + 1) // 2, "conv_block%dprelualpha" % k)
+        paths = blocks * (blocks + 1) // 2
+        if without == "dra":
+            r = [1.0] * paths
+        elif without == "dynamics":
+            r = learned_dra(paths, "conv_block%dDRA" % k)
+        else:
+            r = drm(x, paths, "conv_block%dprelualpha" % k)
         features = [x]
         for n in range(1, blocks + 1):
             slopes = ["conv_block%d_pReLU_%dalpha" % (k, j) for j in (2 * n - 1, 2 * n)]
             first = n * (n - 1) // 2
-            features.append(drsa(residual_block(features[-1], slopes), features, r[first:first + n]))
+            y = residual_block(features[-1], slopes)
+            features.append(drsa(y, features, r[first:first + n], attention=without != "rsa"))
         return tf.identity(conv2d(tf.concat(features, 3), int(x.shape[3]), 1), "features")
 
 
-def drsan(lr, model, scale):
+def drsan(lr, model, scale, without=None):
     """Build DRSAN `model` (a key of MODELS) for `scale` (a key of SCALES) on LR images.
 
     lr: float32 RGB in [0, 1], [N, H, W, 3], any H and W, also unknown ones. Returns SR, [N, s H, s W, 3], not clipped.
@@ -45,7 +54,7 @@ def drsan(lr, model, scale):
     with tf.variable_scope("DRAN", reuse=tf.AUTO_REUSE):
         x0 = x = conv2d(lr, channels, 3)               # [N, H, W, f]
         for k in range(1, drags + 1):
-            x = drag(x, blocks, k)                     # [N, H, W, f]
+            x = drag(x, blocks, k, without)            # [N, H, W, f]
         x = conv2d(x, channels, 3) + x0                # [N, H, W, f]
         x = upsampler(x, SCALES[scale])                # [N, s H, s W, f]
         return tf.identity(conv2d(x, 3, 3), "SR")      # [N, s H, s W, 3]
@@ -61,7 +70,7 @@ def count_parameters():
     return sum(variable.shape.num_elements() for variable in model_variables())
 
 
-def count_multi_adds(model, scale, height, width):
+def count_multi_adds(model, scale, height, width, without=None):
     """The multiplications of all convolutions of DRSAN for one SR image of height x width, LR sides of any fraction.
 
     Counted in the graph itself: for each convolution, its kernel's values times the positions of its output. Additions of
@@ -69,7 +78,7 @@ def count_multi_adds(model, scale, height, width):
     """
     side = 8  # of the LR image in the graph that is counted; the counts scale with the area
     with tf.Graph().as_default() as graph:
-        drsan(tf.placeholder(tf.float32, [1, side, side, 3]), model, scale)
+        drsan(tf.placeholder(tf.float32, [1, side, side, 3]), model, scale, without)
         convolutions = [op for op in graph.get_operations() if op.type == "Conv2D"]
         count = sum(op.inputs[1].shape.num_elements() * op.outputs[0].shape[1:3].num_elements() for op in convolutions)
     return count * height * width / (side * SCALES[scale]) ** 2

@@ -105,10 +105,20 @@ def drm(x, paths, name):
     return tf.split(dra, paths, axis=3)
 
 
-def drsa(y, features, dra):
+def learned_dra(paths, name):
+    """What an ablation has in the place of drm(): r as the variable `name` [1, 1, 1, paths], the same for every image."""
+    r = tf.get_variable(name, [1, 1, 1, paths], initializer=tf.zeros_initializer())
+    return tf.split(tf.identity(r, name="DRA"), paths, axis=3)
+
+
+def drsa(y, features, dra, attention=True):
     """DRSA: (y + sum_i r_i f_i) * sigmoid(y), where the sum is the dynamic residual attention (DRA) over the earlier
-    features f_i with their r_i, and the sigmoid is the residual self-attention (RSA) of the block's output y."""
-    return tf.add_n([y] + [r * f for r, f in zip(dra, features)]) * tf.sigmoid(y)
+    features f_i with their r_i, and the sigmoid is the residual self-attention (RSA) of the block's output y.
+
+    attention=False leaves out the sigmoid, for an ablation.
+    """
+    residual = tf.add_n([y] + [r * f for r, f in zip(dra, features)])
+    return residual * tf.sigmoid(y) if attention else residual
 
 
 def upsampler(x, scale):

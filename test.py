@@ -13,10 +13,10 @@ import time
 import numpy as np
 from tqdm import tqdm
 
-from model import MODELS, SCALES, count_multi_adds, count_parameters, drsan
+from model import ABLATIONS, MODELS, SCALES, count_multi_adds, count_parameters, drsan
 from ops import tf
 from tools import download
-from utils import (DATASETS, FORMATS, Upscaler, UserError, bicubic, compose, find_checkpoint, find_dataset,
+from utils import (DATASETS, FORMATS, Upscaler, UserError, bicubic, checkpoint_config, compose, find_checkpoint, find_dataset,
                    find_pictures, fit_format, open_session, read_pair, read_picture, restore_weights, run_main,
                    save_image, score, to_uint8)
 
@@ -36,15 +36,20 @@ def build(model, scale, args):
     authors = args.checkpoint == "authors"
     prefix = find_checkpoint(
         model, scale, download.authors_checkpoint(model, scale, args.data_dir) if authors else args.checkpoint)
+    trained_without = checkpoint_config(prefix).get("without")
+    if trained_without != args.without:
+        raise UserError("%s was trained %s: %s" % (
+            prefix, "without " + trained_without if trained_without else "with all parts of the network",
+            "add --without " + trained_without if trained_without else "leave out --without"))
     tf.reset_default_graph()
     lr = tf.placeholder(tf.float32, [1, None, None, 3])
-    sr = drsan(lr, model, scale)
+    sr = drsan(lr, model, scale, args.without)
     session = open_session([args.gpu])
     restore_weights(session, prefix)
-    memory = args.memory and args.memory * 2 ** 30
+    memory = 2 ** 60 if args.without else args.memory and args.memory * 2 ** 30  # tiles are for the whole network
     upscaler = Upscaler(session, lr, sr, model, scale, args.tile, memory, args.ensemble, args.output)
     print("DRSAN-%s %s     {:,} parameters, %.2f G multi-adds at 1280x720".format(count_parameters())
-          % (model, scale, count_multi_adds(model, scale, 720, 1280) / 1e9))
+          % (model, scale, count_multi_adds(model, scale, 720, 1280, args.without) / 1e9))
     print("checkpoint       %s" % os.path.relpath(prefix))
     return upscaler
 
@@ -307,6 +312,7 @@ def parse_args():
                         "the whole image does not fit the memory)")
     parser.add_argument("--memory", type=positive(float), metavar="GIB",
                         help="memory to stay below (default: 4/5 of what is free, on a GPU of its own)")
+    parser.add_argument("--without", choices=ABLATIONS, help="of a checkpoint trained so: without DRA, its dynamics, or RSA")
     pictures = parser.add_argument_group("pictures without ground truth")
     pictures.add_argument("--input", nargs="+", metavar="PATH", help="upscale these image files, folders or patterns")
     pictures.add_argument("--format", choices=list(FORMATS), help="format of the SR images (default png)")
@@ -328,6 +334,10 @@ def parse_args():
         parser.error("two data sets have the same name: " + " ".join(names))
     if args.checkpoint not in (None, "authors") and len(args.model) * len(args.scale) > 1:
         parser.error("--checkpoint goes with one --model and one --scale")
+    if args.without and not args.checkpoint:
+        parser.error("--without needs --checkpoint")
+    if args.without and (args.input or args.tile):
+        parser.error("--without goes with data sets alone, without --tile")
     return args
 
 

@@ -23,7 +23,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from model import MODELS, SCALES, drsan, model_variables
+from model import ABLATIONS, MODELS, SCALES, drsan, model_variables
 from ops import tf
 from utils import (IMAGE_SUFFIXES, UserError, crop_to_multiple, downscale, find_checkpoint, find_dataset, load_values,
                    open_session, read_image, read_pair, run_main, score, session_config, to_uint8, transfer_weights, write_json)
@@ -254,10 +254,10 @@ def prefetch(function, first, last, depth=4):
 Training = collections.namedtuple("Training", "lr hr rate sr loss step train averages")
 
 
-def build_training(model, scale, ema, devices=("",)):
+def build_training(model, scale, ema, devices=("",), without=None):
     """Build the training graph: L1 loss, Adam as published, and with `ema` > 0 a moving average of the weights.
 
-    With several `devices`, each computes the gradient for an equal part of the batch.
+    With several `devices`, each computes the gradient for an equal part of the batch. without: of an ablation (see drsan).
 
     Variables are named as in the published training graphs: the step is Variable, Adam's slots are <name>/AdamOptimizer and
     <name>/AdamOptimizer_1, and beta1_power and beta2_power.
@@ -268,10 +268,10 @@ def build_training(model, scale, ema, devices=("",)):
     losses = []
     for device, lr_part, hr_part in zip(devices, tf.split(lr, len(devices)), tf.split(hr, len(devices))):
         with tf.device(device):
-            sr = drsan(tf.cast(lr_part, tf.float32) / 255, model, scale)
+            sr = drsan(tf.cast(lr_part, tf.float32) / 255, model, scale, without)
             losses.append(tf.reduce_mean(tf.abs(tf.cast(hr_part, tf.float32) / 255 - sr)))
     if len(devices) > 1:
-        sr = drsan(tf.cast(lr, tf.float32) / 255, model, scale)  # of a batch of any size, for validation
+        sr = drsan(tf.cast(lr, tf.float32) / 255, model, scale, without)  # of a batch of any size, for validation
     loss = tf.identity(tf.add_n(losses) / len(losses), "Loss")
     step = tf.Variable(0, trainable=False, name="Variable")
     optimizer = tf.train.AdamOptimizer(rate, 0.9, 0.999, 1e-8, name="AdamOptimizer")
@@ -535,7 +535,7 @@ def train(args):
             return
     run = Run(args.run or os.path.join("runs", "%s_%s" % (args.model, args.scale)), dict(
         recipe._asdict(), model=args.model, scale=args.scale, recipe=args.recipe, seed=args.seed, init_from=args.init_from,
-        data=describe_data(args.records or args.data)))
+        without=args.without, data=describe_data(args.records or args.data)))
     valid = [read_pair(pair, scale) for pair in find_dataset(args.valid, scale, args.data_dir).pairs]
     if not args.records:
         sampler = open_photographs(args, recipe)
@@ -543,7 +543,7 @@ def train(args):
 
     devices = Devices(args, recipe.batch, cluster)
     tf.set_random_seed(args.seed)
-    training = build_training(args.model, args.scale, recipe.ema, devices.names)
+    training = build_training(args.model, args.scale, recipe.ema, devices.names, args.without)
     run.build(devices.chief)
     finish = [task_done(task).enqueue(True) for task in devices.others]
     tf.get_default_graph().finalize()
@@ -635,6 +635,7 @@ def parse_args():
                         help="index of the GPU, -1 for the CPU; the batch is split over several")
     parser.add_argument("--model", default="32s", choices=list(MODELS))
     parser.add_argument("--scale", default="x2", choices=list(SCALES))
+    parser.add_argument("--without", choices=ABLATIONS, help="train an ablation: without DRA, its dynamics, or RSA")
     parser.add_argument("--init-from", metavar="CHECKPOINT", help="start from the weights of another scale or depth")
     parser.add_argument("--data", metavar="DIR", help="photographs, searched recursively")
     parser.add_argument("--records", metavar="DIR", help="train on TFRecords, first written here from --data if that is given")
@@ -654,6 +655,8 @@ def parse_args():
     args = parser.parse_args()
     if not (args.data or args.records):
         parser.error("give photographs by --data or records by --records")
+    if args.without and args.init_from:
+        parser.error("--without trains from scratch, without --init-from")
     if args.prepare and not (args.data and args.records):
         parser.error("--prepare needs --data and --records")
     return args

@@ -503,15 +503,19 @@ def file_sha256(path):
     return digest.hexdigest()
 
 
+def checkpoint_config(prefix):
+    """What stands in the config.json beside a checkpoint: how it was trained; {} if there is none, as with the authors'."""
+    try:
+        with open(os.path.join(os.path.dirname(prefix), "config.json")) as file:
+            return dict(json.load(file))
+    except (OSError, ValueError, TypeError):
+        return {}
+
+
 def _check_sha256(prefix):
     """Say so if a file of the checkpoint is not the one whose SHA-256 stands in the config.json beside it."""
     folder, name = os.path.split(prefix)
-    try:
-        with open(os.path.join(folder, "config.json")) as file:
-            recorded = json.load(file).get("sha256", {})
-    except (OSError, ValueError, AttributeError):
-        return  # not a checkpoint of this project
-    for file, digest in sorted(recorded.items()):
+    for file, digest in sorted(checkpoint_config(prefix).get("sha256", {}).items()):
         path = os.path.join(folder, file)
         if file.startswith(name + ".") and os.path.exists(path) and file_sha256(path) != digest:
             _notice_once("%s is not the file that was trained: its SHA-256 differs from that in config.json" % path)

@@ -64,8 +64,11 @@ def test_outputs_of_a_batch_are_those_of_its_images():
     np.testing.assert_allclose(session.run(sr, {lr: images}), apart, rtol=0, atol=1e-6)
 
 
-def numpy_drsan(weights, image, model, scale):
-    """DRSAN written a second time, in float64 NumPy and from the paper's equations; returns SR and the r of each DRAG."""
+def numpy_drsan(weights, image, model, scale, without=None):
+    """DRSAN written a second time, in float64 NumPy and from the paper's equations; returns SR and the r of each DRAG.
+
+    without: r is 1 (dra), the next weights (dynamics), or the sigmoid is left out (rsa).
+    """
     channels, drags, blocks = MODELS[model]
     weights = iter(weights)  # values in order of creation
 
@@ -86,8 +89,13 @@ def numpy_drsan(weights, image, model, scale):
     x0 = x = conv(image)
     dra = []
     for _ in range(drags):
-        hidden = conv(x)
-        r = conv(hidden, next(weights)).mean(axis=(1, 2))
+        if without == "dra":
+            r = np.ones((len(x), blocks * (blocks + 1) // 2))
+        elif without == "dynamics":
+            r = np.repeat(next(weights).reshape(1, -1), len(x), axis=0)
+        else:
+            hidden = conv(x)
+            r = conv(hidden, next(weights)).mean(axis=(1, 2))
         dra.append(r)
         f, path = [x], 0
         for n in range(1, blocks + 1):
@@ -97,7 +105,7 @@ def numpy_drsan(weights, image, model, scale):
             for i in range(n):
                 total = total + r[:, path].reshape(-1, 1, 1, 1) * f[i]
                 path += 1
-            f.append(total / (1 + np.exp(-y)))
+            f.append(total if without == "rsa" else total / (1 + np.exp(-y)))
         x = conv(np.concatenate(f, axis=3))
     x = conv(x) + x0
     for s in {"x2": [2], "x3": [3], "x4": [2, 2]}[scale]:
@@ -127,6 +135,27 @@ def test_equals_numpy_at_random_weights(model, scale):
     for ours, theirs in zip(dra, expected_dra):
         np.testing.assert_allclose(ours[:, 0, 0], theirs, rtol=0, atol=1e-4 * np.abs(theirs).max())
     assert np.abs(replaced - result).max() > 0.01 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("without, parameters", [("dra", 365571), ("dynamics", 365611), ("rsa", 368427)])
+def test_ablations_equal_numpy(without, parameters):
+    drsan(tf.placeholder(tf.float32, [None, None, None, 3]), "32s", "x2", without)
+    assert count_parameters() == parameters
+    tf.reset_default_graph()
+    lr = tf.placeholder(tf.float32, [None, None, None, 3])
+    sr = drsan(lr, "48s", "x2", without)
+    assert None not in tf.gradients(sr, model_variables())
+    random = np.random.RandomState(1)
+    weights = [random.randn(*variable.shape.as_list()) * (
+        np.sqrt(0.5 / np.prod(variable.shape.as_list()[:-1])) if len(variable.shape) == 4 else 0.3)
+        for variable in model_variables()]
+    images = random.rand(2, 7, 6, 3)
+    expected, _ = numpy_drsan(weights, images, "48s", "x2", without)
+    with tf.Session() as session:
+        for variable, value in zip(model_variables(), weights):
+            variable.load(value, session)
+        result = session.run(sr, {lr: images})
+    np.testing.assert_allclose(result, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
 
 
 def test_drm_and_drsa_are_their_formulas():

@@ -258,6 +258,19 @@ def test_run_stops_resumes_and_is_evaluated(photographs, tmp_path):
     assert float(out.split("mean")[1].split()[0]) == pytest.approx(best, abs=1e-3)
 
 
+def test_ablation_is_recorded_and_asked_for(photographs, tmp_path):
+    out = start(photographs, tmp_path / "run", "--without", "dynamics", "--steps", "8", script="train.py").communicate()[0]
+    assert b"done" in out, out
+    assert json.loads((tmp_path / "run" / "best" / "config.json").read_text())["without"] == "dynamics"
+    command = ["test.py", "--gpu", -1, "--checkpoint", tmp_path / "run" / "best", "--dataset", photographs / "deeper"]
+    status, out, err = run_script(*command)
+    assert status == 1 and "was trained without dynamics: add --without dynamics" in err
+    status, out, err = run_script(*(command + ["--without", "dynamics"]))
+    assert status == 0 and "365,611 parameters" in out, err
+    out = start(photographs, tmp_path / "run", "--steps", "8", script="train.py").communicate()[0]
+    assert b"was started with without = dynamics, not None" in out
+
+
 def test_bad_data_leaves_no_run(photographs, tmp_path):
     for data, message in [(tmp_path / "nowhere", "no training data below"), (photographs, "no usable photograph below")]:
         status, out, err = run_script("train.py", "--gpu", -1, "--data", data, "--run", tmp_path / "run", "--patch", 500)

@@ -49,6 +49,8 @@ def ship(folder, root):
     prefix = checkpoint_prefix(folder)
     if not prefix:
         raise UserError("no checkpoint in %s" % folder)
+    if config.get("without"):
+        raise UserError("%s was trained without %s: ablations are not shipped" % (folder, config["without"]))
     target = os.path.join(root, config["scale"], config["model"])
     config["trained_before"] = trained_before(config)
     drsan(tf.placeholder(tf.float32, [None, None, None, 3]), config["model"], config["scale"])
