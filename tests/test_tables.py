@@ -62,6 +62,15 @@ def test_readme_shows_what_the_tool_writes():
     assert readme == tables.replace_block(readme, tables.to_readme(lines)), "run: python tools/tables.py --redraw"
 
 
+def test_overview_of_checkpoints_is_what_the_tool_writes():
+    folder = os.path.join(tables.ROOT, "checkpoints")
+    with open(os.path.join(folder, "README.md"), encoding="utf-8") as file:
+        overview = file.read()
+    measured = tables.read_measured(os.path.join(tables.FIGURES, "our_table.csv"))
+    table = tables.to_checkpoints(measured, tables.shipped_checkpoints(folder))
+    assert overview == tables.replace_block(overview, table), "run: python tools/tables.py --redraw"
+
+
 @pytest.mark.parametrize("name, write", [
     ("results.md", tables.to_markdown), ("results.tex", tables.to_latex), ("results.csv", tables.to_wide_csv)])
 def test_files_are_what_the_tool_writes(name, write):

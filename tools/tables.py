@@ -1,12 +1,12 @@
 """The paper's results table with our own models beside: python tools/tables.py
 
 Evaluates every shipped checkpoint on every data set that is present and keeps the means in figures/our_table.csv; from
-these and the published figures it writes results.md, results.tex and results.csv beside, and the table of the README.
+these and the published figures it writes results.md, results.tex and results.csv beside, the table of the README, and those
+of checkpoints/README.md.
 """
 import argparse
 import collections
 import csv
-import hashlib
 import io
 import os
 import subprocess
@@ -17,7 +17,8 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
 from model import MODELS, SCALES, count_multi_adds, count_parameters, drsan
 from ops import tf
-from utils import DATASETS, UserError, checkpoint_prefix, find_dataset, run_main
+from utils import (DATASETS, UserError, checkpoint_config, checkpoint_prefix, file_sha256, find_dataset,
+                   run_main)
 
 FIGURES = os.path.join(ROOT, "figures")
 PAPER_DATASETS = ("Set5", "Set14", "B100", "Urban100")
@@ -38,8 +39,7 @@ Line = collections.namedtuple("Line", "scale group method source params multi_ad
 
 def digest(prefix):
     """The first 12 hexadecimal digits of the SHA-256 of a checkpoint's values."""
-    with open(prefix + ".data-00000-of-00001", "rb") as file:
-        return hashlib.sha256(file.read()).hexdigest()[:12]
+    return file_sha256(prefix + ".data-00000-of-00001")[:12]
 
 
 def shipped_checkpoints(folder):
@@ -305,6 +305,25 @@ def to_readme(lines):
     return text
 
 
+def to_checkpoints(measured, shipped):
+    """The tables of checkpoints/README.md: what the shipped weights reach, and the trainings that led to them, first one first."""
+    scores = {(row.scale, row.model, row.dataset): "%.2f / %.4f" % (row.psnr, row.ssim) for row in measured}
+    figures = markdown_row(("checkpoint",) + DATASETS + ("SHA-256 of the values",))
+    figures += "|" + "---|" * (2 + len(DATASETS)) + "\n"
+    trainings = markdown_row(("checkpoint", "recipe", "started from", "steps", "hours", "images", "framework", "device"))
+    trainings += "|" + "---|" * 8 + "\n"
+    for (scale, model), prefix in shipped.items():
+        name, config = "%s/%s" % (scale, model), checkpoint_config(prefix)
+        cells = [scores.get((scale, model, dataset), "-") for dataset in DATASETS]
+        figures += markdown_row([name] + cells + ["`%s`" % file_sha256(prefix + ".data-00000-of-00001")])
+        for one in config.get("trained_before", []) + [config]:
+            recipe = "%s: rate %g, %s, batch %d, patch %d, EMA %g" % tuple(
+                one[key] for key in ("recipe", "rate", "schedule", "batch", "patch", "ema"))
+            trainings += markdown_row([name, recipe, one["init_from"] or "-", "{:,}".format(one["trained_steps"]), "%.2f" % (
+                one["trained_seconds"] / 3600), "{:,}".format(one["data"]["files"]), one["framework"], one["device"]])
+    return figures + "\n" + trainings
+
+
 def replace_block(text, table):
     """`text` with `table` between the two marker lines. Raises UserError if they are not there once, in this order."""
     head, begin, rest = text.partition(BEGIN + "\n")
@@ -314,21 +333,24 @@ def replace_block(text, table):
     return head + begin + table + end + tail
 
 
+def replace_in_file(path, table):
+    """Replace the block of a text file; returns its path. Raises UserError."""
+    with open(path, encoding="utf-8") as file:
+        text = file.read()
+    try:
+        write_text(path, replace_block(text, table))
+    except UserError as error:
+        raise UserError("%s: %s" % (path, error))
+    return path
+
+
 def write_tables(measured, folder, readme):
     """Write results.md, .tex and .csv to `folder`, and the block of `readme` (a path or None); returns the paths."""
     lines, paths = build_lines(measured), []
     for name, text in ("md", to_markdown(lines)), ("tex", to_latex(lines)), ("csv", to_wide_csv(lines)):
         paths.append(os.path.join(folder, "results." + name))
         write_text(paths[-1], text)
-    if readme:
-        with open(readme, encoding="utf-8") as file:
-            text = file.read()
-        try:
-            write_text(readme, replace_block(text, to_readme(lines)))
-        except UserError as error:
-            raise UserError("%s: %s" % (readme, error))
-        paths.append(readme)
-    return paths
+    return paths + ([replace_in_file(readme, to_readme(lines))] if readme else [])
 
 
 def make_tables(args):
@@ -348,7 +370,11 @@ def make_tables(args):
         measured = read_measured(path)      # as rounded there, so that tables drawn later are the same
     elif not measured:
         raise UserError("nothing to draw: there is no %s; leave out --redraw to measure it" % path)
-    for written in [path] * (not args.redraw) + write_tables(measured, args.output, args.readme):
+    paths = [path] * (not args.redraw) + write_tables(measured, args.output, args.readme)
+    overview = os.path.join(args.checkpoints, "README.md")
+    if os.path.exists(overview):
+        paths.append(replace_in_file(overview, to_checkpoints(measured, shipped)))
+    for written in paths:
         print("wrote %s" % os.path.relpath(written))
 
 
