@@ -44,6 +44,7 @@ def plot(runs, output):
     axes[1].set(title="Validation PSNR of Y (dB)", xlabel="step")
     for axis in axes:
         axis.grid(True, alpha=0.3)
+        axis.locator_params(axis="x", nbins=6)
         axis.legend(frameon=False)
     save_figure(figure, output)
     pyplot.close(figure)

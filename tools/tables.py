@@ -319,7 +319,7 @@ def to_checkpoints(measured, shipped):
         for one in config.get("trained_before", []) + [config]:
             recipe = "%s: rate %g, %s, batch %d, patch %d, EMA %g" % tuple(
                 one[key] for key in ("recipe", "rate", "schedule", "batch", "patch", "ema"))
-            trainings += markdown_row([name, recipe, one["init_from"] or "-", "{:,}".format(one["trained_steps"]), "%.2f" % (
+            trainings += markdown_row([name, recipe, one["init_from"] or "-", "{:,} of {:,}".format(one["trained_steps"], one["steps"]), "%.2f" % (
                 one["trained_seconds"] / 3600), "{:,}".format(one["data"]["files"]), one["framework"], one["device"]])
     return figures + "\n" + trainings
 
