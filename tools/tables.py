@@ -306,7 +306,7 @@ def to_readme(lines):
 
 
 def to_checkpoints(measured, shipped):
-    """The tables of checkpoints/README.md: what the shipped weights reach, and the trainings that led to them, first one first."""
+    """The tables of checkpoints/README.md: what the shipped weights reach, and the trainings that led to them in order."""
     scores = {(row.scale, row.model, row.dataset): "%.2f / %.4f" % (row.psnr, row.ssim) for row in measured}
     figures = markdown_row(("checkpoint",) + DATASETS + ("SHA-256 of the values",))
     figures += "|" + "---|" * (2 + len(DATASETS)) + "\n"
@@ -319,8 +319,10 @@ def to_checkpoints(measured, shipped):
         for one in config.get("trained_before", []) + [config]:
             recipe = "%s: rate %g, %s, batch %d, patch %d, EMA %g" % tuple(
                 one[key] for key in ("recipe", "rate", "schedule", "batch", "patch", "ema"))
-            trainings += markdown_row([name, recipe, one["init_from"] or "-", "{:,} of {:,}".format(one["trained_steps"], one["steps"]), "%.2f" % (
-                one["trained_seconds"] / 3600), "{:,}".format(one["data"]["files"]), one["framework"], one["device"]])
+            steps = "{:,} of {:,}".format(one["trained_steps"], one["steps"])
+            trainings += markdown_row([
+                name, recipe, one["init_from"] or "-", steps, "%.2f" % (one["trained_seconds"] / 3600),
+                "{:,}".format(one["data"]["files"]), one["framework"], one["device"]])
     return figures + "\n" + trainings
 
 
