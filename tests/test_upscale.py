@@ -131,7 +131,7 @@ def test_memory_of_a_gpu(monkeypatch):
 
 
 def test_benchmark_of_sizes(tmp_path, capsys):
-    options = argparse.Namespace(model="32s", scale="x2", gpu=-1, sizes=[40, 24], tile=16, runs=2)
+    options = argparse.Namespace(model="32s", scale="x2", gpu=[-1], sizes=[40, 24], tile=16, runs=2)
     rows = bench.time_sizes(options)
     assert [row[0] for row in rows] == [24, 40] and rows[0][2] <= rows[1][2] <= bench.peak_memory()
     assert rows[1][3] - rows[0][3] == utils.bytes_per_pixel(MODELS["32s"], 2) * ((16 + 22) ** 2 - 24 ** 2)
@@ -300,7 +300,7 @@ def test_command_writes_what_the_network_gives(run, tmp_path):
     status, out, err = run("--input", path, "--output", tmp_path, "--ensemble", "--tile", 32)
     assert (status, err) == (0, "")
     assert np.abs(utils.read_image(str(tmp_path / "a_x2.png")).astype(int) - expected).max() <= 1
-    assert out.splitlines()[1] == "checkpoint       checkpoints/x2/32s/DRSAN32sx2-12000"
+    assert out.splitlines()[1] == "checkpoint       checkpoints/x2/32s/DRSAN32sx2"
 
 
 def test_ensemble_and_tiles_in_the_evaluation(run, tmp_path):
