@@ -342,6 +342,8 @@ class Run(object):
         """Add what saves and initialises the variables of the default graph; files are written by the given device's host."""
         for folder in self.state, self.best:
             os.makedirs(folder, exist_ok=True)
+            for left in glob.glob(os.path.join(glob.escape(folder), "*temp*")):  # by a run that was killed while it saved
+                shutil.rmtree(left) if os.path.isdir(left) else os.remove(left)
         write_json(os.path.join(self.folder, "config.json"), self.config)
         with tf.device(device):
             self.state_saver, self.best_saver = (
