@@ -30,7 +30,8 @@ from utils import (IMAGE_SUFFIXES, UserError, crop_to_multiple, downscale, find_
 
 # --------------------------------------------------------------------------------------------------------- recipes
 
-Recipe = collections.namedtuple("Recipe", "rate schedule warmup steps batch patch ema")
+Recipe = collections.namedtuple("Recipe", "rate schedule warmup steps batch patch candidates ema optimizer")
+OPTIMIZERS = ("adam", "muon")
 
 PAPER_RATE = {  # read from the published training graphs; 32l exists for x2 only, at x3 and x4 it takes those of 32m
     "x2": {"32s": 2e-4, "32m": 2e-4, "32l": 2e-4, "48s": 2e-4, "48m": 2e-4},
@@ -42,8 +43,8 @@ PAPER_RATE = {  # read from the published training graphs; 32l exists for x2 onl
 def make_recipe(name, model, scale):
     """The recipe `paper` (every published value; the number of steps is not known) or `fast` (for hours of a CPU)."""
     if name == "paper":
-        return Recipe(PAPER_RATE[scale][model], "halve", 0, 1000000, 16, 48, 0)
-    return Recipe(1e-3, "cosine", 200, 30000, 8, 32, 0.999)
+        return Recipe(PAPER_RATE[scale][model], "halve", 0, 1000000, 16, 48, 1, 0, "adam")
+    return Recipe(1e-3, "cosine", 200, 30000, 8, 32, 3, 0.999, "muon")
 
 
 def learning_rate(recipe, step):
@@ -68,7 +69,9 @@ def add_recipe_options(parser):
     parser.add_argument("--steps", type=int)
     parser.add_argument("--batch", type=int)
     parser.add_argument("--patch", type=int, help="side of the LR patches")
+    parser.add_argument("--candidates", type=int, metavar="N", help="the patch with the most detail of N random ones is taken")
     parser.add_argument("--ema", type=float, help="decay of the average of weights, 0 for none")
+    parser.add_argument("--optimizer", choices=OPTIMIZERS)
 
 
 def choose_recipe(args, model, scale):
@@ -123,21 +126,41 @@ def load_photographs(folder, scale, patch, workers):
     return photographs
 
 
-class Sampler(object):
-    """Random batches of patches: uniform over all positions in all photographs, and over the 8 flips and rotations."""
+def detail(patch, numpy=np):
+    """How much detail [..., H, W, C] has: mean absolute difference of horizontal neighbours, plus that of vertical ones.
 
-    def __init__(self, photographs, scale, batch, patch, seed):
+    patch: of a type that holds differences, so not uint8. numpy: the library to compute with.
+    """
+    return sum(numpy.abs(numpy.diff(patch, axis=axis)).mean(axis=(-3, -2, -1)) for axis in (-3, -2))
+
+
+class Sampler(object):
+    """Random batches of patches: uniform over all positions in all photographs, and over the 8 flips and rotations.
+
+    With several candidates, the one with the most detail of so many such positions: flat patches teach little (S. Wang et al.,
+    SamplingAug, arXiv 2111.15185).
+    """
+
+    def __init__(self, photographs, scale, batch, patch, seed, candidates=1):
         self.photographs, self.scale, self.batch, self.patch, self.seed = photographs, scale, batch, patch, seed
+        self.candidates = candidates
         positions = [(lr.shape[0] - patch + 1) * (lr.shape[1] - patch + 1) for lr, _ in photographs]
         self.share = np.cumsum(positions) / np.sum(positions)
+
+    def _draw(self, random):
+        """One of the photographs as (LR, HR), and (y, x) of a patch in LR."""
+        lr, hr = self.photographs[np.searchsorted(self.share, random.rand())]
+        return lr, hr, random.randint(lr.shape[0] - self.patch + 1), random.randint(lr.shape[1] - self.patch + 1)
 
     def __call__(self, step, batch=None):
         """The batch of a step, a function of seed and step alone: LR [batch, p, p, 3], HR [batch, sp, sp, 3], uint8."""
         random, s, p = np.random.RandomState([self.seed, step]), self.scale, self.patch
         lr_batch, hr_batch = [], []
         for _ in range(batch or self.batch):
-            lr, hr = self.photographs[np.searchsorted(self.share, random.rand())]
-            y, x = random.randint(lr.shape[0] - p + 1), random.randint(lr.shape[1] - p + 1)
+            drawn = [self._draw(random) for _ in range(self.candidates)]
+            if self.candidates > 1:
+                drawn.sort(key=lambda one: detail(one[0][one[2]:one[2] + p, one[3]:one[3] + p].astype(np.int16)))
+            lr, hr, y, x = drawn[-1]
             quarter_turns, mirror = random.randint(4), random.randint(2)
             for image, f, images in (lr, 1, lr_batch), (hr, s, hr_batch):
                 image = np.rot90(image[f * y:f * (y + p), f * x:f * (x + p)], quarter_turns)
@@ -251,11 +274,64 @@ def prefetch(function, first, last, depth=4):
 
 # ----------------------------------------------------------------------------------------------------------- graph
 
+# Muon (K. Jordan et al., 2024, https://kellerjordan.github.io/posts/muon): the momentum of a kernel, a matrix whose columns are
+# the output channels, is replaced by the nearest matrix with singular values of about 1, so that no direction of it is lost
+# beside the strongest.
+MOMENTUM = 0.95
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # of the polynomial that brings singular values in (0, 1] to about 1 in 5 rounds
+# root mean square of the entries of an update for a learning rate of 1, whatever the kernel's shape. Adam's have about 0.2 (J. Liu
+# et al., arXiv 2502.16982, section 2.2); here, kernels do best with four times the learning rate of what is left to Adam.
+UPDATE_RMS = 0.8
+
+
+def uses_muon(shape):
+    """Whether a variable of this shape is for Muon: a kernel between features, with 16 or more channels on both sides."""
+    return len(shape) == 4 and min(shape[2:]) >= 16
+
+
+def orthogonalize(x, matmul):
+    """x, [m, n] with m <= n and a Frobenius norm of 1, with its singular values brought to between 0.7 and 1.2.
+
+    matmul(a, b, transpose): a b, or a b^T; of any library.
+    """
+    a, b, c = NEWTON_SCHULZ
+    for _ in range(5):
+        gram = matmul(x, x, True)
+        x = a * x + matmul(b * gram + c * matmul(gram, gram, False), x, False)
+    return x
+
+
+def muon_step(kernel, gradient, rate):
+    """The operation that updates a kernel [kh, kw, in, out] by Muon with Nesterov's momentum, its variable <kernel>/Muon."""
+    height, width, inputs, outputs = kernel.shape.as_list()
+    rows, columns = height * width * inputs, outputs
+    with tf.colocate_with(kernel):
+        momentum = tf.Variable(tf.zeros(kernel.shape), trainable=False, name=kernel.op.name + "/Muon")
+        new = momentum.assign(MOMENTUM * momentum + (1 - MOMENTUM) * gradient)
+        x = tf.reshape(MOMENTUM * new + (1 - MOMENTUM) * gradient, [rows, columns])
+        x = x / (tf.norm(x) + 1e-12)
+        tall = rows > columns
+        x = orthogonalize(tf.transpose(x) if tall else x, lambda a, b, transpose: tf.matmul(a, b, transpose_b=transpose))
+        x = (UPDATE_RMS * max(rows, columns) ** 0.5) * (tf.transpose(x) if tall else x)
+        return kernel.assign_sub(rate * tf.reshape(x, kernel.shape))
+
+
+def optimize_by(name, rate, loss, step):
+    """The operation of a training step of one of OPTIMIZERS; it also counts `step`. Muon leaves to Adam what is not for it."""
+    adam = tf.train.AdamOptimizer(rate, 0.9, 0.999, 1e-8, name="AdamOptimizer")
+    pairs = adam.compute_gradients(loss, colocate_gradients_with_ops=True)
+    kernels, others = [], []
+    for gradient, variable in pairs:
+        by_muon = name == "muon" and uses_muon(variable.shape.as_list())
+        (kernels if by_muon else others).append((gradient, variable))
+    return tf.group(adam.apply_gradients(others, step), *[muon_step(kernel, gradient, rate) for gradient, kernel in kernels])
+
+
 Training = collections.namedtuple("Training", "lr hr rate sr loss step train averages")
 
 
-def build_training(model, scale, ema, devices=("",), without=None):
-    """Build the training graph: L1 loss, Adam as published, and with `ema` > 0 a moving average of the weights.
+def build_training(model, scale, ema, devices=("",), without=None, optimizer="adam"):
+    """Build the training graph: L1 loss, Adam as published or Muon, and with `ema` > 0 a moving average of the weights.
 
     With several `devices`, each computes the gradient for an equal part of the batch. without: of an ablation (see drsan).
 
@@ -274,8 +350,7 @@ def build_training(model, scale, ema, devices=("",), without=None):
         sr = drsan(tf.cast(lr, tf.float32) / 255, model, scale, without)  # of a batch of any size, for validation
     loss = tf.identity(tf.add_n(losses) / len(losses), "Loss")
     step = tf.Variable(0, trainable=False, name="Variable")
-    optimizer = tf.train.AdamOptimizer(rate, 0.9, 0.999, 1e-8, name="AdamOptimizer")
-    train = optimizer.minimize(loss, global_step=step, colocate_gradients_with_ops=True)
+    train = optimize_by(optimizer, rate, loss, step)
     averages = []
     if ema:
         with tf.control_dependencies([train]):
@@ -420,7 +495,7 @@ def open_photographs(args, recipe):
     photographs = load_photographs(args.data, SCALES[args.scale], recipe.patch, args.workers)
     print("%d photographs, %.1f megapixels" % (
         len(photographs), sum(hr.shape[0] * hr.shape[1] for _, hr in photographs) / 1e6), flush=True)
-    return Sampler(photographs, SCALES[args.scale], recipe.batch, recipe.patch, args.seed)
+    return Sampler(photographs, SCALES[args.scale], recipe.batch, recipe.patch, args.seed, recipe.candidates)
 
 
 def open_records(args, recipe):
@@ -428,8 +503,8 @@ def open_records(args, recipe):
     complete."""
     if args.data:
         os.makedirs(args.records, exist_ok=True)
-        wanted = dict(data=describe_data(args.data), scale=args.scale, patch=recipe.patch, seed=args.seed, pairs=args.pairs,
-                      shards=args.shards)
+        wanted = dict(data=describe_data(args.data), scale=args.scale, patch=recipe.patch, candidates=recipe.candidates,
+                      seed=args.seed, pairs=args.pairs, shards=args.shards)
         path = os.path.join(args.records, "records.json")
         if os.path.exists(path):
             with open(path) as file:
@@ -545,7 +620,7 @@ def train(args):
 
     devices = Devices(args, recipe.batch, cluster)
     tf.set_random_seed(args.seed)
-    training = build_training(args.model, args.scale, recipe.ema, devices.names, args.without)
+    training = build_training(args.model, args.scale, recipe.ema, devices.names, args.without, recipe.optimizer)
     run.build(devices.chief)
     finish = [task_done(task).enqueue(True) for task in devices.others]
     tf.get_default_graph().finalize()

@@ -25,7 +25,7 @@ from export_graph import describe_graph, export_graph, write_npz  # noqa: E402
 from jax_graph import execute, read_graph  # noqa: E402
 from model import MODELS, SCALES, Variant, count_multi_adds, model_variables  # noqa: E402
 from ops import tf  # noqa: E402
-from train import Recipe, build_training, learning_rate  # noqa: E402
+from train import OPTIMIZERS, Recipe, build_training, learning_rate  # noqa: E402
 from utils import UserError, checkpoint_prefix, downscale  # noqa: E402
 
 ALL = [(model, scale) for model in MODELS for scale in SCALES]
@@ -34,12 +34,12 @@ ALL = [(model, scale) for model in MODELS for scale in SCALES]
 @pytest.fixture(scope="module", autouse=True)
 def tiny_model():
     """Within this file there is a model `tiny`, for what compiles a training step; it has every block of the others."""
-    MODELS["tiny"] = Variant(8, 1, 2)
+    MODELS["tiny"] = Variant(16, 1, 2)
     yield
     del MODELS["tiny"]
 
 
-RECIPE = Recipe(1e-3, "cosine", 5, 200, 4, 8, 0.99)
+RECIPE = Recipe(1e-3, "cosine", 5, 200, 4, 8, 1, 0.99, "adam")
 
 
 def load_golden(session):
@@ -259,6 +259,18 @@ def test_batches_are_all_positions_and_turns(scale):
     assert len(drawn) == 80 and max(drawn.values()) < 60  # 25 of each expected
 
 
+def test_the_most_detailed_candidates_are_taken(random):
+    pairs = [(downscale(hr, 2), hr) for hr in random.randint(256, size=(2, 30, 40, 3)).astype(np.uint8)]
+    tiles = train_jax.stack_tiles(pairs, 5)
+    key = jax.random.key(3)
+    candidates = [np.asarray(values).reshape(6, 4) for values in train_jax.draw_patches(key, tiles, 24)]
+    taken = np.array(train_jax.draw_detailed_patches(key, tiles, 6, 5, 4)).T
+    for i in range(6):
+        patches = [pairs[tile][0][y:y + 5, x:x + 5].astype(float) for tile, y, x, _ in zip(*[values[i] for values in candidates])]
+        details = [np.abs(np.diff(one, axis=0)).mean() + np.abs(np.diff(one, axis=1)).mean() for one in patches]
+        assert [values[i, np.argmax(details)] for values in candidates] == list(taken[i])
+
+
 def test_tiles_that_are_all_too_small():
     with pytest.raises(UserError, match="no tile is as large as a patch of 9"):
         train_jax.stack_tiles([(np.zeros([8, 20, 3], np.uint8), np.zeros([16, 40, 3], np.uint8))], 9)
@@ -266,16 +278,18 @@ def test_tiles_that_are_all_too_small():
 
 # -------------------------------------------------------------------------------------------------------- training
 
-def test_three_adam_steps_equal_tensorflow(session):
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_three_steps_equal_tensorflow(session, optimizer):
+    recipe = RECIPE._replace(optimizer=optimizer)
     graph = read_graph(export_graph("tiny", "x2"))
     tiles = train_jax.stack_tiles([(downscale(hr, 2), hr) for hr in textures(3, 40, 40)], RECIPE.patch)
     with tf.Graph().as_default(), tf.Session() as session:
-        training = build_training("tiny", "x2", RECIPE.ema)
+        training = build_training("tiny", "x2", RECIPE.ema, optimizer=optimizer)
         session.run(tf.global_variables_initializer())
         weights = load_golden(session)
         session.run([tf.assign(average, variable) for variable, average in zip(model_variables(), training.averages)])
         session.run(training.step.initializer, {training.step.initializer.inputs[1]: 5})
-        state = dict(train_jax.new_state(weights, RECIPE.ema, 7), Variable=np.int32(5))
+        state = dict(train_jax.new_state(weights, RECIPE.ema, 7, optimizer), Variable=np.int32(5))
         rates, expected_losses = np.array([learning_rate(RECIPE, i) for i in (5, 6, 7)], np.float32), []
         for i in (5, 6, 7):
             key = jax.random.fold_in(jax.random.wrap_key_data(state["random_key"]), i)
@@ -284,7 +298,7 @@ def test_three_adam_steps_equal_tensorflow(session):
             expected_losses.append(session.run([training.loss, training.train], {
                 training.lr: np.asarray(lr), training.hr: np.asarray(hr), training.rate: rates[i - 5]})[0])
         expected = dict(zip([v.op.name for v in tf.global_variables()], session.run(tf.global_variables())))
-    state, losses = train_jax.run_steps(graph, RECIPE, "float32", state, tiles, rates)
+    state, losses = train_jax.run_steps(graph, recipe, "float32", state, tiles, rates)
     np.testing.assert_allclose(losses, expected_losses, rtol=1e-5)
     assert int(state["Variable"]) == expected.pop("Variable") == 8
     random_key = state.pop("random_key")

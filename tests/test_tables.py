@@ -154,9 +154,10 @@ def test_readme_block():
     table = tables.to_readme(tables.build_lines([row()]))
     assert "| DRSAN-32s x2 | 368,427 | 84.90 G | not measured | 38.02 / 0.9601<br>+0.03 / -0.0005 | not mea" in table
     assert "| DRSAN-48m x4 | 1.27 M | 88.7 G | not trained" in table
-    text = "a\n%s\nold\n%s\nb\n" % (tables.BEGIN, tables.END)
+    begin, end = tables.BEGIN % "results", tables.END % "results"
+    text = "a\n%s\nold\n%s\nb\n" % (begin, end)
     assert tables.replace_block(text, "new\n") == text.replace("old", "new")
-    for wrong in "a\n", text.replace(tables.END, ""), text + text, "%s\n%s\n" % (tables.END, tables.BEGIN):
+    for wrong in "a\n", text.replace(end, ""), text + text, "%s\n%s\n" % (end, begin):
         with pytest.raises(UserError, match="one line <!-- results:begin -->"):
             tables.replace_block(wrong, "new\n")
 
@@ -203,7 +204,7 @@ def test_evaluates_what_is_present_or_takes_saved_figures(shipped, run):
     saved.write_text("model,scale,dataset,image,psnr,ssim,bicubic_psnr,bicubic_ssim\n"
                      "32s,x2,Set14,a,30,0.9,29,0.8\n32s,x2,Set14,mean,30.1234,0.9,29,0.8\n")
     readme = shipped / "README.md"
-    readme.write_text("%s\n%s\n" % (tables.BEGIN, tables.END))
+    readme.write_text("%s\n%s\n" % (tables.BEGIN % "results", tables.END % "results"))
     arguments = "--checkpoints", shipped / "checkpoints", "--output", out, "--readme", readme
     assert run("--csv", saved, *arguments)[0] == 0
     both = tables.read_measured(str(out / "our_table.csv"))

@@ -27,13 +27,13 @@ def test_paper_recipe():
     assert {rates[model, "x2"] for model in MODELS} == {2e-4}
     assert [rates[model, "x3"] for model in ("32s", "48s", "48m", "32m")] == [2e-4, 1e-4, 1e-4, 5e-5]
     assert [rates[model, "x4"] for model in ("32s", "48s", "32m", "48m")] == [2e-4, 2e-4, 1e-4, 1e-4]
-    assert make_recipe("paper", "32s", "x2")._replace(steps=0) == Recipe(2e-4, "halve", 0, 0, 16, 48, 0)
+    assert make_recipe("paper", "32s", "x2")._replace(steps=0) == Recipe(2e-4, "halve", 0, 0, 16, 48, 1, 0, "adam")
 
 
 def test_learning_rate():
     paper = make_recipe("paper", "32s", "x2")
     assert [learning_rate(paper, step) for step in (0, 199999, 200000, 399999, 400000)] == [2e-4, 2e-4, 1e-4, 1e-4, 5e-5]
-    fast = Recipe(1e-3, "cosine", 9, 1000, 16, 32, 0.999)
+    fast = Recipe(1e-3, "cosine", 9, 1000, 16, 32, 1, 0.999, "muon")
     assert learning_rate(fast, 0) == pytest.approx(1e-4)
     assert learning_rate(fast, 4) == pytest.approx(5e-4, rel=1e-3)
     assert learning_rate(fast, 500) == pytest.approx(5e-4)
@@ -71,6 +71,25 @@ def test_patches_are_aligned_and_augmented(photographs, scale):
     again = Sampler(pairs, scale, 40, 12, seed=1)(0)
     assert (again[0] == lr).all() and (again[1] == hr).all()
     assert (sampler(1)[0] != lr).any() and (Sampler(pairs, scale, 40, 12, seed=2)(0)[0] != lr).any()
+
+
+def test_the_most_detailed_candidate_is_taken(monkeypatch):
+    random = np.random.RandomState(0)
+    low = (random.rand(40, 50, 3) * np.linspace(0, 255, 50)[:, None]).astype(np.uint8)  # the more to the right, the more detail
+    pairs = [(low, np.repeat(np.repeat(low, 2, 0), 2, 1))]
+    sampler, drawn = Sampler(pairs, 2, 3, 8, seed=1, candidates=4), []
+    draw = sampler._draw
+    monkeypatch.setattr(sampler, "_draw", lambda random: drawn.append(draw(random)) or drawn[-1])
+    lr, hr = sampler(0)
+    assert len(drawn) == 12 and (hr[:, ::2, ::2] == lr).all()
+
+    def variation(y, x):
+        patch = low[y:y + 8, x:x + 8].astype(float)
+        return np.abs(patch[1:] - patch[:-1]).mean() + np.abs(patch[:, 1:] - patch[:, :-1]).mean()
+
+    for i in range(3):
+        _, _, y, x = max(drawn[4 * i:4 * i + 4], key=lambda one: variation(*one[2:]))
+        assert sorted(lr[i].ravel()) == sorted(low[y:y + 8, x:x + 8].ravel())
 
 
 def contains(image, patch):
@@ -215,6 +234,53 @@ def test_three_steps_equal_numpy_adam_and_ema(small_network):
             np.testing.assert_allclose(ours, expected, rtol=0, atol=2e-6)
 
 
+def muon_directions(x):
+    """The update of Muon for a learning rate of 1: x [kh, kw, in, out] with the singular values s of its matrix, divided by their
+    norm, replaced by p(p(p(p(p(s))))), and scaled. In float64, by SVD where train.py multiplies matrices."""
+    u, s, v = np.linalg.svd(x.reshape(-1, x.shape[3]), full_matrices=False)
+    s = s / np.linalg.norm(s)
+    for _ in range(5):
+        s = 3.4445 * s - 4.7750 * s ** 3 + 2.0315 * s ** 5
+    return (0.8 * np.sqrt(max(u.shape[0], v.shape[1])) * (u * s).dot(v)).reshape(x.shape)
+
+
+def test_muon_directions_have_singular_values_near_one():
+    """What the publications say: singular values of about 1, and with the scale, entries with the stated root mean square."""
+    update = muon_directions(np.random.RandomState(0).randn(3, 3, 32, 32))
+    singular = np.linalg.svd(update.reshape(-1, 32), compute_uv=False) / (0.8 * np.sqrt(288))
+    assert 0.6 < singular.min() and singular.max() < 1.25
+    assert np.sqrt(np.mean(update ** 2)) == pytest.approx(train.UPDATE_RMS, rel=0.2)
+
+
+@pytest.mark.parametrize("devices", [("",), ("/cpu:0", "/cpu:0")])
+def test_three_muon_steps_against_singular_value_decomposition(monkeypatch, devices):
+    monkeypatch.setitem(MODELS, "32s", Variant(channels=16, drags=1, blocks=2))
+    training = build_training("32s", "x3", 0, devices, optimizer="muon")
+    variables = model_variables()
+    names = [variable.op.name for variable in tf.global_variables()]
+    by_muon = [train.uses_muon(variable.shape.as_list()) for variable in variables]
+    assert sum(by_muon) == 8  # of the DRM's two the first, four of the RBs, the closing one, that before the skip, the upsampler's
+    for variable, muon in zip(variables, by_muon):
+        assert (variable.op.name + "/Muon" in names, "DRAN/" + variable.op.name + "/AdamOptimizer" in names
+                or variable.op.name + "/AdamOptimizer" in names) == (muon, not muon)
+    gradients = tf.gradients(training.loss, variables)
+    random, rate = np.random.RandomState(3), 1e-3
+    with tf.Session() as session:
+        session.run(tf.global_variables_initializer())
+        kernels = [np.float64(value) for value, muon in zip(session.run(variables), by_muon) if muon]
+        momenta = [np.zeros_like(kernel) for kernel in kernels]
+        for _ in range(3):
+            feed = {training.lr: random.randint(0, 256, (2, 6, 7, 3)), training.hr: random.randint(0, 256, (2, 18, 21, 3)),
+                    training.rate: rate}
+            g = [np.float64(value) for value, muon in zip(session.run(gradients, feed), by_muon) if muon]
+            session.run(training.train, feed)
+            momenta = [0.95 * a + 0.05 * b for a, b in zip(momenta, g)]
+            kernels = [kernel - rate * muon_directions(0.95 * a + 0.05 * b) for kernel, a, b in zip(kernels, momenta, g)]
+        assert session.run(training.step) == 3
+        for ours, expected in zip([value for value, muon in zip(session.run(variables), by_muon) if muon], kernels):
+            np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-5)
+
+
 # runs
 
 def start(photographs, run, *extra, **kwargs):
@@ -327,7 +393,7 @@ def test_resumed_equals_uninterrupted_to_the_bit(photographs, tmp_path, threads)
     out = resumed.communicate()[0]
     assert b"resumed at step" in out and b"done" in out
     whole, broken = [state_values(tmp_path / name) for name in ("whole", "broken")]
-    assert sorted(whole) == sorted(broken) and len(whole) == 4 * 21 + 3
+    assert sorted(whole) == sorted(broken) and len(whole) == 4 * 21 - 6 + 3  # Muon, of six kernels, has one slot where Adam has two
     for name in whole:
         np.testing.assert_array_equal(whole[name], broken[name])
     logs = [[{key: record.get(key) for key in ("step", "rate", "psnr")} for record in map(

@@ -1,4 +1,4 @@
-"""train.py with a 32s of 4 channels, one DRAG and one RB, for tests that are not about the network."""
+"""train.py with a 32s of 16 channels, one DRAG and one RB, for tests that are not about the network."""
 import os
 import sys
 
@@ -7,7 +7,7 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 import model  # noqa: E402
 import train  # noqa: E402
 
-model.MODELS["32s"] = model.Variant(channels=4, drags=1, blocks=1)
+model.MODELS["32s"] = model.Variant(channels=16, drags=1, blocks=1)
 
 if __name__ == "__main__":
     train.run_main(lambda: train.train(train.parse_args()))

@@ -15,14 +15,15 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from model import MODELS, SCALES  # noqa: E402
 from ops import tf  # noqa: E402
-from train import (Devices, Sampler, averaged_weights, build_training, learning_rate, load_photographs, make_recipe,  # noqa: E402
+from train import (OPTIMIZERS, Devices, Sampler, averaged_weights, build_training, learning_rate, load_photographs, make_recipe,  # noqa: E402
                    parse_gpus, prefetch, validate)
 from utils import find_dataset, read_pair, run_main  # noqa: E402
 
 
 def parse_candidate(text):
     """The values of a Recipe named in a text as "batch=8,rate=1e-3". Raises ValueError."""
-    types = {"rate": float, "ema": float, "warmup": int, "batch": int, "patch": int}
+    types = {"rate": float, "ema": float, "warmup": int, "batch": int, "patch": int, "candidates": int, 
+             "optimizer": lambda text: OPTIMIZERS[OPTIMIZERS.index(text)]}
     values = dict(item.split("=") for item in text.split(","))
     return {key: types[key](value) if key in types else unknown(key, types) for key, value in values.items()}
 
@@ -37,11 +38,11 @@ def train_candidate(recipe, photographs, valid, args):
     tf.reset_default_graph()
     tf.set_random_seed(args.seed)
     devices = Devices(args, recipe.batch)
-    training = build_training(args.model, args.scale, recipe.ema, devices.names)
+    training = build_training(args.model, args.scale, recipe.ema, devices.names, optimizer=recipe.optimizer)
     session = devices.connect()
     session.run(tf.global_variables_initializer())
     losses, before = [], time.time()
-    sampler = Sampler(photographs, scale, recipe.batch, recipe.patch, args.seed)
+    sampler = Sampler(photographs, scale, recipe.batch, recipe.patch, args.seed, recipe.candidates)
     for step, (lr, hr) in enumerate(prefetch(sampler, 0, recipe.steps)):
         feed = {training.lr: lr, training.hr: hr, training.rate: learning_rate(recipe, step)}
         losses.append(session.run([training.train, training.loss], feed)[1])
@@ -63,17 +64,18 @@ def compare(args):
         results.append((train_candidate(recipe, photographs, valid, args), recipe))
         print("done: PSNR %.3f  loss %.5f  %.0f s  %s" % (results[-1][0] + (recipe,)), flush=True)
     print("\nDRSAN-%s %s, %.1f million LR pixels each" % (args.model, args.scale, args.pixels))
-    print("%8s %6s %6s %8s %8s %8s  %10s %9s %8s" % (
-        "rate", "batch", "patch", "steps", "warm-up", "EMA", "PSNR", "loss", "seconds"))
+    print("%8s %9s %6s %6s %10s %8s %8s %8s  %10s %9s %8s" % (
+        "rate", "optimizer", "batch", "patch", "candidates", "steps", "warm-up", "EMA", "PSNR", "loss", "seconds"))
     for (psnr, loss, seconds), recipe in sorted(results, reverse=True):
-        print("%8.0e %6d %6d %8d %8d %8s  %10.3f %9.5f %8.0f" % (
-            recipe.rate, recipe.batch, recipe.patch, recipe.steps, recipe.warmup, recipe.ema, psnr, loss, seconds))
+        print("%8.0e %9s %6d %6d %10d %8d %8d %8s  %10.3f %9.5f %8.0f" % (
+            recipe[:1] + (recipe.optimizer, recipe.batch, recipe.patch, recipe.candidates, recipe.steps, recipe.warmup, recipe.ema,
+                          psnr, loss, seconds)))
 
 
 def parse_args():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("candidates", nargs="+", type=parse_candidate, metavar="KEY=VALUE[,...]",
-                        help="values of rate, batch, patch, warmup and ema that replace those of the recipe fast")
+                        help="values of rate, optimizer, batch, patch, candidates, warmup and ema that replace those of `fast`")
     parser.add_argument("--data", required=True, metavar="DIR", help="photographs, searched recursively")
     parser.add_argument("--pixels", type=float, default=25, help="million LR pixels for each candidate")
     parser.add_argument("--gpu", type=parse_gpus, default=[-1])

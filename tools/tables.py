@@ -23,7 +23,7 @@ from utils import (DATASETS, UserError, checkpoint_config, checkpoint_prefix, fi
 FIGURES = os.path.join(ROOT, "figures")
 PAPER_DATASETS = ("Set5", "Set14", "B100", "Urban100")
 GROUPS = ((0.5, "under 0.5 M parameters"), (1, "0.5 to 1 M parameters"), (float("inf"), "1 M parameters and more"))
-BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
+BEGIN, END = "<!-- %s:begin -->", "<!-- %s:end -->"  # lines around a table of that name in a Markdown file
 NOTE = """Published figures as printed in K. Park, J. W. Soh, N. I. Cho, IEEE TMM 25 (2023) 907-918; its x2 B100 PSNR of
 A2F-SD and of FALSR-A look like misprints there. Multi-adds are for an HR image of 1280x720; ours count the
 multiplications of the convolutions. The groups by parameters are ours."""
@@ -317,8 +317,8 @@ def to_checkpoints(measured, shipped):
         cells = [scores.get((scale, model, dataset), "-") for dataset in DATASETS]
         figures += markdown_row([name] + cells + ["`%s`" % file_sha256(prefix + ".data-00000-of-00001")])
         for one in config.get("trained_before", []) + [config]:
-            recipe = "%s: rate %g, %s, batch %d, patch %d, EMA %g" % tuple(
-                one[key] for key in ("recipe", "rate", "schedule", "batch", "patch", "ema"))
+            recipe = "%s: %s, rate %g, %s, batch %d, patch %d, best of %d, EMA %g" % tuple(one[key] for key in (
+                "recipe", "optimizer", "rate", "schedule", "batch", "patch", "candidates", "ema"))
             steps = "{:,} of {:,}".format(one["trained_steps"], one["steps"])
             trainings += markdown_row([
                 name, recipe, one["init_from"] or "-", steps, "%.2f" % (one["trained_seconds"] / 3600),
@@ -326,21 +326,23 @@ def to_checkpoints(measured, shipped):
     return figures + "\n" + trainings
 
 
-def replace_block(text, table):
-    """`text` with `table` between the two marker lines. Raises UserError if they are not there once, in this order."""
-    head, begin, rest = text.partition(BEGIN + "\n")
-    old, end, tail = rest.partition(END + "\n")
-    if not (begin and end) or BEGIN in old + tail or END in head + tail:
-        raise UserError("there must be one line %s and below it one line %s" % (BEGIN, END))
+def replace_block(text, table, name="results"):
+    """`text` with `table` between the two marker lines of that name. Raises UserError if they are not there once, in this
+    order."""
+    first, last = BEGIN % name, END % name
+    head, begin, rest = text.partition(first + "\n")
+    old, end, tail = rest.partition(last + "\n")
+    if not (begin and end) or first in old + tail or last in head + tail:
+        raise UserError("there must be one line %s and below it one line %s" % (first, last))
     return head + begin + table + end + tail
 
 
-def replace_in_file(path, table):
-    """Replace the block of a text file; returns its path. Raises UserError."""
+def replace_in_file(path, table, name="results"):
+    """Replace the block of that name in a text file; returns its path. Raises UserError."""
     with open(path, encoding="utf-8") as file:
         text = file.read()
     try:
-        write_text(path, replace_block(text, table))
+        write_text(path, replace_block(text, table, name))
     except UserError as error:
         raise UserError("%s: %s" % (path, error))
     return path

@@ -1,7 +1,7 @@
 """Train an exported graph with JAX: python tools/train_jax.py --graph runs/graphs/32s_x2.json --data runs/tiles
 
 TensorFlow is not needed: jax, numpy, scipy, pillow and tqdm are. A run lives in runs/jax_<model>_<scale>: log.jsonl,
-and state.npz (weights, Adam, averages, step, random key and config), from which the same command resumes. For several
+and state.npz (weights, optimizer, averages, step, random key and config), from which the same command resumes. For several
 models at once start several processes, each with XLA_PYTHON_CLIENT_PREALLOCATE=false.
 """
 import argparse
@@ -24,7 +24,8 @@ from export_graph import write_npz
 from jax_graph import absolute, execute, load_graph
 from model import SCALES
 from pack_tiles import decode, read_files
-from train import add_recipe_options, choose_recipe, format_progress, learning_rate
+from train import (MOMENTUM, UPDATE_RMS, add_recipe_options, choose_recipe, detail, format_progress, learning_rate, orthogonalize,
+                   uses_muon)
 from utils import UserError, crop_to_multiple, downscale, luma, psnr, run_main, to_uint8
 
 # ------------------------------------------------------------------------------------------------------------ data
@@ -81,25 +82,38 @@ def draw_patches(key, tiles, batch):
                    jax.random.randint(turn_key, [batch], 0, 8))
 
 
+def draw_detailed_patches(key, tiles, batch, patch, candidates):
+    """Patches with the most detail of so many candidates each, as train.Sampler takes them."""
+    patches = draw_patches(key, tiles, candidates * batch)
+    if candidates == 1:
+        return patches
+    details = detail(cut(tiles.lr, patches, patch, 1).astype(jnp.float32), jnp).reshape(batch, candidates)
+    best = candidates * jnp.arange(batch) + details.argmax(axis=1)
+    return Patches(*[values[best] for values in patches])
+
+
+def cut(images, patches, patch, factor):
+    """The pixels of some Patches in the LR images of Tiles (factor 1) or in the HR images (factor scale), not turned."""
+    size = 1, factor * patch, factor * patch, 3
+    return jax.vmap(lambda tile, y, x: lax.dynamic_slice(images, (tile, factor * y, factor * x, 0), size)[0])(
+        patches.tile, patches.y, patches.x)
+
+
 def cut_patches(tiles, patches, patch, scale):
     """The batch of some Patches: LR [batch, p, p, 3] and HR [batch, s p, s p, 3], uint8."""
-    turn = patches.turn[:, None, None, None]
-
-    def cut(images, factor):
-        size = 1, factor * patch, factor * patch, 3
-        batch = jax.vmap(lambda tile, y, x: lax.dynamic_slice(images, (tile, factor * y, factor * x, 0), size)[0])(
-            patches.tile, patches.y, patches.x)
+    turn, batches = patches.turn[:, None, None, None], []
+    for images, factor in (tiles.lr, 1), (tiles.hr, scale):
+        batch = cut(images, patches, patch, factor)
         batch = jnp.where(turn & 1, batch[:, ::-1], batch)
         batch = jnp.where(turn & 2, batch[:, :, ::-1], batch)
-        return jnp.where(turn & 4, batch.swapaxes(1, 2), batch)
-
-    return cut(tiles.lr, 1), cut(tiles.hr, scale)
+        batches.append(jnp.where(turn & 4, batch.swapaxes(1, 2), batch))
+    return batches
 
 
 # -------------------------------------------------------------------------------------------------------- training
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
-MOMENT1, MOMENT2, AVERAGE = "/AdamOptimizer", "/AdamOptimizer_1", "/ExponentialMovingAverage"
+MOMENT1, MOMENT2, MUON, AVERAGE = SLOTS = "/AdamOptimizer", "/AdamOptimizer_1", "/Muon", "/ExponentialMovingAverage"
 PRECISIONS = {  # name -> type of feature maps and convolutions, JAX's precision of float32 convolutions
     "float32": (jnp.float32, "float32"),
     "tf32": (jnp.float32, "tensorfloat32"),
@@ -107,13 +121,15 @@ PRECISIONS = {  # name -> type of feature maps and convolutions, JAX's precision
 }
 
 
-def new_state(weights, ema, seed):
+def new_state(weights, ema, seed, optimizer):
     """The state of a training before its first step, a dict of arrays named as in a training checkpoint of train.py."""
     state = {"Variable": np.int32(0), "beta1_power": np.float32(BETA1), "beta2_power": np.float32(BETA2),
              "random_key": np.asarray(jax.random.key_data(jax.random.key(seed)))}
     for name, value in weights.items():
         state[name] = value
-        state[name + MOMENT1] = state[name + MOMENT2] = np.zeros_like(value)
+        by_muon = optimizer == "muon" and uses_muon(value.shape)
+        for slot in [MUON] if by_muon else [MOMENT1, MOMENT2]:
+            state[name + slot] = np.zeros_like(value)
         if ema:
             state[name + AVERAGE] = value
     return state
@@ -121,7 +137,7 @@ def new_state(weights, ema, seed):
 
 def weight_names(state):
     """The names of the weights in a state."""
-    return sorted(name[:-len(MOMENT1)] for name in state if name.endswith(MOMENT1))
+    return sorted(name for name in state if name.startswith("DRAN/") and not name.endswith(SLOTS))
 
 
 def averaged_weights(state):
@@ -135,22 +151,47 @@ def l1_loss(graph, weights, lr, hr, dtype):
     return jnp.mean(absolute(hr.astype(jnp.float32) / 255 - sr))
 
 
+def muon_directions(momenta):
+    """Muon's updates for a learning rate of 1, {name: array}, of {name: momentum} of kernels, as train.muon_step makes them; those
+    of one shape together, in few operations."""
+    by_shape, directions = {}, {}
+    for name, momentum in momenta.items():
+        by_shape.setdefault(momentum.shape, []).append(name)
+    for shape, names in by_shape.items():
+        rows, columns = int(np.prod(shape[:-1])), shape[-1]
+        x = jnp.stack([momenta[name].reshape(rows, columns) for name in names])
+        x = x / (jnp.linalg.norm(x, axis=(1, 2), keepdims=True) + 1e-12)
+        tall = rows > columns
+        x = orthogonalize(x.swapaxes(1, 2) if tall else x, lambda a, b, transpose: a @ (b.swapaxes(1, 2) if transpose else b))
+        x = UPDATE_RMS * max(rows, columns) ** 0.5 * (x.swapaxes(1, 2) if tall else x)
+        directions.update((name, one.reshape(shape)) for name, one in zip(names, x))
+    return directions
+
+
 def update(state, gradients, rate, ema):
-    """The state after a step of Adam by TensorFlow's formula (epsilon outside the bias correction), and with `ema` > 0
-    of the moving averages, whose decay is at most (1 + step) / (10 + step)."""
+    """The state after a step of Adam by TensorFlow's formula (epsilon outside the bias correction), of Muon for the kernels that
+    have its momentum, and with `ema` > 0 of the moving averages, whose decay is at most (1 + step) / (10 + step)."""
     step = state["Variable"] + 1
-    rate = rate * jnp.sqrt(1 - state["beta2_power"]) / (1 - state["beta1_power"])
+    adam_rate = rate * jnp.sqrt(1 - state["beta2_power"]) / (1 - state["beta1_power"])
     decay = jnp.minimum(ema, (1. + step) / (10. + step))
     state = dict(state, Variable=step,
                  beta1_power=state["beta1_power"] * BETA1, beta2_power=state["beta2_power"] * BETA2)
+    momenta = {}
     for name, gradient in gradients.items():
+        if name + MUON in state:
+            state[name + MUON] = momentum = MOMENTUM * state[name + MUON] + (1 - MOMENTUM) * gradient
+            momenta[name] = MOMENTUM * momentum + (1 - MOMENTUM) * gradient
+            continue
         m, v = state[name + MOMENT1], state[name + MOMENT2]
         state[name + MOMENT1] = m = m + (gradient - m) * (1 - BETA1)
         state[name + MOMENT2] = v = v + (gradient ** 2 - v) * (1 - BETA2)
-        state[name] = weight = state[name] - rate * m / (jnp.sqrt(v) + EPSILON)
-        if ema:
+        state[name] = state[name] - adam_rate * m / (jnp.sqrt(v) + EPSILON)
+    for name, direction in muon_directions(momenta).items():
+        state[name] = state[name] - rate * direction
+    if ema:
+        for name in gradients:
             average = state[name + AVERAGE]
-            state[name + AVERAGE] = average - (1 - decay) * (average - weight)
+            state[name + AVERAGE] = average - (1 - decay) * (average - state[name])
     return state
 
 
@@ -164,7 +205,8 @@ def run_steps(graph, recipe, precision, state, tiles, rates):
     names = weight_names(state)
     key = jax.random.wrap_key_data(state["random_key"])
     keys = jax.vmap(lambda i: jax.random.fold_in(key, state["Variable"] + i))(jnp.arange(len(rates)))
-    patches = jax.vmap(lambda key: draw_patches(key, tiles, recipe.batch))(keys)  # before the loop: few, large kernels
+    patches = jax.vmap(lambda key: draw_detailed_patches(key, tiles, recipe.batch, recipe.patch, recipe.candidates))(
+        keys)  # before the loop: few, large kernels
 
     def step(state, inputs):
         rate, patches = inputs
@@ -241,7 +283,7 @@ def open_state(path, graph_path, config):
                 raise UserError("%s was started with %s = %r, not %r: give the same options, or another --run"
                                 % (path, key, started.get(key), config.get(key)))
         return state
-    return new_state(read_weights(graph_path), config["ema"], config["seed"])
+    return new_state(read_weights(graph_path), config["ema"], config["seed"], config["optimizer"])
 
 
 def best_psnr(log_path):
