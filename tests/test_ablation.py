@@ -1,0 +1,133 @@
+"""tools/ablation.py: which networks it trains and evaluates, and that the README shows what it writes."""
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+import test as evaluation
+import train
+import utils
+from conftest import ROOT
+from tools import ablation, tables
+from utils import UserError
+
+PSNR = {None: 34.0, "dra": 33.9, "dynamics": 34.0625, "rsa": 33.5}
+
+
+def result(network="whole", dataset="Set5", psnr=34.0, ssim=0.95):
+    return ablation.Result(network, 2500, 368427, 84.9, 0.018125, dataset, psnr, ssim)
+
+
+def test_readme_shows_what_the_tool_writes():
+    with open(os.path.join(ROOT, "README.md"), encoding="utf-8") as file:
+        readme = file.read()
+    results = ablation.read_results(os.path.join(tables.FIGURES, "ablation.csv"))
+    assert readme == tables.replace_block(readme, ablation.to_markdown(results), "ablation"), (
+        "run: python tools/ablation.py --redraw")
+
+
+def test_shipped_table_is_of_all_networks():
+    results = ablation.read_results(os.path.join(tables.FIGURES, "ablation.csv"))
+    networks = [network.name for network in ablation.NETWORKS.values()]
+    assert [one.network for one in results if one.dataset == "Sample"] == networks
+    assert len({one.steps for one in results}) == 1 and len(results) == len(networks) * len(utils.DATASETS)
+
+
+def test_table():
+    results = [result(), result(dataset="B100", psnr=31), result("without RSA", psnr=33.5, ssim=0.9601),
+               result("without RSA", dataset="B100", psnr=31.004)]
+    assert ablation.to_markdown(results).splitlines() == [
+        "|  | parameters | multi-adds | training loss | Set5 | B100 |", "|---|---|---|---|---|---|",
+        "| whole | 368,427 | 84.90 G | 0.01812 | 34.00 / 0.9500 | 31.00 / 0.9500 |",
+        "| without RSA | 368,427 | 84.90 G | 0.01812 | 33.50 / 0.9601<br>-0.50 / +0.0101 | 31.00 / 0.9500<br>+0.00 / +0.0000 |"]
+
+
+def test_results_survive_writing(tmp_path):
+    path = str(tmp_path / "ablation.csv")
+    results = [result(), result("without RSA", psnr=33.1234)]
+    ablation.write_results(path, results)
+    assert ablation.read_results(path) == results
+    (tmp_path / "bad.csv").write_text("network\nwhole\n")
+    with pytest.raises(UserError, match="bad.csv is not a table of this tool"):
+        ablation.read_results(str(tmp_path / "bad.csv"))
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, capsys):
+    """Run ablation.py with these arguments, with train.py and test.py replaced by calls of `scripts`, a dict of functions that take
+    what the real parser makes of the command: (exit status, stderr)."""
+    def call(scripts, *arguments):
+        def start(command):
+            name = os.path.basename(command[1])
+            monkeypatch.setattr(sys, "argv", command[1:])
+            return scripts[name]({"train.py": train, "test.py": evaluation}[name].parse_args())
+        monkeypatch.setattr(subprocess, "call", start)
+        monkeypatch.setattr(sys, "argv", ["ablation.py"] + [str(argument) for argument in arguments])
+        with pytest.raises(SystemExit) as stop:
+            utils.run_main(lambda: ablation.make_ablation(ablation.parse_args()))
+        out, err = capsys.readouterr()
+        assert "Traceback" not in err
+        return stop.value.code or 0, err
+    return call
+
+
+def test_trains_what_is_left_and_evaluates_all(tmp_path, run):
+    trained = []
+
+    def fake_train(args):
+        assert (args.model, args.scale, args.recipe, args.records) == ("32s", "x2", "fast", str(tmp_path / "runs" / "records"))
+        if args.prepare:
+            assert (args.data, args.pairs, args.seed) == ("photos", 40 * 8, 0)
+            return 0
+        assert (args.data, args.steps) == (None, 40)
+        trained.append((os.path.basename(args.run), args.without, args.seed))
+        os.makedirs(args.run)
+        with open(os.path.join(args.run, "log.jsonl"), "w") as file:
+            for record in {"step": 36, "loss": 1.0}, {"step": 38, "loss": 0.02}, {"step": 40, "loss": 0.04}:
+                file.write(json.dumps(record) + "\n")
+            if len(trained) != 3:  # the third is stopped
+                file.write('{"step": 40, "psnr": 30}\n')
+        return 0
+
+    def fake_test(args):
+        assert args.dataset == ["Sample"] and args.checkpoint == os.path.join(args.checkpoint[:-5], "best")
+        mean = evaluation.Scores(PSNR[args.without], 0.95, 30, 0.9)
+        evaluation.write_csv(args.csv, [("32s", "x2", "Sample", "a", mean), ("32s", "x2", "Sample", "mean", mean)])
+        return 0
+
+    readme = tmp_path / "README.md"
+    readme.write_text("a\n<!-- ablation:begin -->\n<!-- ablation:end -->\nb\n")
+    arguments = ["--data", "photos", "--steps", 40, "--runs", tmp_path / "runs", "--output", tmp_path, "--readme", readme,
+                 "--data-dir", tmp_path]
+    scripts = {"train.py": fake_train, "test.py": fake_test}
+    status, err = run(scripts, *arguments)
+    assert status == 1 and "stopped in the training of the network without DRA: plain sums" in err
+    third = tmp_path / "runs" / "without_dra" / "log.jsonl"
+    third.write_text(third.read_text() + '{"step": 40, "psnr": 30}\n')
+    assert run(scripts, *arguments) == (0, "")
+    assert trained == [("whole", None, 0), ("whole_seed1", None, 1), ("without_dra", "dra", 0),
+                       ("without_dynamics", "dynamics", 0), ("without_rsa", "rsa", 0)]
+
+    results = ablation.read_results(str(tmp_path / "ablation.csv"))
+    assert [one.psnr for one in results] == [34.0, 34.0, 33.9, 34.0625, 33.5]
+    assert {one.loss for one in results} == {0.03}
+    # DRM of a DRAG: conv1x1 32 to 16, slopes, conv1x1 16 to 10; in its place, for constants, 10 values
+    drm = 32 * 16 + 16 + 16 + 16 * 10 + 10
+    assert [one.parameters for one in results] == [368427, 368427, 368427 - 4 * drm, 368427 - 4 * (drm - 10), 368427]
+    text = readme.read_text()
+    assert "| without RSA | 368,427 | 84.90 G | 0.03000 | 33.50 / 0.9500<br>-0.50 / +0.0000 |" in text
+    readme.write_text("<!-- ablation:begin -->\n<!-- ablation:end -->\n")
+    assert run({}, "--redraw", "--output", tmp_path, "--readme", readme)[0] == 0
+    assert readme.read_text() in text
+
+
+def test_failures(tmp_path, run):
+    assert run({})[0] == 2
+    status, err = run({}, "--redraw", "--output", tmp_path)
+    assert status == 1 and "error: cannot read" in err
+    status, err = run({"train.py": lambda args: 1}, "--data", "photos", "--runs", tmp_path)
+    assert status == 1 and "error: train.py failed for the records" in err
+    status, err = run({"train.py": lambda args: not args.prepare}, "--data", "photos", "--runs", tmp_path)
+    assert status == 1 and "error: train.py failed for the network whole" in err

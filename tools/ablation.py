@@ -1,0 +1,154 @@
+"""The ablation: python tools/ablation.py --data data/photos
+
+Trains DRSAN-32s x2 whole, from two seeds, and without DRA, without its dynamics and without RSA, each from scratch by the recipe
+`fast` once over the same --steps batches, which it first writes to records; evaluates the five on the data sets that are present;
+and writes figures/ablation.csv and from it the table of the README. An interrupted call is continued by the same call.
+"""
+import argparse
+import collections
+import os
+import subprocess
+import sys
+import tempfile
+
+import numpy as np
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+sys.path.insert(0, ROOT)
+from model import count_multi_adds, count_parameters, drsan  # noqa: E402
+from ops import tf  # noqa: E402
+from tools.plot_training import read_curves  # noqa: E402
+from tools.tables import FIGURES, markdown_row, present, read_csv, replace_in_file, to_csv, write_text  # noqa: E402
+from train import make_recipe  # noqa: E402
+from utils import DATASETS, UserError, run_main  # noqa: E402
+
+MODEL, SCALE = "32s", "x2"
+Network = collections.namedtuple("Network", "name without seed")
+NETWORKS = collections.OrderedDict((  # by the folder of their run; the others are compared with the first
+    ("whole", Network("whole", None, 0)),
+    ("whole_seed1", Network("whole, another seed", None, 1)),
+    ("without_dra", Network("without DRA: plain sums", "dra", 0)),
+    ("without_dynamics", Network("without its dynamics: learned constants", "dynamics", 0)),
+    ("without_rsa", Network("without RSA", "rsa", 0)),
+))
+# loss: mean of the training loss over the last tenth of the steps; psnr, ssim: means over the images of a data set
+Result = collections.namedtuple("Result", "network steps parameters multi_adds_G loss dataset psnr ssim")
+
+
+def without(network):
+    """The option of train.py and test.py for a network."""
+    return ["--without", network.without] if network.without else []
+
+
+def steps_done(folder):
+    """The steps after which the run in a folder was last validated, 0 if it was not."""
+    return max(read_curves(folder)["psnr"][0], default=0) if os.path.exists(os.path.join(folder, "log.jsonl")) else 0
+
+
+def call(script, args, options, purpose):
+    """Run train.py or test.py. Raises UserError that names the purpose if it fails."""
+    command = [sys.executable, os.path.join(ROOT, script), "--gpu", str(args.gpu), "--model", MODEL, "--scale", SCALE]
+    if subprocess.call(command + options):
+        raise UserError("%s failed for %s: see above" % (script, purpose))
+
+
+def prepare(args):
+    """Write the records that all networks are trained on; returns their folder."""
+    folder = os.path.join(args.runs, "records")
+    pairs = args.steps * make_recipe("fast", MODEL, SCALE).batch
+    call("train.py", args, ["--recipe", "fast", "--data", args.data, "--records", folder, "--pairs", str(pairs), "--prepare"],
+         "the records")
+    return folder
+
+
+def train(network, folder, records, args):
+    """Train a network, or what is left of it, to args.steps. Raises UserError if that fails or is stopped."""
+    if steps_done(folder) == args.steps:
+        return
+    options = ["--recipe", "fast", "--steps", str(args.steps), "--seed", str(network.seed), "--records", records, "--run", folder]
+    call("train.py", args, options + without(network), "the network " + network.name)
+    if steps_done(folder) != args.steps:
+        raise UserError("stopped in the training of the network %s: the same command goes on" % network.name)
+
+
+def evaluate(network, folder, args):
+    """Evaluate the best weights of a run on the data sets that are present: a list of Result. Raises UserError."""
+    steps, losses = (np.array(values) for values in read_curves(folder)["loss"])
+    with tf.Graph().as_default():
+        drsan(tf.placeholder(tf.float32, [1, None, None, 3]), MODEL, SCALE, network.without)
+        parameters = count_parameters()
+    head = (network.name, args.steps, parameters, count_multi_adds(MODEL, SCALE, 720, 1280, network.without) / 1e9,
+            losses[steps > 0.9 * args.steps].mean())
+    with tempfile.TemporaryDirectory() as temporary:
+        saved = os.path.join(temporary, "saved.csv")
+        options = ["--checkpoint", os.path.join(folder, "best"), "--data-dir", args.data_dir, "--csv", saved, "--dataset"]
+        call("test.py", args, options + present(DATASETS, args.data_dir) + without(network), "the network " + network.name)
+        return [Result(*head + (row["dataset"], float(row["psnr"]), float(row["ssim"])))
+                for row in read_csv(saved) if row["image"] == "mean"]
+
+
+def write_results(path, results):
+    """Write a list of Result; read_results() gives it back, rounded."""
+    write_text(path, to_csv([Result._fields] + [one[:3] + ("%.2f" % one.multi_adds_G, "%.6f" % one.loss, one.dataset,
+                                                           "%.4f" % one.psnr, "%.4f" % one.ssim) for one in results]))
+
+
+def read_results(path):
+    """The Results of a file of write_results(). Raises UserError."""
+    types = str, int, int, float, float, str, float, float
+    try:
+        return [Result(*[kind(row[field]) for kind, field in zip(types, Result._fields)]) for row in read_csv(path)]
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError("%s is not a table of this tool: %s" % (path, error))
+
+
+def to_markdown(results):
+    """The table: a row for each network, below its PSNR / SSIM the difference to the first network's."""
+    scores = {(one.network, one.dataset): one for one in results}
+    datasets = [name for name in DATASETS if any(one.dataset == name for one in results)]
+    text = markdown_row(["", "parameters", "multi-adds", "training loss"] + datasets)
+    text += "|" + "---|" * (4 + len(datasets)) + "\n"
+    first = results[0].network
+    for one in collections.OrderedDict((one.network, one) for one in results).values():
+        cells = []
+        for name in datasets:
+            ours, base = scores[one.network, name], scores[first, name]
+            cells.append("%.2f / %.4f" % (ours.psnr, ours.ssim))
+            if one.network != first:
+                cells[-1] += "<br>%+.2f / %+.4f" % (ours.psnr - base.psnr, ours.ssim - base.ssim)
+        text += markdown_row([one.network, "{:,}".format(one.parameters), "%.2f G" % one.multi_adds_G, "%.5f" % one.loss] + cells)
+    return text
+
+
+def make_ablation(args):
+    """What the command does, once for the arguments; prints the files it wrote."""
+    path = os.path.join(args.output, "ablation.csv")
+    if not args.redraw:
+        results, records = [], prepare(args)
+        for name, network in NETWORKS.items():
+            train(network, os.path.join(args.runs, name), records, args)
+        for name, network in NETWORKS.items():
+            results += evaluate(network, os.path.join(args.runs, name), args)
+        os.makedirs(args.output, exist_ok=True)
+        write_results(path, results)
+        print("wrote %s" % os.path.relpath(path))
+    print("wrote %s" % os.path.relpath(replace_in_file(args.readme, to_markdown(read_results(path)), "ablation")))
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--data", metavar="DIR", help="photographs to train on")
+    source.add_argument("--redraw", action="store_true", help="write the table from ablation.csv, train nothing")
+    parser.add_argument("--steps", type=int, default=2500, help="of each training (default 2500)")
+    parser.add_argument("--gpu", type=int, default=0, help="index of the GPU, -1 for the CPU (default 0)")
+    parser.add_argument("--data-dir", default="data", metavar="DIR", help="where the data sets are (default data)")
+    parser.add_argument("--runs", default=os.path.join("runs", "ablation"), metavar="DIR", help="default runs/ablation")
+    parser.add_argument("--output", default=FIGURES, metavar="DIR", help="default: the project's figures")
+    parser.add_argument("--readme", default=os.path.join(ROOT, "README.md"), metavar="FILE",
+                        help="has the markers of the table (default: the project's README.md)")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    run_main(lambda: make_ablation(parse_args()))
