@@ -310,8 +310,8 @@ def to_checkpoints(measured, shipped):
     scores = {(row.scale, row.model, row.dataset): "%.2f / %.4f" % (row.psnr, row.ssim) for row in measured}
     figures = markdown_row(("checkpoint",) + DATASETS + ("SHA-256 of the values",))
     figures += "|" + "---|" * (2 + len(DATASETS)) + "\n"
-    trainings = markdown_row(("checkpoint", "recipe", "started from", "steps", "hours", "images", "framework", "device"))
-    trainings += "|" + "---|" * 8 + "\n"
+    head = markdown_row(("model", "recipe", "started from", "steps", "hours", "images", "framework", "device"))
+    trainings = collections.OrderedDict.fromkeys([head + "|" + "---|" * 8 + "\n"])  # each once, though several may build on it
     for (scale, model), prefix in shipped.items():
         name, config = "%s/%s" % (scale, model), checkpoint_config(prefix)
         cells = [scores.get((scale, model, dataset), "-") for dataset in DATASETS]
@@ -320,10 +320,10 @@ def to_checkpoints(measured, shipped):
             recipe = "%s: %s, rate %g, %s, batch %d, patch %d, best of %d, EMA %g" % tuple(one[key] for key in (
                 "recipe", "optimizer", "rate", "schedule", "batch", "patch", "candidates", "ema"))
             steps = "{:,} of {:,}".format(one["trained_steps"], one["steps"])
-            trainings += markdown_row([
-                name, recipe, one["init_from"] or "-", steps, "%.2f" % (one["trained_seconds"] / 3600),
-                "{:,}".format(one["data"]["files"]), one["framework"], one["device"]])
-    return figures + "\n" + trainings
+            trainings[markdown_row([
+                "%s/%s" % (one["scale"], one["model"]), recipe, one["init_from"] or "-", steps, "%.2f" % (one["trained_seconds"] / 3600),
+                "{:,}".format(one["data"]["files"]), one["framework"], one["device"]])] = None
+    return figures + "\n" + "".join(trainings)
 
 
 def replace_block(text, table, name="results"):
