@@ -17,7 +17,7 @@ from model import ABLATIONS, MODELS, SCALES, count_multi_adds, count_parameters,
 from ops import tf
 from tools import download
 from utils import (DATASETS, FORMATS, Upscaler, UserError, bicubic, checkpoint_config, compose, find_checkpoint, find_dataset,
-                   find_pictures, fit_format, open_session, read_pair, read_picture, restore_weights, run_main,
+                   find_pictures, fit_format, open_session, positive, read_pair, read_picture, restore_weights, run_main,
                    save_image, score, to_uint8)
 
 PAPER_TABLE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "figures", "paper_table.csv")
@@ -280,16 +280,6 @@ def check_input_options(parser, args):
     if not 1 <= args.quality <= 100:
         parser.error("--quality is from 1 to 100")
     args.dataset = []
-
-
-def positive(kind):
-    """The type of an option that takes a positive number of this kind."""
-    def convert(text):
-        if not kind(text) > 0:
-            raise ValueError(text)
-        return kind(text)
-    convert.__name__ = "positive " + kind.__name__
-    return convert
 
 
 def parse_args():

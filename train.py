@@ -26,7 +26,8 @@ from tqdm import tqdm
 from model import ABLATIONS, MODELS, SCALES, drsan, model_variables
 from ops import tf
 from utils import (IMAGE_SUFFIXES, UserError, crop_to_multiple, downscale, find_checkpoint, find_dataset, load_values,
-                   open_session, read_image, read_pair, run_main, score, session_config, to_uint8, transfer_weights, write_json)
+                   open_session, positive, read_image, read_pair, run_main, score, session_config, to_uint8,
+                   transfer_weights, write_json)
 
 # --------------------------------------------------------------------------------------------------------- recipes
 
@@ -63,13 +64,13 @@ def learning_rate(recipe, step):
 def add_recipe_options(parser):
     """The options --recipe, and one for every value of it."""
     parser.add_argument("--recipe", default="paper", choices=["paper", "fast"])
-    parser.add_argument("--rate", type=float, help="start of the learning rate")
+    parser.add_argument("--rate", type=positive(float), help="start of the learning rate")
     parser.add_argument("--schedule", choices=["halve", "cosine"])
     parser.add_argument("--warmup", type=int, metavar="STEPS")
-    parser.add_argument("--steps", type=int)
-    parser.add_argument("--batch", type=int)
-    parser.add_argument("--patch", type=int, help="side of the LR patches")
-    parser.add_argument("--candidates", type=int, metavar="N", help="the patch with the most detail of N random ones is taken")
+    parser.add_argument("--steps", type=positive(int))
+    parser.add_argument("--batch", type=positive(int))
+    parser.add_argument("--patch", type=positive(int), help="side of the LR patches")
+    parser.add_argument("--candidates", type=positive(int), metavar="N", help="the patch with the most detail of N random ones is taken")
     parser.add_argument("--ema", type=float, help="decay of the average of weights, 0 for none")
     parser.add_argument("--optimizer", choices=OPTIMIZERS)
 

@@ -42,6 +42,16 @@ def run_main(main):
         sys.exit(130)
 
 
+def positive(kind):
+    """The type of an option that takes a positive number of this kind."""
+    def convert(text):
+        if not kind(text) > 0:
+            raise ValueError(text)
+        return kind(text)
+    convert.__name__ = "positive " + kind.__name__
+    return convert
+
+
 # ---------------------------------------------------------------------------------------------------------- images
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")

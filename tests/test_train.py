@@ -40,6 +40,14 @@ def test_learning_rate():
     assert learning_rate(fast, 999) < 1e-8
 
 
+@pytest.mark.parametrize("option", ["--rate", "--steps", "--batch", "--patch", "--candidates"])
+def test_values_of_recipes_are_positive(option, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["train.py", "--data", "photos", option, "0"])
+    with pytest.raises(SystemExit) as stop:
+        train.parse_args()
+    assert stop.value.code == 2 and "argument %s: invalid positive" % option in capsys.readouterr().err
+
+
 # data
 
 @pytest.fixture
