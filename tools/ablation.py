@@ -15,12 +15,10 @@ import numpy as np
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
-from model import count_multi_adds, count_parameters, drsan  # noqa: E402
-from ops import tf  # noqa: E402
 from tools.plot_training import read_curves  # noqa: E402
-from tools.tables import FIGURES, markdown_row, present, read_csv, replace_in_file, to_csv, write_text  # noqa: E402
+from tools.tables import FIGURES, costs, markdown_row, present, read_csv, replace_in_file, to_csv, write_text  # noqa: E402
 from train import make_recipe  # noqa: E402
-from utils import DATASETS, UserError, run_main  # noqa: E402
+from utils import DATASETS, UserError, positive, run_main  # noqa: E402
 
 MODEL, SCALE = "32s", "x2"
 Network = collections.namedtuple("Network", "name without seed")
@@ -74,11 +72,8 @@ def train(network, folder, records, args):
 def evaluate(network, folder, args):
     """Evaluate the best weights of a run on the data sets that are present: a list of Result. Raises UserError."""
     steps, losses = (np.array(values) for values in read_curves(folder)["loss"])
-    with tf.Graph().as_default():
-        drsan(tf.placeholder(tf.float32, [1, None, None, 3]), MODEL, SCALE, network.without)
-        parameters = count_parameters()
-    head = (network.name, args.steps, parameters, count_multi_adds(MODEL, SCALE, 720, 1280, network.without) / 1e9,
-            losses[steps > 0.9 * args.steps].mean())
+    loss = losses[steps > 0.9 * args.steps].mean()
+    head = (network.name, args.steps) + costs(MODEL, SCALE, network.without) + (loss,)
     with tempfile.TemporaryDirectory() as temporary:
         saved = os.path.join(temporary, "saved.csv")
         options = ["--checkpoint", os.path.join(folder, "best"), "--data-dir", args.data_dir, "--csv", saved, "--dataset"]
@@ -140,7 +135,7 @@ def parse_args():
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--data", metavar="DIR", help="photographs to train on")
     source.add_argument("--redraw", action="store_true", help="write the table from ablation.csv, train nothing")
-    parser.add_argument("--steps", type=int, default=2500, help="of each training (default 2500)")
+    parser.add_argument("--steps", type=positive(int), default=2500, help="of each training (default 2500)")
     parser.add_argument("--gpu", type=int, default=0, help="index of the GPU, -1 for the CPU (default 0)")
     parser.add_argument("--data-dir", default="data", metavar="DIR", help="where the data sets are (default data)")
     parser.add_argument("--runs", default=os.path.join("runs", "ablation"), metavar="DIR", help="default runs/ablation")

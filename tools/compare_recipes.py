@@ -15,14 +15,14 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from model import MODELS, SCALES  # noqa: E402
 from ops import tf  # noqa: E402
-from train import (OPTIMIZERS, Devices, Sampler, averaged_weights, build_training, learning_rate, load_photographs, make_recipe,  # noqa: E402
-                   parse_gpus, prefetch, validate)
+from train import (OPTIMIZERS, Devices, Sampler, averaged_weights, build_training, learning_rate,  # noqa: E402
+                   load_photographs, make_recipe, parse_gpus, prefetch, validate)
 from utils import find_dataset, read_pair, run_main  # noqa: E402
 
 
 def parse_candidate(text):
     """The values of a Recipe named in a text as "batch=8,rate=1e-3". Raises ValueError."""
-    types = {"rate": float, "ema": float, "warmup": int, "batch": int, "patch": int, "candidates": int, 
+    types = {"rate": float, "ema": float, "warmup": int, "batch": int, "patch": int, "candidates": int,
              "optimizer": lambda text: OPTIMIZERS[OPTIMIZERS.index(text)]}
     values = dict(item.split("=") for item in text.split(","))
     return {key: types[key](value) if key in types else unknown(key, types) for key, value in values.items()}
@@ -68,8 +68,8 @@ def compare(args):
         "rate", "optimizer", "batch", "patch", "candidates", "steps", "warm-up", "EMA", "PSNR", "loss", "seconds"))
     for (psnr, loss, seconds), recipe in sorted(results, reverse=True):
         print("%8.0e %9s %6d %6d %10d %8d %8d %8s  %10.3f %9.5f %8.0f" % (
-            recipe[:1] + (recipe.optimizer, recipe.batch, recipe.patch, recipe.candidates, recipe.steps, recipe.warmup, recipe.ema,
-                          psnr, loss, seconds)))
+            recipe.rate, recipe.optimizer, recipe.batch, recipe.patch, recipe.candidates, recipe.steps, recipe.warmup, recipe.ema,
+            psnr, loss, seconds))
 
 
 def parse_args():

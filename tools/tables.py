@@ -54,12 +54,17 @@ def shipped_checkpoints(folder):
     return found
 
 
+def costs(model, scale, without=None):
+    """(parameters, multi-adds in 10^9 at 1280x720) of DRSAN, or of an ablation of it."""
+    with tf.Graph().as_default():
+        drsan(tf.placeholder(tf.float32, [1, None, None, 3]), model, scale, without)
+        parameters = count_parameters()
+    return parameters, count_multi_adds(model, scale, 720, 1280, without) / 1e9
+
+
 def describe(scale, model, prefix):
     """(scale, model, weights, parameters, multi_adds_G) of a checkpoint, the first fields of Measured."""
-    with tf.Graph().as_default():
-        drsan(tf.placeholder(tf.float32, [1, None, None, 3]), model, scale)
-        parameters = count_parameters()
-    return scale, model, digest(prefix), parameters, count_multi_adds(model, scale, 720, 1280) / 1e9
+    return (scale, model, digest(prefix)) + costs(model, scale)
 
 
 def present(names, data_dir):
