@@ -71,13 +71,15 @@ def conv2d(x, filters, size):
     """Convolution with bias, stride 1, zero padding that keeps the size: [N, H, W, C] -> [N, H, W, filters].
 
     The variables of the n-th call in a variable scope are conv2d_n/kernel [size, size, C, filters] and conv2d_n/bias,
-    n counting from 0; the first has no number.
+    n counting from 0; the first has no number. Where a custom getter of the variable scope gives the kernel another type,
+    the products are computed in that type; bias and output keep the type of x.
     """
     with tf.variable_scope(None, default_name="conv2d"):
         kernel = tf.get_variable("kernel", [size, size, int(x.shape[3]), filters],
                                  initializer=tf.glorot_uniform_initializer())
         bias = tf.get_variable("bias", [filters], initializer=tf.zeros_initializer())
-        return tf.nn.bias_add(tf.nn.conv2d(x, kernel, [1, 1, 1, 1], "SAME"), bias)
+        y = tf.nn.conv2d(tf.cast(x, kernel.dtype), kernel, [1, 1, 1, 1], "SAME")
+        return tf.nn.bias_add(tf.cast(y, x.dtype), bias)
 
 
 def prelu(x, name):

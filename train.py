@@ -328,13 +328,27 @@ def optimize_by(name, rate, loss, step):
     return tf.group(adam.apply_gradients(others, step), *[muon_step(kernel, gradient, rate) for gradient, kernel in kernels])
 
 
+def bfloat16_kernels(getter, name, **kwargs):
+    """A custom getter of variable scopes under which conv2d computes in bfloat16, forward and backward: kernels are rounded to
+    it wherever they are used, while the variables, biases, sums and all between the convolutions stay float32."""
+    variable = getter(name, **kwargs)
+    return tf.cast(variable, tf.bfloat16) if name.endswith("/kernel") else variable
+
+
+def has_bfloat16():
+    """Whether this TensorFlow has convolutions in bfloat16."""
+    return not tf.__version__.startswith("1.")
+
+
+PRECISIONS = {"float32": None, "bfloat16": bfloat16_kernels}  # of convolutions -> custom getter of the model's variables
 Training = collections.namedtuple("Training", "lr hr rate sr loss step train averages")
 
 
-def build_training(model, scale, ema, devices=("",), without=None, optimizer="adam"):
+def build_training(model, scale, ema, devices=("",), without=None, optimizer="adam", precision="float32"):
     """Build the training graph: L1 loss, Adam as published or Muon, and with `ema` > 0 a moving average of the weights.
 
     With several `devices`, each computes the gradient for an equal part of the batch. without: of an ablation (see drsan).
+    precision: of the convolutions of a step; `sr`, for validation, of a batch of any size, is always computed in float32.
 
     Variables are named as in the published training graphs: the step is Variable, Adam's slots are <name>/AdamOptimizer and
     <name>/AdamOptimizer_1, and beta1_power and beta2_power.
@@ -344,11 +358,10 @@ def build_training(model, scale, ema, devices=("",), without=None, optimizer="ad
     rate = tf.placeholder(tf.float32, [], "rate")
     losses = []
     for device, lr_part, hr_part in zip(devices, tf.split(lr, len(devices)), tf.split(hr, len(devices))):
-        with tf.device(device):
+        with tf.device(device), tf.variable_scope(tf.get_variable_scope(), custom_getter=PRECISIONS[precision]):
             sr = drsan(tf.cast(lr_part, tf.float32) / 255, model, scale, without)
             losses.append(tf.reduce_mean(tf.abs(tf.cast(hr_part, tf.float32) / 255 - sr)))
-    if len(devices) > 1:
-        sr = drsan(tf.cast(lr, tf.float32) / 255, model, scale, without)  # of a batch of any size, for validation
+    sr = drsan(tf.cast(lr, tf.float32) / 255, model, scale, without)
     loss = tf.identity(tf.add_n(losses) / len(losses), "Loss")
     step = tf.Variable(0, trainable=False, name="Variable")
     train = optimize_by(optimizer, rate, loss, step)
@@ -605,6 +618,8 @@ def train(args):
     cluster = read_cluster()
     if cluster and cluster.type != "chief":
         return serve(cluster, args)
+    if args.precision == "bfloat16" and not has_bfloat16():
+        raise UserError("TensorFlow %s cannot convolve in bfloat16: leave out --precision, or use TensorFlow 2" % tf.__version__)
     scale = SCALES[args.scale]
     recipe = choose_recipe(args, args.model, args.scale)
     if args.records:
@@ -613,7 +628,7 @@ def train(args):
             return
     run = Run(args.run or os.path.join("runs", "%s_%s" % (args.model, args.scale)), dict(
         recipe._asdict(), model=args.model, scale=args.scale, recipe=args.recipe, seed=args.seed, init_from=args.init_from,
-        without=args.without, data=describe_data(args.records or args.data)))
+        without=args.without, precision=args.precision, data=describe_data(args.records or args.data)))
     valid = [read_pair(pair, scale) for pair in find_dataset(args.valid, scale, args.data_dir).pairs]
     if not args.records:
         sampler = open_photographs(args, recipe)
@@ -621,7 +636,7 @@ def train(args):
 
     devices = Devices(args, recipe.batch, cluster)
     tf.set_random_seed(args.seed)
-    training = build_training(args.model, args.scale, recipe.ema, devices.names, args.without, recipe.optimizer)
+    training = build_training(args.model, args.scale, recipe.ema, devices.names, args.without, recipe.optimizer, args.precision)
     run.build(devices.chief)
     finish = [task_done(task).enqueue(True) for task in devices.others]
     tf.get_default_graph().finalize()
@@ -722,6 +737,8 @@ def parse_args():
     parser.add_argument("--shards", type=int, default=16, help="in how many files")
     parser.add_argument("--run", metavar="DIR", help="default runs/<model>_<scale>")
     add_recipe_options(parser)
+    parser.add_argument("--precision", default="float32", choices=list(PRECISIONS),
+                        help="of convolutions; bfloat16 is for the processors that have it, and needs TensorFlow 2")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--valid", default="Sample", help="data set for validation")
     parser.add_argument("--data-dir", default="data", metavar="DIR", help="where data sets are found")

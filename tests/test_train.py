@@ -16,8 +16,10 @@ import train
 import utils
 from conftest import ROOT, run_script
 from model import MODELS, SCALES, Variant, drsan, model_variables
-from ops import tf
+from ops import conv2d, tf
 from train import Recipe, Sampler, build_training, learning_rate, make_recipe
+
+bfloat16 = pytest.mark.skipif(not train.has_bfloat16(), reason="this TensorFlow has no convolutions in bfloat16")
 
 
 # recipes
@@ -287,6 +289,60 @@ def test_three_muon_steps_against_singular_value_decomposition(monkeypatch, devi
         assert session.run(training.step) == 3
         for ours, expected in zip([value for value, muon in zip(session.run(variables), by_muon) if muon], kernels):
             np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-5)
+
+
+@bfloat16
+def test_bfloat16_kernels_round_what_is_convolved_and_nothing_else():
+    """1 + 2^-10 is rounded to 1, in the input, the kernel and the gradient, and sums of ones are exact; biases are not rounded."""
+    near_one = 1 + 2.0 ** -10
+    with tf.variable_scope("scope", custom_getter=train.bfloat16_kernels):
+        x = tf.fill([1, 4, 5, 2], near_one)
+        y = conv2d(x, 3, 3)
+    kernel, bias = tf.trainable_variables()
+    gradients = tf.gradients(y, [x, kernel, bias], tf.fill([1, 4, 5, 3], near_one))
+    assert {tensor.dtype.base_dtype for tensor in [y, kernel, bias] + gradients} == {tf.float32}
+    with tf.Session() as session:
+        kernel.load(np.full([3, 3, 2, 3], near_one), session)
+        bias.load(np.full([3], near_one), session)
+        y, to_x, to_kernel, to_bias = session.run([y] + gradients)
+    across, down = np.array([2, 3, 3, 3, 2]), np.array([2, 3, 3, 2])  # positions of the kernel inside the image
+    np.testing.assert_array_equal(y, np.broadcast_to((2 * np.outer(down, across) + near_one)[None, :, :, None], [1, 4, 5, 3]))
+    np.testing.assert_array_equal(to_x, np.broadcast_to((3 * np.outer(down, across))[None, :, :, None], [1, 4, 5, 2]))
+    inside = np.outer([3, 4, 3], [4, 5, 4])  # positions of the image under each value of the kernel
+    np.testing.assert_array_equal(to_kernel, np.broadcast_to(inside[:, :, None, None], [3, 3, 2, 3]))
+    np.testing.assert_allclose(to_bias, 20 * near_one, rtol=1e-6)
+
+
+@bfloat16
+def test_bfloat16_training_is_near_that_in_float32_and_validates_in_float32(small_network):
+    random = np.random.RandomState(0)
+    lr, hr = random.randint(0, 256, (4, 12, 12, 3)), random.randint(0, 256, (4, 24, 24, 3))
+    results, sr = [], []
+    for precision in "float32", "bfloat16":
+        tf.reset_default_graph()
+        training = build_training("32s", "x2", 0, ("", ""), precision=precision)
+        gradients = tf.gradients(training.loss, model_variables())
+        with tf.Session() as session:
+            for i, variable in enumerate(model_variables()):
+                variable.load(np.random.RandomState(i).randn(*variable.shape.as_list()) * 0.05, session)
+            feed = {training.lr: lr, training.hr: hr}
+            results.append(session.run([training.loss] + gradients, feed))
+            sr.append(session.run(training.sr, feed))
+    np.testing.assert_array_equal(*sr)
+    errors = [np.linalg.norm(two - one) / np.linalg.norm(one) for one, two in zip(*results)]
+    of_kernels = [error for error, variable in zip(errors[1:], model_variables()) if len(variable.shape) == 4]
+    assert errors[0] < 1e-3 and max(errors) < 0.05 and min(of_kernels) > 1e-4, errors
+
+
+def test_bfloat16_is_recorded_or_refused(photographs, tmp_path):
+    process = start(photographs, tmp_path / "run", "--precision", "bfloat16", "--steps", "8")
+    out = process.communicate()[0].decode()
+    if train.has_bfloat16():
+        assert process.returncode == 0 and "done" in out, out
+        assert json.loads((tmp_path / "run" / "best" / "config.json").read_text())["precision"] == "bfloat16"
+    else:
+        assert process.returncode == 1 and out.startswith("error: TensorFlow 1.8.0 cannot convolve in bfloat16"), out
+        assert not (tmp_path / "run").exists()
 
 
 # runs

@@ -24,7 +24,7 @@ import model as model_module  # noqa: E402
 import ops  # noqa: E402
 from ops import tf  # noqa: E402
 from tools.plot_training import COLORS, save_figure  # noqa: E402
-from train import Devices, Sampler, build_training, parse_gpus, prefetch  # noqa: E402
+from train import Devices, Sampler, build_training, has_bfloat16, parse_gpus, prefetch  # noqa: E402
 from utils import (LARGEST_TILE, OVERHEAD, Upscaler, bytes_per_pixel, open_session, resident_memory,  # noqa: E402
                    run_main)
 
@@ -54,10 +54,10 @@ def time_inference(args):
         return median_seconds(lambda: session.run(sr, {lr: image}), args.runs)
 
 
-def time_training(args):
+def time_training(args, precision="float32"):
     """Seconds of a step that finds its batch ready."""
     devices = Devices(args, args.batch)
-    training = build_training(args.model, args.scale, 0, devices.names if ops.prelu is OURS else [""])
+    training = build_training(args.model, args.scale, 0, devices.names if ops.prelu is OURS else [""], precision=precision)
     with devices.connect() if ops.prelu is OURS else open_session(args.gpu) as session:
         session.run(tf.global_variables_initializer())
         feed = training_feed(training, make_sampler(args)(0))
@@ -187,7 +187,7 @@ TIMERS = {"infer": time_inference, "train": time_training}
 
 
 def measure(args):
-    """{"infer": {"ours": seconds, "published": seconds}, ...}"""
+    """{"infer": {"ours": seconds, "published": seconds}, "train": {"ours":, "published":, and with TensorFlow 2 "bfloat16":}, ...}"""
     results = {}
     for what in args.what:
         results[what] = {}
@@ -197,6 +197,9 @@ def measure(args):
             results[what][name] = TIMERS[what](args)
     ops.prelu = OURS
     if "train" in args.what:
+        if has_bfloat16():
+            tf.reset_default_graph()
+            results["train"]["bfloat16"] = time_training(args, "bfloat16")
         results["wait"], results["types"] = profile_training(args)
     if "infer" in args.what:
         results["sizes"] = measure_sizes(args)
@@ -227,6 +230,9 @@ def bench(args):
                 result["tensorflow"], ours, published, ours / published, ours / pixels[what] * 1e6,
                 ours / results[0][what]["ours"]))
         for result in results if what == "train" else []:
+            if "bfloat16" in result[what]:
+                print("\nTensorFlow %s: %.3f s with --precision bfloat16, %.2f of float32" % (
+                    result["tensorflow"], result[what]["bfloat16"], result[what]["bfloat16"] / result[what]["ours"]))
             print("\nTensorFlow %s: %.1f images/s, %.1f %% of the time waiting for data; operations: %s" % (
                 result["tensorflow"], args.batch / result[what]["ours"], 100 * result["wait"],
                 ", ".join("%s %.0f %%" % (name, 100 * share) for name, share in sorted(

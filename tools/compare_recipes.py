@@ -15,7 +15,7 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from model import MODELS, SCALES  # noqa: E402
 from ops import tf  # noqa: E402
-from train import (OPTIMIZERS, Devices, Sampler, averaged_weights, build_training, learning_rate,  # noqa: E402
+from train import (OPTIMIZERS, PRECISIONS, Devices, Sampler, averaged_weights, build_training, learning_rate,  # noqa: E402
                    load_photographs, make_recipe, parse_gpus, prefetch, validate)
 from utils import find_dataset, read_pair, run_main  # noqa: E402
 
@@ -38,7 +38,8 @@ def train_candidate(recipe, photographs, valid, args):
     tf.reset_default_graph()
     tf.set_random_seed(args.seed)
     devices = Devices(args, recipe.batch)
-    training = build_training(args.model, args.scale, recipe.ema, devices.names, optimizer=recipe.optimizer)
+    training = build_training(args.model, args.scale, recipe.ema, devices.names, optimizer=recipe.optimizer,
+                              precision=args.precision)
     session = devices.connect()
     session.run(tf.global_variables_initializer())
     losses, before = [], time.time()
@@ -63,7 +64,7 @@ def compare(args):
     for recipe in recipes:
         results.append((train_candidate(recipe, photographs, valid, args), recipe))
         print("done: PSNR %.3f  loss %.5f  %.0f s  %s" % (results[-1][0] + (recipe,)), flush=True)
-    print("\nDRSAN-%s %s, %.1f million LR pixels each" % (args.model, args.scale, args.pixels))
+    print("\nDRSAN-%s %s, %.1f million LR pixels each, %s" % (args.model, args.scale, args.pixels, args.precision))
     print("%8s %9s %6s %6s %10s %8s %8s %8s  %10s %9s %8s" % (
         "rate", "optimizer", "batch", "patch", "candidates", "steps", "warm-up", "EMA", "PSNR", "loss", "seconds"))
     for (psnr, loss, seconds), recipe in sorted(results, reverse=True):
@@ -81,6 +82,7 @@ def parse_args():
     parser.add_argument("--gpu", type=parse_gpus, default=[-1])
     parser.add_argument("--model", default="32s", choices=list(MODELS))
     parser.add_argument("--scale", default="x2", choices=list(SCALES))
+    parser.add_argument("--precision", default="float32", choices=list(PRECISIONS), help="of convolutions")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--valid", default="Sample", help="data set for validation; never one of the benchmarks")
     parser.add_argument("--data-dir", default="data", metavar="DIR", help="where data sets are found")

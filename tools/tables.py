@@ -322,8 +322,8 @@ def to_checkpoints(measured, shipped):
         cells = [scores.get((scale, model, dataset), "-") for dataset in DATASETS]
         figures += markdown_row([name] + cells + ["`%s`" % file_sha256(prefix + ".data-00000-of-00001")])
         for one in config.get("trained_before", []) + [config]:
-            recipe = "%s: %s, rate %g, %s, batch %d, patch %d, best of %d, EMA %g" % tuple(one[key] for key in (
-                "recipe", "optimizer", "rate", "schedule", "batch", "patch", "candidates", "ema"))
+            recipe = "%s: %s, rate %g, %s, batch %d, patch %d, best of %d, EMA %g, %s" % tuple(one[key] for key in (
+                "recipe", "optimizer", "rate", "schedule", "batch", "patch", "candidates", "ema", "precision"))
             steps = "{:,} of {:,}".format(one["trained_steps"], one["steps"])
             trainings[markdown_row([
                 "%s/%s" % (one["scale"], one["model"]), recipe, one["init_from"] or "-", steps, "%.2f" % (one["trained_seconds"] / 3600),
