@@ -19,14 +19,16 @@ import export_graph as export_graph_module  # noqa: E402
 import import_weights  # noqa: E402
 import measure_jax  # noqa: E402
 import pack_tiles  # noqa: E402
+import ship  # noqa: E402
+import tables  # noqa: E402
 import train_jax  # noqa: E402
 from conftest import golden_weight  # noqa: E402
 from export_graph import describe_graph, export_graph, write_npz  # noqa: E402
-from jax_graph import execute, read_graph  # noqa: E402
+from jax_graph import execute, load_graph, read_graph  # noqa: E402
 from model import MODELS, SCALES, Variant, count_multi_adds, model_variables  # noqa: E402
 from ops import tf  # noqa: E402
-from train import OPTIMIZERS, Recipe, build_training, learning_rate  # noqa: E402
-from utils import UserError, checkpoint_prefix, downscale  # noqa: E402
+from train import OPTIMIZERS, Recipe, build_training, learning_rate, make_recipe  # noqa: E402
+from utils import UserError, checkpoint_config, checkpoint_prefix, downscale  # noqa: E402
 
 ALL = [(model, scale) for model in MODELS for scale in SCALES]
 
@@ -400,8 +402,8 @@ def test_killed_and_resumed_equals_uninterrupted(tiny, trained):
     process.communicate()
     out = train(arguments)
     assert out.startswith("resumed at step ") and int(out.split()[3].rstrip(",")) in range(20, 200, 20)
-    state, config = train_jax.load_state(str(run / "state.npz"))
-    expected, expected_config = train_jax.load_state(str(trained[0] / "state.npz"))
+    state, config, _ = train_jax.load_state(str(run / "state.npz"))
+    expected, expected_config, _ = train_jax.load_state(str(trained[0] / "state.npz"))
     assert config == expected_config and set(state) == set(expected)
     for name in expected:
         np.testing.assert_array_equal(state[name], expected[name], name)
@@ -419,11 +421,11 @@ def test_no_time_left_saves_the_state(tiny, tmp_path, run_tool, capsys, monkeypa
     monkeypatch.setattr(train_jax.signal, "signal", lambda number, handler: None)
     run_tool(train_jax, *(options(tiny, tmp_path / "run") + ["--minutes", 0]))
     assert capsys.readouterr().out.splitlines()[-1] == "stopped at step 0; the same command resumes"
-    state, config = train_jax.load_state(str(tmp_path / "run" / "state.npz"))
+    state, config, trained = train_jax.load_state(str(tmp_path / "run" / "state.npz"))
     with np.load(str(tiny / "tiny_x2.npz")) as weights:
         for name in weights:
             np.testing.assert_array_equal(state[name], weights[name])
-    assert state["Variable"] == 0 and config["model"] == "tiny" and config["steps"] == 200
+    assert state["Variable"] == 0 and config["model"] == "tiny" and config["steps"] == 200 and trained["trained_seconds"] == 0
 
 
 def test_other_options_do_not_resume(tiny, trained, run_tool):
@@ -443,6 +445,7 @@ def test_export_starts_from_another_scale(tmp_path, run_tool, tf_graph, capsys):
     run_tool(export_graph_module, "--scale", "x3", "--init-from", "checkpoints/x2/32s", "--out", tmp_path)
     assert "taken from checkpoints/x2/32s, 2 not: DRAN/conv2d_46/kernel DRAN/conv2d_46/bias" in capsys.readouterr().out
     reader = tf.train.NewCheckpointReader(checkpoint_prefix("checkpoints/x2/32s"))
+    assert load_graph(str(tmp_path / "32s_x3.json")).init_from == "checkpoints/x2/32s"
     with np.load(str(tmp_path / "32s_x3.npz")) as values:
         assert sorted(values) == sorted(reader.get_variable_to_shape_map())
         for name in values:
@@ -455,12 +458,29 @@ def test_imported_weights_are_the_averages(trained, tmp_path, run_tool, tf_graph
     run_tool(import_weights, trained[0] / "state.npz", tmp_path / "out")
     assert "tiny x2 after 200 steps" in capsys.readouterr().out
     reader = tf.train.NewCheckpointReader(checkpoint_prefix(str(tmp_path / "out")))
-    state, _ = train_jax.load_state(str(trained[0] / "state.npz"))
+    state, _, _ = train_jax.load_state(str(trained[0] / "state.npz"))
     names = train_jax.weight_names(state)
     assert set(reader.get_variable_to_shape_map()) == set(names)
     for name in names:
         np.testing.assert_array_equal(reader.get_tensor(name), state[name + "/ExponentialMovingAverage"])
         assert not np.array_equal(reader.get_tensor(name), state[name])
+
+
+def test_imported_weights_are_shipped_with_their_history(trained, tiny, tmp_path, run_tool, tf_graph):
+    run_tool(import_weights, trained[0] / "state.npz", tmp_path / "out")
+    with tf.Graph().as_default():
+        prefix = ship.ship(str(tmp_path / "out"), str(tmp_path / "root"))
+    assert prefix == str(tmp_path / "root" / "x2" / "tiny" / "DRSANtinyx2")
+    config = checkpoint_config(prefix)
+    expected = dict(make_recipe("fast", "tiny", "x2")._replace(warmup=5, steps=200, batch=4, patch=8)._asdict(),
+                    recipe="fast", model="tiny", scale="x2", seed=0, precision="float32", init_from=None, trained_before=[],
+                    trained_steps=200, framework="JAX %s" % jax.__version__, device="cpu",
+                    data={"folder": str(tiny / "tiles"), "files": 6})
+    assert {key: config[key] for key in config if key not in ("sha256", "trained_seconds")} == expected
+    seconds = [record["time"] for record in read_log(trained[0])]
+    assert 0 <= config["trained_seconds"] <= seconds[-1] - seconds[0] + 60
+    assert "| x2/tiny | fast: muon, rate 0.001, cosine, batch 4, patch 8, best of 3, EMA 0.999, float32 | - | 200 of 200 |" in (
+        tables.to_checkpoints([], {("x2", "tiny"): prefix}))
 
 
 def test_unequal_outputs_are_not_imported(trained, tmp_path, run_tool, monkeypatch, tf_graph):

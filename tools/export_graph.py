@@ -46,10 +46,13 @@ def describe_graph(lr, sr):
     return {"input": lr.op.name, "output": sr.op.name, "nodes": nodes}
 
 
-def export_graph(model, scale):
-    """Build DRSAN in the default graph; returns what describe_graph gives, with the keys model and scale."""
+def export_graph(model, scale, init_from=None):
+    """Build DRSAN in the default graph; returns what describe_graph gives, with the arguments as further keys.
+
+    init_from: the checkpoint that the weights will be from.
+    """
     lr = tf.placeholder(tf.float32, [None, None, None, 3], "LR")
-    return dict(describe_graph(lr, drsan(lr, model, scale)), model=model, scale=scale)
+    return dict(describe_graph(lr, drsan(lr, model, scale)), model=model, scale=scale, init_from=init_from)
 
 
 def write_npz(path, arrays):
@@ -70,7 +73,7 @@ def main():
     parser.add_argument("--out", default=os.path.join("runs", "graphs"), metavar="DIR")
     args = parser.parse_args()
     tf.set_random_seed(args.seed)
-    graph = export_graph(args.model, args.scale)
+    graph = export_graph(args.model, args.scale, args.checkpoint or args.init_from)
     session = open_session([-1])
     session.run(tf.global_variables_initializer())
     if args.checkpoint:

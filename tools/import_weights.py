@@ -1,7 +1,7 @@
 """Make a checkpoint of a state of train_jax.py: python tools/import_weights.py runs/jax_32s_x2/state.npz DIR
 
 Written are the moving averages of the weights if the training keeps them, after a comparison of the outputs of
-TensorFlow and JAX on a photograph.
+TensorFlow and JAX on a photograph, and a config.json that says how they were trained; ship.py takes the folder.
 """
 import argparse
 import os
@@ -14,7 +14,7 @@ from export_graph import export_graph
 from jax_graph import read_graph
 from model import SCALES, model_variables
 from train_jax import averaged_weights, load_state, upscale
-from utils import UserError, find_dataset, load_values, open_session, read_pair, run_main, save_weights
+from utils import UserError, find_dataset, load_values, open_session, read_pair, run_main, save_weights, write_json
 
 TOLERANCE = 1e-5  # of the outputs in [0, 1]: the order of float32 sums differs
 
@@ -32,7 +32,7 @@ def main():
     parser.add_argument("state", metavar="NPZ")
     parser.add_argument("folder", metavar="DIR", help="where the checkpoint goes")
     args = parser.parse_args()
-    state, config = load_state(args.state)
+    state, config, trained = load_state(args.state)
     weights = averaged_weights(state)
     graph = read_graph(export_graph(config["model"], config["scale"]))
     session = open_session([-1])
@@ -44,6 +44,7 @@ def main():
     if not difference < TOLERANCE:
         raise UserError("the outputs of TensorFlow and JAX differ by %g: no checkpoint is written" % difference)
     prefix = save_weights(session, args.folder, config["model"], config["scale"])
+    write_json(os.path.join(args.folder, "config.json"), dict(config, trained_steps=int(state["Variable"]), **trained))
     print("%s: %s %s after %d steps; the outputs of TensorFlow and JAX differ by at most %.1e" % (
         prefix, config["model"], config["scale"], state["Variable"], difference))
 

@@ -1,4 +1,4 @@
-"""Put trained weights into checkpoints/: python tools/ship.py runs/32s_x2/best
+"""Put trained weights into checkpoints/: python tools/ship.py runs/32s_x2/best (or a folder by import_weights.py)
 
 They become checkpoints/<scale>/<model>/DRSAN<model><scale>, under the authors' names and without optimiser slots, with
 the config.json of their run, the SHA-256 of their files, and, if the run started from shipped weights, what trained those.
@@ -26,7 +26,7 @@ def read_config(folder):
         config["model"], SCALES[config["scale"]]
         return config
     except (OSError, ValueError, KeyError) as error:
-        raise UserError("no usable config.json in %s (%s): give the folder `best` of a run of train.py" % (folder, error))
+        raise UserError("no usable config.json in %s (%s): give the folder `best` of a run of train.py, or one by import_weights.py" % (folder, error))
 
 
 def trained_before(config):
@@ -68,7 +68,7 @@ def ship(folder, root):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", metavar="DIR", help="the folder `best` of a run")
+    parser.add_argument("folder", metavar="DIR", help="the folder `best` of a run of train.py, or one by import_weights.py")
     parser.add_argument("--to", default=CHECKPOINTS, metavar="DIR", help="default: checkpoints/ of the project")
     args = parser.parse_args()
     print(os.path.relpath(ship(args.folder, args.to)))

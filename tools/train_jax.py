@@ -238,17 +238,19 @@ def validate(graph, state, pairs):
 
 # ------------------------------------------------------------------------------------------------------------ runs
 
-def save_state(path, state, config):
-    """Write the state and the config, JSON under the name `config`, to one .npz."""
-    write_npz(path, dict(jax.device_get(state), config=json.dumps(config, sort_keys=True)))
+def save_state(path, state, config, trained):
+    """Write the state to one .npz, with config, what the run was started with, and trained, how it went, as JSON under these
+    names."""
+    write_npz(path, dict(jax.device_get(state), config=json.dumps(config, sort_keys=True),
+                         trained=json.dumps(trained, sort_keys=True)))
 
 
 def load_state(path):
-    """(state, config) as save_state wrote them. Raises UserError."""
+    """(state, config, trained) as save_state wrote them. Raises UserError."""
     try:
         with np.load(path) as file:
             state = dict(file)
-        return state, json.loads(str(state.pop("config")))
+        return state, json.loads(str(state.pop("config"))), json.loads(str(state.pop("trained")))
     except (OSError, ValueError, KeyError) as error:
         raise UserError("cannot read the training state %s: %s" % (path, error))
 
@@ -272,18 +274,19 @@ def read_weights(graph_path):
 
 
 def open_state(path, graph_path, config):
-    """The state to begin or to go on with: `path` if it exists, else new from the weights beside the graph.
+    """The state to begin or to go on with, and the seconds it was trained: `path` if it exists, else new from the weights beside
+    the graph.
 
     Raises UserError if the state was started with another config.
     """
     if os.path.exists(path):
-        state, started = load_state(path)
+        state, started, trained = load_state(path)
         for key in sorted(set(started) | set(config)):
             if started.get(key) != config.get(key):
                 raise UserError("%s was started with %s = %r, not %r: give the same options, or another --run"
                                 % (path, key, started.get(key), config.get(key)))
-        return state
-    return new_state(read_weights(graph_path), config["ema"], config["seed"], config["optimizer"])
+        return state, trained["trained_seconds"]
+    return new_state(read_weights(graph_path), config["ema"], config["seed"], config["optimizer"]), 0
 
 
 def best_psnr(log_path):
@@ -299,11 +302,12 @@ def main():
     graph = read_graph_file(args.graph)
     scale = SCALES[graph.scale]
     recipe = choose_recipe(args, graph.model, graph.scale)
-    config = dict(recipe._asdict(), model=graph.model, scale=graph.scale, recipe=args.recipe, seed=args.seed)
+    config = dict(recipe._asdict(), model=graph.model, scale=graph.scale, recipe=args.recipe, seed=args.seed,
+                  init_from=graph.init_from)
     run = args.run or os.path.join("runs", "jax_%s_%s" % (graph.model, graph.scale))
     os.makedirs(run, exist_ok=True)
     state_path, log_path = os.path.join(run, "state.npz"), os.path.join(run, "log.jsonl")
-    state = open_state(state_path, args.graph, config)
+    state, seconds = open_state(state_path, args.graph, config)
     step, best = int(state["Variable"]), best_psnr(log_path)
     if step:
         print("resumed at step %d, best validation PSNR %.3f dB" % (step, best))
@@ -313,6 +317,11 @@ def main():
     print("%s; %d tiles, %d MiB on the device; %s; recipe %s: %s" % (
         jax.devices()[0].device_kind, len(tiles.ends), (tiles.lr.nbytes + tiles.hr.nbytes) >> 20, args.precision,
         args.recipe, ", ".join("%s %s" % item for item in recipe._asdict().items())), flush=True)
+
+    def save():
+        save_state(state_path, state, config, dict(
+            trained_seconds=round(seconds), precision=args.precision, framework="JAX %s" % jax.__version__,
+            device=jax.devices()[0].device_kind, data={"folder": args.data, "files": len(tiles.ends)}))
 
     stop = []
     for number in signal.SIGINT, signal.SIGTERM:
@@ -337,6 +346,7 @@ def main():
         state, losses = compiled[steps](*arguments)
         loss = float(np.mean(losses))
         after = time.time()
+        seconds += after - before
         if not np.isfinite(loss):
             raise UserError("the loss is %s between step %d and %d: lower --rate; %s keeps the last good state"
                             % (loss, step, step + steps, state_path))
@@ -354,11 +364,11 @@ def main():
             print("step %7d  PSNR of %s %.3f dB, best %.3f dB" % (step, args.valid, value, best), flush=True)
         log.write(json.dumps(record, sort_keys=True) + "\n")
         if time.time() - saved > 60 * args.save_minutes:
-            save_state(state_path, state, config)
+            save()
             saved = time.time()
         reserve = max(reserve, time.time() - before)
         logged = time.time()
-    save_state(state_path, state, config)
+    save()
     print("stopped at step %d; the same command resumes" % step if stop else "done: %s" % state_path)
 
 
