@@ -210,6 +210,16 @@ def write_records(sampler, folder, pairs, shards):
                 raise UserError("cannot write records to %s: %s" % (folder, str(error).splitlines()[0]))
 
 
+def candidates_of(folder):
+    """From how many candidates each pair of a folder of records was chosen: what records.json says; 1 for the authors' records,
+    which have none."""
+    path = os.path.join(folder, "records.json")
+    if not os.path.exists(path):
+        return 1
+    with open(path) as file:
+        return json.load(file)["candidates"]
+
+
 class RecordSampler(object):
     """Batches from TFRecords in the authors' format, each pair once in an epoch, in an order of its own every epoch."""
 
@@ -624,6 +634,7 @@ def train(args):
     recipe = choose_recipe(args, args.model, args.scale)
     if args.records:
         sampler = open_records(args, recipe)
+        recipe = recipe._replace(candidates=candidates_of(args.records))
         if args.prepare:
             return
     run = Run(args.run or os.path.join("runs", "%s_%s" % (args.model, args.scale)), dict(

@@ -436,6 +436,17 @@ def test_prepared_records_are_trained_on(photographs, tmp_path):
     assert process.returncode == 1 and "holds records with another seed" in out
 
 
+def test_candidates_of_records_are_those_they_were_written_with(tmp_path):
+    authors_record(tmp_path / "authors.tfrecord", 2, 12, 4)
+    command = [sys.executable, os.path.join("tests", "train_tiny.py"), "--gpu", "-1", "--recipe", "fast", "--batch", "2", "--patch",
+               "12", "--steps", "2", "--records", str(tmp_path)]
+    for folder, expected in ("one", 1), ("five", 5):
+        out = subprocess.check_output(command + ["--run", str(tmp_path / folder)], cwd=ROOT, stderr=subprocess.STDOUT).decode()
+        assert "candidates %d," % expected in out
+        assert json.loads((tmp_path / folder / "config.json").read_text())["candidates"] == expected
+        (tmp_path / "records.json").write_text('{"candidates": 5}')
+
+
 def state_values(run):
     """{name: value} of the last state of a run."""
     reader = tf.train.NewCheckpointReader(tf.train.latest_checkpoint(str(run / "state")))
