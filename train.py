@@ -210,14 +210,13 @@ def write_records(sampler, folder, pairs, shards):
                 raise UserError("cannot write records to %s: %s" % (folder, str(error).splitlines()[0]))
 
 
-def candidates_of(folder):
-    """From how many candidates each pair of a folder of records was chosen: what records.json says; 1 for the authors' records,
-    which have none."""
+def records_config(folder):
+    """How a folder of records was written, as its records.json says; {} if it has none, as the authors' records."""
     path = os.path.join(folder, "records.json")
     if not os.path.exists(path):
-        return 1
+        return {}
     with open(path) as file:
-        return json.load(file)["candidates"]
+        return json.load(file)
 
 
 class RecordSampler(object):
@@ -529,15 +528,13 @@ def open_records(args, recipe):
         os.makedirs(args.records, exist_ok=True)
         wanted = dict(data=describe_data(args.data), scale=args.scale, patch=recipe.patch, candidates=recipe.candidates,
                       seed=args.seed, pairs=args.pairs, shards=args.shards)
-        path = os.path.join(args.records, "records.json")
-        if os.path.exists(path):
-            with open(path) as file:
-                started = json.load(file)
+        started = records_config(args.records)
+        if started:
             different = sorted(key for key in wanted if started.get(key) != wanted[key])
             if different:
                 raise UserError("%s holds records with another %s: give another --records" % (args.records, ", ".join(different)))
         else:
-            write_json(path, wanted)
+            write_json(os.path.join(args.records, "records.json"), wanted)
         done = glob.glob(os.path.join(glob.escape(args.records), "*-of-%05d.tfrecord" % args.shards))
         if len(done) < args.shards:
             write_records(open_photographs(args, recipe), args.records, args.pairs, args.shards)
@@ -634,7 +631,7 @@ def train(args):
     recipe = choose_recipe(args, args.model, args.scale)
     if args.records:
         sampler = open_records(args, recipe)
-        recipe = recipe._replace(candidates=candidates_of(args.records))
+        recipe = recipe._replace(candidates=records_config(args.records).get("candidates", 1))
         if args.prepare:
             return
     run = Run(args.run or os.path.join("runs", "%s_%s" % (args.model, args.scale)), dict(

@@ -187,7 +187,7 @@ TIMERS = {"infer": time_inference, "train": time_training}
 
 
 def measure(args):
-    """{"infer": {"ours": seconds, "published": seconds}, "train": {"ours":, "published":, and with TensorFlow 2 "bfloat16":}, ...}"""
+    """{"infer": {"ours": seconds, "published": seconds}, ...}; that of train has "bfloat16", too, with TensorFlow 2."""
     results = {}
     for what in args.what:
         results[what] = {}
