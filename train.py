@@ -672,10 +672,10 @@ def start_or_resume(session, training, run, args):
     if step:
         print("resumed at step %d, best PSNR of %s %.3f dB" % (step, args.valid, run.best_psnr), flush=True)
     elif args.init_from:
-        taken, fresh = transfer_weights(session, find_checkpoint(args.model, args.scale, args.init_from))
+        _, _, message = transfer_weights(session, find_checkpoint(args.model, args.scale, args.init_from))
         if training.averages:
             load_values(session, training.averages, session.run(model_variables()))
-        print("%d variables taken from %s, %d not: %s" % (len(taken), args.init_from, len(fresh), " ".join(fresh)), flush=True)
+        print(message, flush=True)
     return step
 
 

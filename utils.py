@@ -551,22 +551,53 @@ def transfer_weights(session, prefix):
     """Load what a checkpoint of another scale or depth has in common with DRSAN in the default graph.
 
     A variable is taken if it has the same role (see _roles) and shape: x0, the DRAGs that both have, the convolution before the
-    skip, the output convolution, and the upsampler of the same scale. Returns the names taken and the names not taken.
+    skip, and the output convolution. The upsampler of another scale is taken, too, with its sub-pixels interpolated; where it has
+    one convolution and two are needed, the second begins as bilinear interpolation. Training thus starts from an image, and does
+    not spoil what was taken. Returns the names taken, the names not taken, and a line that says so.
     """
     with _checkpoint_errors(prefix):
         reader = tf.train.NewCheckpointReader(prefix)
-        there = {role: name for name, role in _roles(reader.get_variable_to_shape_map()).items()}
+        shapes = reader.get_variable_to_shape_map()
+        there = {role: name for name, role in _roles(shapes).items()}
+        first = model_variables()[0]
         roles = _roles(variable.op.name for variable in model_variables())
+        channels = first.shape.as_list()[-1]
+        same_width = shapes.get(first.op.name) == first.shape.as_list()
         taken, values = [], []
         for variable in model_variables():
-            name = there.get(roles[variable.op.name])
-            value = reader.get_tensor(name) if name else None
-            if value is not None and list(value.shape) == variable.shape.as_list():
+            role, shape = roles[variable.op.name], variable.shape.as_list()
+            value = reader.get_tensor(there[role]) if role in there else None
+            if same_width and "upsampler" in role:
+                value = bilinear_upsampler(shape, channels) if value is None else resample_subpixels(value, shape, channels)
+            if value is not None and list(value.shape) == shape:
                 taken.append(variable)
                 values.append(value)
     load_values(session, taken, values)
     names = [variable.op.name for variable in taken]
-    return names, [variable.op.name for variable in model_variables() if variable.op.name not in names]
+    fresh = [variable.op.name for variable in model_variables() if variable.op.name not in names]
+    return names, fresh, "%d variables taken from %s%s" % (
+        len(names), prefix, ", %d not: %s" % (len(fresh), " ".join(fresh)) if fresh else "")
+
+
+def resample_subpixels(value, shape, channels):
+    """The kernel or bias of a sub-pixel convolution, [..., r r channels], for another factor r: of this shape.
+
+    Each of its r x r sub-pixels is interpolated linearly between those of `value`, the outermost repeated beyond.
+    """
+    old, new = (int(round((size // channels) ** 0.5)) for size in (value.shape[-1], shape[-1]))
+    centers = [(np.arange(r) + 0.5) / r for r in (old, new)]
+    weights = np.stack([np.interp(centers[1], centers[0], row) for row in np.eye(old)], 1)  # [new, old]
+    value = value.reshape(value.shape[:-1] + (old, old, -1))
+    value = np.einsum("ia,jb,...abc->...ijc", weights, weights, value)
+    return value.reshape(value.shape[:-3] + (-1,))
+
+
+def bilinear_upsampler(shape, channels):
+    """The kernel [3, 3, channels, 4 channels] or bias [4 channels] of a sub-pixel convolution that is bilinear interpolation by 2."""
+    if len(shape) == 1:
+        return np.zeros(shape)
+    taps = np.array([[0.25, 0.75, 0], [0, 0.75, 0.25]])  # [sub-pixel, tap]
+    return np.einsum("iy,jx,cd->yxcijd", taps, taps, np.eye(channels)).reshape(shape)
 
 
 def _roles(names):
@@ -589,7 +620,7 @@ def _roles(names):
         elif i < upsampler:
             roles[name] = (part, "before the skip")
         elif i < convolutions - 1:
-            roles[name] = (part, "upsampler", convolutions - 1 - upsampler, i - upsampler)
+            roles[name] = (part, "upsampler", i - upsampler)
         else:
             roles[name] = (part, "output")
     return roles
@@ -629,7 +660,7 @@ def write_json(path, value):
 Span = namedtuple("Span", "own read inner")  # slices: of a side, with the halo on it, and of `read` what is `own`
 LARGEST_TILE = 256   # pixels a side; on a CPU, larger ones take more memory and no less time
 SMALLEST_TILE = 16   # smaller ones are nearly all halo
-OVERHEAD = 2 ** 25   # bytes that running any network takes, besides those of its feature maps
+OVERHEAD = 2 ** 26   # bytes that running any network takes, besides those of its feature maps
 
 
 class Store(object):

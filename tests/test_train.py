@@ -559,7 +559,7 @@ def test_ema_weights_are_swapped_in_and_out(small_network, photographs):
 
 
 def test_transfer_of_weights(tmp_path):
-    """x2 to x4, and a deeper model from a shallower one: all but the upsampler and the DRAGs that are new."""
+    """x2 to x4 and x3, and a deeper model from a shallower one: all but the DRAGs that are new."""
     def build(model, scale):
         tf.reset_default_graph()
         drsan(tf.placeholder(tf.float32, [None, None, None, 3]), model, scale)
@@ -569,15 +569,34 @@ def test_transfer_of_weights(tmp_path):
 
     session = build("32s", "x2")
     prefix = utils.save_weights(session, str(tmp_path), "32s", "x2")
-    before, output = session.run(["DRAN/conv2d_45/kernel:0", "DRAN/conv2d_47/kernel:0"])
+    before, upsampler, output = session.run(["DRAN/conv2d_%d/kernel:0" % i for i in (45, 46, 47)])
     session = build("32s", "x4")
-    taken, fresh = utils.transfer_weights(session, prefix)
-    assert fresh == ["DRAN/conv2d_46/kernel", "DRAN/conv2d_46/bias", "DRAN/conv2d_47/kernel", "DRAN/conv2d_47/bias"]
-    assert len(taken) == 130
-    for ours, expected in zip(session.run(["DRAN/conv2d_45/kernel:0", "DRAN/conv2d_48/kernel:0"]), (before, output)):
+    taken, fresh, _ = utils.transfer_weights(session, prefix)
+    assert fresh == [] and len(taken) == 134
+    for ours, expected in zip(session.run(["DRAN/conv2d_%d/kernel:0" % i for i in (45, 46, 48)]), (before, upsampler, output)):
         np.testing.assert_array_equal(ours, expected)
+    rows, columns = np.mgrid[:6, :8].astype(np.float32)
+    ramp = (2 * rows + 3 * columns)[None, ..., None] * np.ones(32, np.float32)
+    kernel, bias = session.run(["DRAN/conv2d_47/kernel:0", "DRAN/conv2d_47/bias:0"])
+    assert not bias.any()
+    with tf.Graph().as_default(), tf.Session() as other:  # bilinear interpolation of a ramp is a ramp
+        larger = other.run(tf.depth_to_space(tf.nn.conv2d(tf.constant(ramp), kernel, [1, 1, 1, 1], "SAME"), 2))
+    rows, columns = (np.mgrid[:12, :16] - 0.5) / 2
+    np.testing.assert_allclose(larger[0, 2:-2, 2:-2, 31], (2 * rows + 3 * columns)[2:-2, 2:-2], atol=1e-5)
+    session = build("32s", "x3")
+    taken, fresh, message = utils.transfer_weights(session, prefix)
+    assert fresh == [] and len(taken) == 132 and message == "132 variables taken from " + prefix
+    ours = session.run("DRAN/conv2d_46/kernel:0").reshape([3, 3, 32, 3, 3, 32])
+    corners = upsampler.reshape([3, 3, 32, 2, 2, 32])
+    np.testing.assert_array_equal(ours[..., ::2, ::2, :], corners)
+    np.testing.assert_allclose(ours[..., 0, 1, :], corners[..., 0, :, :].mean(axis=-2), atol=1e-6)
+    np.testing.assert_allclose(ours[..., 1, 1, :], corners.mean(axis=(-3, -2)), atol=1e-6)
+    session = build("48s", "x4")
+    taken, fresh, message = utils.transfer_weights(session, prefix)
+    assert not [name for name in taken if name.split("/")[1] in ("conv2d_45", "conv2d_46", "conv2d_47", "conv2d_48")]
     session = build("32m", "x2")
-    taken, fresh = utils.transfer_weights(session, prefix)
+    taken, fresh, message = utils.transfer_weights(session, prefix)
+    assert message == "132 variables taken from %s, %d not: %s" % (prefix, len(fresh), " ".join(fresh))
     assert len(taken) == 132  # x0, four DRAGs, the convolution before the skip, upsampler and output
     assert {name.split("/")[1] for name in fresh if "block" in name} == {
         "conv_block%d%s" % (k, suffix) for k in range(5, 9)

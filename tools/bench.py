@@ -1,14 +1,15 @@
 """Time DRSAN on this machine: python tools/bench.py [infer] [train] [--python OTHER_PYTHON ...]
 
 infer also measures seconds and peak memory against the size of the image, whole and in tiles, and plots them. Every
-figure is a median of several runs after a warm-up, of fewer where one takes seconds. `ours` is the graph of model.py, trained as
-train.py does; `published` has PReLU as in the authors' graph, relu(x) + slope * (x - |x|) / 2, six element-wise operations,
-and is trained on the whole batch at once. train also prints the share of time that a step waits for its patches, and the time by
-type of operation. --python names interpreters of other environments (Python 3.6 with TensorFlow 1.8, say) that run the same in
+figure is a median of several runs after a warm-up, of fewer where one takes seconds; those of one line take turns. `ours` is the
+graph of model.py, trained as train.py does; `published` has PReLU as in the authors' graph, relu(x) + slope * (x - |x|) / 2, six
+element-wise operations, and is trained on the whole batch at once. train also prints the share of time that a step waits for its
+patches, and the time by type of operation. --python names interpreters of other environments (Python 3.6 with TensorFlow 1.8, say) that run the same in
 turn, with the ratio to this one.
 """
 import argparse
 import collections
+import contextlib
 import json
 import os
 import re
@@ -34,34 +35,36 @@ def published_prelu(x, name):
     return tf.nn.relu(x) + slope * (x - abs(x)) * 0.5
 
 
-def median_seconds(function, runs):
-    function()
-    function()
-    seconds = []
-    for _ in range(runs):
-        before = time.perf_counter()
-        function()
-        seconds.append(time.perf_counter() - before)
-    return float(np.median(seconds))
+def median_seconds(functions, runs):
+    """{name: median seconds of a call} of {name: function}, after two calls of each. They are called in turns, so that a machine
+    that gets slower or faster does so for all of them."""
+    seconds = {name: [] for name in functions}
+    for _ in range(runs + 2):
+        for name, function in functions.items():
+            before = time.perf_counter()
+            function()
+            seconds[name].append(time.perf_counter() - before)
+    return {name: float(np.median(times[2:])) for name, times in seconds.items()}
 
 
-def time_inference(args):
+def inference(args, variant, closing):
+    """A function that runs a variant of the network once, in a session that `closing`, an ExitStack, closes."""
     lr = tf.placeholder(tf.float32, [1, None, None, 3])
     sr = model_module.drsan(lr, args.model, args.scale)
-    with open_session(args.gpu) as session:
-        session.run(tf.global_variables_initializer())
-        image = np.random.RandomState(0).rand(1, args.size, args.size, 3)
-        return median_seconds(lambda: session.run(sr, {lr: image}), args.runs)
+    session = closing.enter_context(open_session(args.gpu))
+    session.run(tf.global_variables_initializer())
+    image = np.random.RandomState(0).rand(1, args.size, args.size, 3)
+    return lambda: session.run(sr, {lr: image})
 
 
-def time_training(args, precision="float32"):
-    """Seconds of a step that finds its batch ready."""
+def training_step(args, variant, closing):
+    """As inference(): a training step that finds its batch ready."""
     devices = Devices(args, args.batch)
-    training = build_training(args.model, args.scale, 0, devices.names if ops.prelu is OURS else [""], precision=precision)
-    with devices.connect() if ops.prelu is OURS else open_session(args.gpu) as session:
-        session.run(tf.global_variables_initializer())
-        feed = training_feed(training, make_sampler(args)(0))
-        return median_seconds(lambda: session.run([training.train, training.loss], feed), args.runs)
+    training = build_training(args.model, args.scale, 0, devices.names if variant.threads else [""], precision=variant.precision)
+    session = closing.enter_context(devices.connect() if variant.threads else open_session(args.gpu))
+    session.run(tf.global_variables_initializer())
+    feed = training_feed(training, make_sampler(args)(0))
+    return lambda: session.run([training.train, training.loss], feed)
 
 
 def make_sampler(args):
@@ -182,24 +185,32 @@ def plot_sizes(results, tile, output):
     pyplot.close(figure)
 
 
-OURS = ops.prelu
-TIMERS = {"infer": time_inference, "train": time_training}
+Variant = collections.namedtuple("Variant", "prelu threads precision")  # threads: whether each takes a part of the batch
+VARIANTS = collections.OrderedDict([
+    ("ours", Variant(ops.prelu, True, "float32")),
+    ("published", Variant(published_prelu, False, "float32")),
+    ("bfloat16", Variant(ops.prelu, True, "bfloat16")),
+])
+BENCHMARKS = {"infer": inference, "train": training_step}
+
+
+def time_variants(args, what):
+    """{variant: median seconds} of one of BENCHMARKS; bfloat16 is for training with TensorFlow 2 alone."""
+    functions = collections.OrderedDict()
+    with contextlib.ExitStack() as closing:
+        for name, variant in VARIANTS.items():
+            if variant.precision == "float32" or (what == "train" and has_bfloat16()):
+                with tf.Graph().as_default():
+                    ops.prelu = variant.prelu
+                    functions[name] = BENCHMARKS[what](args, variant, closing)
+        ops.prelu = VARIANTS["ours"].prelu
+        return median_seconds(functions, args.runs)
 
 
 def measure(args):
-    """{"infer": {"ours": seconds, "published": seconds}, ...}; that of train has "bfloat16", too, with TensorFlow 2."""
-    results = {}
-    for what in args.what:
-        results[what] = {}
-        for name, prelu in ("ours", OURS), ("published", published_prelu):
-            tf.reset_default_graph()
-            ops.prelu = prelu
-            results[what][name] = TIMERS[what](args)
-    ops.prelu = OURS
+    """{"infer": {variant: seconds}, "train": ..., and what profile_training() and measure_sizes() return, "tensorflow": version}."""
+    results = {what: time_variants(args, what) for what in args.what}
     if "train" in args.what:
-        if has_bfloat16():
-            tf.reset_default_graph()
-            results["train"]["bfloat16"] = time_training(args, "bfloat16")
         results["wait"], results["types"] = profile_training(args)
     if "infer" in args.what:
         results["sizes"] = measure_sizes(args)
@@ -245,7 +256,7 @@ def bench(args):
 
 def parse_args():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", nargs="*", choices=list(TIMERS) + [[]], help="infer, train (default both)")
+    parser.add_argument("what", nargs="*", choices=list(BENCHMARKS) + [[]], help="infer, train (default both)")
     parser.add_argument("--gpu", type=parse_gpus, default=[-1], help="index of the GPU (default -1, the CPU)")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of TensorFlow on the CPU (default: all)")
     parser.add_argument("--model", default="32s", choices=list(model_module.MODELS))
@@ -263,7 +274,7 @@ def parse_args():
     parser.add_argument("--json", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--one-kind", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
-    args.what = args.what or list(TIMERS)
+    args.what = args.what or list(BENCHMARKS)
     if args.json:
         args.python = []
     if not args.one_kind:

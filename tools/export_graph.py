@@ -79,8 +79,7 @@ def main():
     if args.checkpoint:
         restore_weights(session, find_checkpoint(args.model, args.scale, args.checkpoint))
     elif args.init_from:
-        taken, fresh = transfer_weights(session, find_checkpoint(args.model, args.scale, args.init_from))
-        print("%d variables taken from %s, %d not: %s" % (len(taken), args.init_from, len(fresh), " ".join(fresh)))
+        print(transfer_weights(session, find_checkpoint(args.model, args.scale, args.init_from))[2])
     variables = {variable.op.name: session.run(variable) for variable in model_variables()}
     os.makedirs(args.out, exist_ok=True)
     path = os.path.join(args.out, "%s_%s" % (args.model, args.scale))
