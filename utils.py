@@ -551,30 +551,33 @@ def transfer_weights(session, prefix):
     """Load what a checkpoint of another scale or depth has in common with DRSAN in the default graph.
 
     A variable is taken if it has the same role (see _roles) and shape: x0, the DRAGs that both have, the convolution before the
-    skip, and the output convolution. The upsampler of another scale is taken, too, with its sub-pixels interpolated; where it has
-    one convolution and two are needed, the second begins as bilinear interpolation. Training thus starts from an image, and does
-    not spoil what was taken. Returns the names taken, the names not taken, and a line that says so.
+    skip, and the output convolution. The upsampler of another scale is taken, too, with its sub-pixels interpolated. What is new
+    starts as initialised, but where it can, it passes on what it gets (see neutral_value), so that training starts from an image
+    and does not spoil what was taken. Returns the names taken, the names not taken, and a line that says so.
     """
     with _checkpoint_errors(prefix):
         reader = tf.train.NewCheckpointReader(prefix)
         shapes = reader.get_variable_to_shape_map()
         there = {role: name for name, role in _roles(shapes).items()}
         first = model_variables()[0]
-        roles = _roles(variable.op.name for variable in model_variables())
-        channels = first.shape.as_list()[-1]
         same_width = shapes.get(first.op.name) == first.shape.as_list()
-        taken, values = [], []
+        channels = first.shape.as_list()[-1]
+        roles = _roles(variable.op.name for variable in model_variables())
+        names, fresh, variables, values = [], [], [], []
         for variable in model_variables():
             role, shape = roles[variable.op.name], variable.shape.as_list()
             value = reader.get_tensor(there[role]) if role in there else None
-            if same_width and "upsampler" in role:
-                value = bilinear_upsampler(shape, channels) if value is None else resample_subpixels(value, shape, channels)
+            if same_width and value is not None and "upsampler" in role:
+                value = resample_subpixels(value, shape, channels)
             if value is not None and list(value.shape) == shape:
-                taken.append(variable)
+                names.append(variable.op.name)
+            else:
+                fresh.append(variable.op.name)
+                value = neutral_value(role, shape, channels) if same_width else None
+            if value is not None:
+                variables.append(variable)
                 values.append(value)
-    load_values(session, taken, values)
-    names = [variable.op.name for variable in taken]
-    fresh = [variable.op.name for variable in model_variables() if variable.op.name not in names]
+    load_values(session, variables, values)
     return names, fresh, "%d variables taken from %s%s" % (
         len(names), prefix, ", %d not: %s" % (len(fresh), " ".join(fresh)) if fresh else "")
 
@@ -592,12 +595,18 @@ def resample_subpixels(value, shape, channels):
     return value.reshape(value.shape[:-3] + (-1,))
 
 
-def bilinear_upsampler(shape, channels):
-    """The kernel [3, 3, channels, 4 channels] or bias [4 channels] of a sub-pixel convolution that is bilinear interpolation by 2."""
-    if len(shape) == 1:
-        return np.zeros(shape)
-    taps = np.array([[0.25, 0.75, 0], [0, 0.75, 0.25]])  # [sub-pixel, tap]
-    return np.einsum("iy,jx,cd->yxcijd", taps, taps, np.eye(channels)).reshape(shape)
+def neutral_value(role, shape, channels):
+    """The kernel of a new convolution that passes on what it gets, or None where there is none.
+
+    The last of a DRAG, over the concatenated features [x, f_1, ...], has one that gives x; a second upsampling has bilinear
+    interpolation by 2.
+    """
+    if role[:2] == ("kernel", "upsampler"):
+        taps = np.array([[0.25, 0.75, 0], [0, 0.75, 0.25]])  # [sub-pixel, tap]
+        return np.einsum("iy,jx,cd->yxcijd", taps, taps, np.eye(channels)).reshape(shape)
+    if role[:2] == ("kernel", "body") and shape[0] == 1 and shape[2] > shape[3] == channels:
+        return np.eye(shape[2], channels).reshape(shape)
+    return None
 
 
 def _roles(names):

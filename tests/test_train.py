@@ -559,20 +559,22 @@ def test_ema_weights_are_swapped_in_and_out(small_network, photographs):
 
 
 def test_transfer_of_weights(tmp_path):
-    """x2 to x4 and x3, and a deeper model from a shallower one: all but the DRAGs that are new."""
+    """x2 to x4 and x3, and a deeper model from a shallower one: what is new passes on what it gets."""
     def build(model, scale):
         tf.reset_default_graph()
-        drsan(tf.placeholder(tf.float32, [None, None, None, 3]), model, scale)
+        drsan(tf.placeholder(tf.float32, [None, None, None, 3], "LR"), model, scale)
         session = tf.Session()
         session.run(tf.global_variables_initializer())
         return session
 
     session = build("32s", "x2")
     prefix = utils.save_weights(session, str(tmp_path), "32s", "x2")
+    lr = np.random.RandomState(0).rand(1, 10, 12, 3)
+    sr = session.run("DRAN/SR:0", {"LR:0": lr})
     before, upsampler, output = session.run(["DRAN/conv2d_%d/kernel:0" % i for i in (45, 46, 47)])
     session = build("32s", "x4")
     taken, fresh, _ = utils.transfer_weights(session, prefix)
-    assert fresh == [] and len(taken) == 134
+    assert fresh == ["DRAN/conv2d_47/kernel", "DRAN/conv2d_47/bias"] and len(taken) == 132
     for ours, expected in zip(session.run(["DRAN/conv2d_%d/kernel:0" % i for i in (45, 46, 48)]), (before, upsampler, output)):
         np.testing.assert_array_equal(ours, expected)
     rows, columns = np.mgrid[:6, :8].astype(np.float32)
@@ -594,7 +596,7 @@ def test_transfer_of_weights(tmp_path):
     session = build("48s", "x4")
     taken, fresh, message = utils.transfer_weights(session, prefix)
     assert not [name for name in taken if name.split("/")[1] in ("conv2d_45", "conv2d_46", "conv2d_47", "conv2d_48")]
-    session = build("32m", "x2")
+    session = build("32m", "x2")  # four new DRAGs, each the identity
     taken, fresh, message = utils.transfer_weights(session, prefix)
     assert message == "132 variables taken from %s, %d not: %s" % (prefix, len(fresh), " ".join(fresh))
     assert len(taken) == 132  # x0, four DRAGs, the convolution before the skip, upsampler and output
@@ -603,6 +605,7 @@ def test_transfer_of_weights(tmp_path):
         for suffix in ["prelualpha"] + ["_pReLU_%dalpha" % j for j in range(1, 9)]}
     for ours, expected in zip(session.run(["DRAN/conv2d_89/kernel:0", "DRAN/conv2d_91/kernel:0"]), (before, output)):
         np.testing.assert_array_equal(ours, expected)
+    np.testing.assert_allclose(session.run("DRAN/SR:0", {"LR:0": lr}), sr, atol=1e-6)
 
 
 def test_plot_of_runs(tmp_path):
