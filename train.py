@@ -420,6 +420,14 @@ def describe_data(folder):
     return {"folder": folder, "files": len(paths), "sha256_of_names_and_sizes": digest.hexdigest()}
 
 
+def check_same_config(run, started, config):
+    """Raises UserError that names the first key in which the config that a run was started with differs from this one."""
+    for key in sorted(set(started) | set(config)):
+        if started.get(key) != config.get(key):
+            raise UserError("%s was started with %s = %s, not %s: give the same options, or another --run"
+                            % (run, key, started.get(key), config.get(key)))
+
+
 class Run(object):
     """The folder of a run: config.json, log.jsonl and TensorBoard's summaries, the last state, the best weights."""
 
@@ -430,11 +438,7 @@ class Run(object):
         path = os.path.join(folder, "config.json")
         if os.path.exists(path):
             with open(path) as file:
-                started = json.load(file)
-            for key in sorted(set(started) | set(config)):
-                if started.get(key) != config.get(key):
-                    raise UserError("%s was started with %s = %s, not %s: give the same options, or another --run"
-                                    % (folder, key, started.get(key), config.get(key)))
+                check_same_config(folder, json.load(file), config)
 
     def build(self, device):
         """Add what saves and initialises the variables of the default graph; files are written by the given device's host."""

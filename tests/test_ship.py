@@ -7,6 +7,7 @@ import utils
 from conftest import run_script
 from model import drsan, model_variables
 from ops import tf
+from tools import tables
 
 
 def make_run(folder, init_from):
@@ -18,7 +19,10 @@ def make_run(folder, init_from):
         session.run(tf.global_variables_initializer())
         tf.train.Saver(model_variables()).save(session, str(folder / "DRSAN32sx2"), global_step=70, write_meta_graph=False)
         values = session.run(model_variables())
-    utils.write_json(str(folder / "config.json"), dict(model="32s", scale="x2", steps=70, init_from=init_from and str(init_from)))
+    utils.write_json(str(folder / "config.json"), dict(
+        model="32s", scale="x2", init_from=init_from and str(init_from), recipe="fast", optimizer="muon", rate=1e-3,
+        schedule="cosine", batch=8, patch=32, candidates=3, ema=0.999, precision="float32", steps=90, trained_steps=70,
+        trained_seconds=7200, data={"files": 5}, framework="TensorFlow", device="2 CPUs"))
     return values
 
 
@@ -40,6 +44,16 @@ def test_shipped_weights_carry_their_history_and_digests(tmp_path):
         utils.restore_weights(session, str(shipped / "DRSAN32sx2"))
         for ours, expected in zip(session.run(model_variables()), values):
             np.testing.assert_array_equal(ours, expected)
+
+
+def test_the_table_of_weights_that_began_as_others(tmp_path):
+    """Of the training of someone else's weights nothing is known: the table names them where this project's training began."""
+    make_run(tmp_path / "best", "their/weights")
+    assert run_script("tools/ship.py", tmp_path / "best", "--to", tmp_path / "checkpoints")[0] == 0
+    table = tables.to_checkpoints([], tables.shipped_checkpoints(str(tmp_path / "checkpoints"))).splitlines()
+    assert table[-1] == ("| x2/32s | fast: muon, rate 0.001, cosine, batch 8, patch 32, best of 3, EMA 0.999, float32 | their/weights "
+                         "| 70 of 90 | 2.00 | 5 | TensorFlow | 2 CPUs |")
+    assert table[-3].startswith("| model |")
 
 
 def test_a_changed_checkpoint_is_named(tmp_path, capsys):

@@ -322,6 +322,8 @@ def to_checkpoints(measured, shipped):
         cells = [scores.get((scale, model, dataset), "-") for dataset in DATASETS]
         figures += markdown_row([name] + cells + ["`%s`" % file_sha256(prefix + ".data-00000-of-00001")])
         for one in config.get("trained_before", []) + [config]:
+            if "recipe" not in one:  # someone else's weights, named in the next row
+                continue
             recipe = "%s: %s, rate %g, %s, batch %d, patch %d, best of %d, EMA %g, %s" % tuple(one[key] for key in (
                 "recipe", "optimizer", "rate", "schedule", "batch", "patch", "candidates", "ema", "precision"))
             steps = "{:,} of {:,}".format(one["trained_steps"], one["steps"])

@@ -24,8 +24,8 @@ from export_graph import write_npz
 from jax_graph import absolute, execute, load_graph
 from model import SCALES
 from pack_tiles import decode, read_files
-from train import (MOMENTUM, UPDATE_RMS, add_recipe_options, choose_recipe, detail, format_progress, learning_rate, orthogonalize,
-                   uses_muon)
+from train import (MOMENTUM, UPDATE_RMS, add_recipe_options, check_same_config, choose_recipe, detail, format_progress,
+                   learning_rate, orthogonalize, uses_muon)
 from utils import UserError, crop_to_multiple, downscale, luma, psnr, run_main, to_uint8
 
 # ------------------------------------------------------------------------------------------------------------ data
@@ -281,10 +281,7 @@ def open_state(path, graph_path, config):
     """
     if os.path.exists(path):
         state, started, trained = load_state(path)
-        for key in sorted(set(started) | set(config)):
-            if started.get(key) != config.get(key):
-                raise UserError("%s was started with %s = %r, not %r: give the same options, or another --run"
-                                % (path, key, started.get(key), config.get(key)))
+        check_same_config(path, started, config)
         return state, trained["trained_seconds"]
     return new_state(read_weights(graph_path), config["ema"], config["seed"], config["optimizer"]), 0
 
