@@ -471,6 +471,7 @@ def test_imported_weights_are_shipped_with_their_history(trained, tiny, tmp_path
     with tf.Graph().as_default():
         prefix = ship.ship(str(tmp_path / "out"), str(tmp_path / "root"))
     assert prefix == str(tmp_path / "root" / "x2" / "tiny" / "DRSANtinyx2")
+    assert (tmp_path / "root" / "x2" / "tiny" / "log.jsonl").read_bytes() == (trained[0] / "log.jsonl").read_bytes()
     config = checkpoint_config(prefix)
     expected = dict(make_recipe("fast", "tiny", "x2")._replace(warmup=5, steps=200, batch=4, patch=8)._asdict(),
                     recipe="fast", model="tiny", scale="x2", seed=0, precision="float32", init_from=None, trained_before=[],

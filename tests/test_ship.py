@@ -31,11 +31,14 @@ def test_shipped_weights_carry_their_history_and_digests(tmp_path):
     make_run(first, None)
     shipped = tmp_path / "checkpoints" / "x2" / "32s"
     assert run_script("tools/ship.py", first, "--to", tmp_path / "checkpoints")[0] == 0
+    assert not (shipped / "log.jsonl").exists()
     values = make_run(second, shipped)
+    (tmp_path / "second" / "log.jsonl").write_text('{"loss": 1, "step": 1}\n')
     status, out, err = run_script("tools/ship.py", second, "--to", tmp_path / "checkpoints")
     assert status == 0 and out.strip().endswith("checkpoints/x2/32s/DRSAN32sx2"), err
     assert sorted(path.name for path in shipped.iterdir()) == [
-        "DRSAN32sx2.data-00000-of-00001", "DRSAN32sx2.index", "checkpoint", "config.json"]
+        "DRSAN32sx2.data-00000-of-00001", "DRSAN32sx2.index", "checkpoint", "config.json", "log.jsonl"]
+    assert (shipped / "log.jsonl").read_text() == '{"loss": 1, "step": 1}\n'
     config = json.loads((shipped / "config.json").read_text())
     assert [before["init_from"] for before in config["trained_before"]] == [None]
     assert config["init_from"] == str(shipped) and "sha256" not in config["trained_before"][0]

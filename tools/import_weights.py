@@ -1,10 +1,12 @@
 """Make a checkpoint of a state of train_jax.py: python tools/import_weights.py runs/jax_32s_x2/state.npz DIR
 
 Written are the moving averages of the weights if the training keeps them, after a comparison of the outputs of
-TensorFlow and JAX on a photograph, and a config.json that says how they were trained; ship.py takes the folder.
+TensorFlow and JAX on a photograph, a config.json that says how they were trained, and the log.jsonl of their training;
+ship.py takes the folder.
 """
 import argparse
 import os
+import shutil
 import sys
 
 import numpy as np
@@ -45,6 +47,9 @@ def main():
         raise UserError("the outputs of TensorFlow and JAX differ by %g: no checkpoint is written" % difference)
     prefix = save_weights(session, args.folder, config["model"], config["scale"])
     write_json(os.path.join(args.folder, "config.json"), dict(config, trained_steps=int(state["Variable"]), **trained))
+    log = os.path.join(os.path.dirname(args.state), "log.jsonl")
+    if os.path.exists(log):
+        shutil.copy(log, args.folder)
     print("%s: %s %s after %d steps; the outputs of TensorFlow and JAX differ by at most %.1e" % (
         prefix, config["model"], config["scale"], state["Variable"], difference))
 

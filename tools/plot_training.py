@@ -1,6 +1,6 @@
-"""Draw the curves of one or several runs: python tools/plot_training.py runs/32s_x2 [RUN ...] --output figures/training.png
+"""Draw the curves of trainings: python tools/plot_training.py runs/32s_x2 checkpoints/x3/32s --output figures/training.png
 
-Left the training loss, right the validation PSNR, both against the step, from each run's log.jsonl.
+Left the training loss, right the validation PSNR, both against the step, from the log.jsonl in each folder.
 """
 import argparse
 import json
@@ -37,7 +37,7 @@ def plot(runs, output):
     figure, axes = pyplot.subplots(1, 2, figsize=(10, 3.6))
     for i, run in enumerate(runs):
         curves, color = read_curves(run), COLORS[i % len(COLORS)]
-        label = os.path.basename(os.path.normpath(run))
+        label = os.path.normpath(run)
         axes[0].plot(*curves["loss"], color=color, label=label, linewidth=1)
         axes[1].plot(*curves["psnr"], color=color, label=label, marker="o", markersize=3, linewidth=1.5)
     axes[0].set(title="Training loss (mean absolute error)", xlabel="step", yscale="log")
@@ -64,7 +64,7 @@ def save_figure(figure, output):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="folder of a run")
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="folder of a run or of shipped weights")
     parser.add_argument("--output", default="figures/training.png", metavar="FILE", help="default figures/training.png")
     args = parser.parse_args()
     plot(args.runs, args.output)

@@ -1,7 +1,8 @@
 """Put trained weights into checkpoints/: python tools/ship.py runs/32s_x2/best (or a folder by import_weights.py)
 
 They become checkpoints/<scale>/<model>/DRSAN<model><scale>, under the authors' names and without optimiser slots, with
-the config.json of their run, the SHA-256 of their files, and, if the run started from shipped weights, what trained those.
+the config.json and log.jsonl of their run, the SHA-256 of their files, and, if the run started from shipped weights, what
+trained those.
 """
 import argparse
 import json
@@ -61,6 +62,10 @@ def ship(folder, root):
     name = os.path.basename(written)
     config["sha256"] = {name + suffix: file_sha256(written + suffix) for suffix in (".data-00000-of-00001", ".index")}
     write_json(os.path.join(target + ".tmp", "config.json"), config)
+    for log in os.path.join(folder, "log.jsonl"), os.path.join(folder, os.pardir, "log.jsonl"):
+        if os.path.exists(log):
+            shutil.copy(log, target + ".tmp")
+            break
     shutil.rmtree(target, ignore_errors=True)
     os.rename(target + ".tmp", target)
     return os.path.join(target, name)
