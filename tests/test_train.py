@@ -329,9 +329,12 @@ def test_bfloat16_training_is_near_that_in_float32_and_validates_in_float32(smal
             results.append(session.run([training.loss] + gradients, feed))
             sr.append(session.run(training.sr, feed))
     np.testing.assert_array_equal(*sr)
+    for gradients in results:
+        gradients.append(np.concatenate([gradient.ravel() for gradient in gradients[1:]]))  # after each, all as one
     errors = [np.linalg.norm(two - one) / np.linalg.norm(one) for one, two in zip(*results)]
     of_kernels = [error for error, variable in zip(errors[1:], model_variables()) if len(variable.shape) == 4]
-    assert errors[0] < 1e-3 and max(errors) < 0.05 and min(of_kernels) > 1e-4, errors
+    # the gradients of the DRMs are 1e-4 of the whole, so that theirs differ most where processors round sums to bfloat16, too
+    assert errors[0] < 1e-3 and errors[-1] < 0.03 and max(errors) < 0.1 and min(of_kernels) > 1e-4, errors
 
 
 def test_bfloat16_is_recorded_or_refused(photographs, tmp_path):
