@@ -4,8 +4,8 @@ infer also measures seconds and peak memory against the size of the image, whole
 figure is a median of several runs after a warm-up, of fewer where one takes seconds; those of one line take turns. `ours` is the
 graph of model.py, trained as train.py does; `published` has PReLU as in the authors' graph, relu(x) + slope * (x - |x|) / 2, six
 element-wise operations, and is trained on the whole batch at once. train also prints the share of time that a step waits for its
-patches, and the time by type of operation. --python names interpreters of other environments (Python 3.6 with TensorFlow 1.8, say) that run the same in
-turn, with the ratio to this one.
+patches, and the time by type of operation. --python names interpreters of other environments (Python 3.6 with TensorFlow 1.8, say)
+that run the same in turn, with the ratio to this one.
 """
 import argparse
 import collections
@@ -51,7 +51,8 @@ def inference(args, variant, closing):
     """A function that runs a variant of the network once, in a session that `closing`, an ExitStack, closes."""
     lr = tf.placeholder(tf.float32, [1, None, None, 3])
     sr = model_module.drsan(lr, args.model, args.scale)
-    session = closing.enter_context(open_session(args.gpu))
+    session = open_session(args.gpu)
+    closing.callback(session.close)
     session.run(tf.global_variables_initializer())
     image = np.random.RandomState(0).rand(1, args.size, args.size, 3)
     return lambda: session.run(sr, {lr: image})
@@ -61,7 +62,8 @@ def training_step(args, variant, closing):
     """As inference(): a training step that finds its batch ready."""
     devices = Devices(args, args.batch)
     training = build_training(args.model, args.scale, 0, devices.names if variant.threads else [""], precision=variant.precision)
-    session = closing.enter_context(devices.connect() if variant.threads else open_session(args.gpu))
+    session = devices.connect() if variant.threads else open_session(args.gpu)
+    closing.callback(session.close)
     session.run(tf.global_variables_initializer())
     feed = training_feed(training, make_sampler(args)(0))
     return lambda: session.run([training.train, training.loss], feed)
