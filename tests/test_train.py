@@ -331,10 +331,12 @@ def test_bfloat16_training_is_near_that_in_float32_and_validates_in_float32(smal
     np.testing.assert_array_equal(*sr)
     for gradients in results:
         gradients.append(np.concatenate([gradient.ravel() for gradient in gradients[1:]]))  # after each, all as one
-    errors = [np.linalg.norm(two - one) / np.linalg.norm(one) for one, two in zip(*results)]
+    norms = [np.linalg.norm(one) for one in results[0]]
+    errors = [np.linalg.norm(two - one) / norm for one, two, norm in zip(*(results + [norms]))]
     of_kernels = [error for error, variable in zip(errors[1:], model_variables()) if len(variable.shape) == 4]
-    # the gradients of the DRMs are 1e-4 of the whole, so that theirs differ most where processors round sums to bfloat16, too
-    assert errors[0] < 1e-3 and errors[-1] < 0.03 and max(errors) < 0.1 and min(of_kernels) > 1e-4, errors
+    assert errors[0] < 1e-3 and errors[-1] < 0.03 and min(of_kernels) > 1e-4, errors
+    # those of the DRMs are so small that they differ most where processors round sums to bfloat16, too
+    assert all(error < (0.05 if norm > 1e-3 * norms[-1] else 0.1) for error, norm in zip(errors, norms)), errors
 
 
 def test_bfloat16_is_recorded_or_refused(photographs, tmp_path):
