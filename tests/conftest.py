@@ -27,6 +27,7 @@ def pytest_addoption(parser):
 @pytest.fixture(autouse=True)
 def fresh_graph():
     tf.reset_default_graph()
+    tf.set_random_seed(0)
 
 
 @pytest.fixture

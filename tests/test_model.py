@@ -183,4 +183,5 @@ def test_initial_values_are_the_published_ones():
                 assert not value.any()  # biases and slopes
             else:
                 limit = np.sqrt(6 / (shape[0] * shape[1] * (shape[2] + shape[3])))  # Glorot-uniform
-                assert 0.9 * limit < np.abs(value).max() <= limit
+                # Rounding may leave a value drawn at the limit one float32 above it.
+                assert 0.9 * limit < np.abs(value).max() <= np.nextafter(np.float32(limit), np.float32(1))
