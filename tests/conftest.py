@@ -42,14 +42,7 @@ def weights(tmp_path):
 @pytest.fixture
 def run(monkeypatch, capsys):
     """Run test.py with these arguments: (exit status, stdout, stderr)."""
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["test.py", "--gpu", "-1"] + [str(argument) for argument in arguments])
-        with pytest.raises(SystemExit) as stop:
-            utils.run_main(evaluation.main)
-        out, err = capsys.readouterr()
-        assert "Traceback" not in err
-        return stop.value.code, out, err
-    return call
+    return lambda *arguments: call(monkeypatch, capsys, evaluation.main, "--gpu", -1, *arguments)
 
 
 def golden_weight(name, shape):
@@ -68,6 +61,18 @@ def golden_image(h, w):
 def golden_contract(name):
     with open(os.path.join(GOLDEN, name + ".json")) as file:
         return json.load(file)
+
+
+def call(monkeypatch, capture, main, *arguments):
+    """Run main() as a command with these arguments, within this process: (exit status, stdout, stderr).
+
+    capture: the fixture capsys or, for the output of other processes as well, capfd."""
+    monkeypatch.setattr(sys, "argv", ["command"] + [str(argument) for argument in arguments])
+    with pytest.raises(SystemExit) as stop:
+        utils.run_main(main)
+    out, err = capture.readouterr()
+    assert "Traceback" not in err
+    return stop.value.code or 0, out, err
 
 
 def run_script(*arguments, **kwargs):

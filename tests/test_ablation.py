@@ -9,7 +9,7 @@ import pytest
 import test as evaluation
 import train
 import utils
-from conftest import ROOT
+from conftest import ROOT, call
 from tools import ablation, tables
 from utils import UserError
 
@@ -58,19 +58,15 @@ def test_results_survive_writing(tmp_path):
 def run(tmp_path, monkeypatch, capsys):
     """Run ablation.py with these arguments, with train.py and test.py replaced by calls of `scripts`, a dict of functions that take
     what the real parser makes of the command: (exit status, stderr)."""
-    def call(scripts, *arguments):
+    def run_with(scripts, *arguments):
         def start(command):
             name = os.path.basename(command[1])
             monkeypatch.setattr(sys, "argv", command[1:])
             return scripts[name]({"train.py": train, "test.py": evaluation}[name].parse_args())
         monkeypatch.setattr(subprocess, "call", start)
-        monkeypatch.setattr(sys, "argv", ["ablation.py"] + [str(argument) for argument in arguments])
-        with pytest.raises(SystemExit) as stop:
-            utils.run_main(lambda: ablation.make_ablation(ablation.parse_args()))
-        out, err = capsys.readouterr()
-        assert "Traceback" not in err
-        return stop.value.code or 0, err
-    return call
+        status, _, err = call(monkeypatch, capsys, lambda: ablation.make_ablation(ablation.parse_args()), *arguments)
+        return status, err
+    return run_with
 
 
 def test_trains_what_is_left_and_evaluates_all(tmp_path, run):

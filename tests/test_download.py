@@ -18,10 +18,11 @@ import pytest
 from PIL import Image
 
 import test
+from conftest import call
 from model import drsan
 from ops import tf
 from tools import check_benchmarks, download
-from utils import UserError, downscale, find_dataset, open_session, run_main, save_weights
+from utils import UserError, downscale, find_dataset, open_session, save_weights
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 HR = "psnrtest/HR/Set5/baby.png"
@@ -214,15 +215,6 @@ def check_data(server):
     for path in found:
         with open(path, "rb") as file:
             assert file.read() == server.files[path.replace("data", "psnrtest", 1)]
-
-
-def call(monkeypatch, capsys, main, *arguments):
-    """Run main() as a command; returns (exit status, stdout, stderr)."""
-    monkeypatch.setattr(sys, "argv", ["command"] + [str(argument) for argument in arguments])
-    with pytest.raises(SystemExit) as stop:
-        run_main(main)
-    captured = capsys.readouterr()
-    return stop.value.code, captured.out, captured.err
 
 
 # -------------------------------------------------------------------------------------------------------- manifest

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import utils
-from conftest import ROOT, golden_image
+from conftest import ROOT, call, golden_image
 from model import drsan
 from ops import tf
 
@@ -19,12 +19,7 @@ IMAGE = golden_image(13, 21)
 @pytest.fixture
 def run(monkeypatch, capsys, tmp_path):
     """Run the command with these arguments, with its output in tmp_path: (exit status, stdout, stderr)."""
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["export.py", "--out", str(tmp_path)] + list(arguments))
-        with pytest.raises(SystemExit) as stop:
-            utils.run_main(export.main)
-        return (stop.value.code,) + tuple(capsys.readouterr())
-    return call
+    return lambda *arguments: call(monkeypatch, capsys, export.main, "--out", tmp_path, *arguments)
 
 
 def expected():

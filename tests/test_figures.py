@@ -3,13 +3,13 @@ import argparse
 import itertools
 import os
 import re
-import sys
 
 import numpy as np
 import pytest
 from PIL import Image
 
 import utils
+from conftest import call
 from model import MODELS, count_parameters, drsan, model_variables
 from ops import tf
 from tools import drawings, figures, tables
@@ -46,14 +46,7 @@ def photograph(tmp_path):
 @pytest.fixture
 def run(monkeypatch, capsys):
     """Run figures.py with these arguments: (exit status, stdout, stderr)."""
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["figures.py"] + [str(argument) for argument in arguments])
-        with pytest.raises(SystemExit) as stop:
-            utils.run_main(figures.main)
-        out, err = capsys.readouterr()
-        assert "Traceback" not in err
-        return stop.value.code or 0, out, err
-    return call
+    return lambda *arguments: call(monkeypatch, capsys, figures.main, *arguments)
 
 
 # ---------------------------------------------------------------------------------------------------------- drawings

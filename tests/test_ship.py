@@ -2,12 +2,22 @@
 import json
 
 import numpy as np
+import pytest
 
 import utils
-from conftest import run_script
+from conftest import call
 from model import drsan, model_variables
 from ops import tf
-from tools import tables
+from tools import ship, tables
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Run ship.py with these arguments: (exit status, stdout, stderr)."""
+    def call_ship(*arguments):
+        tf.reset_default_graph()
+        return call(monkeypatch, capsys, ship.main, *arguments)
+    return call_ship
 
 
 def make_run(folder, init_from):
@@ -26,15 +36,15 @@ def make_run(folder, init_from):
     return values
 
 
-def test_shipped_weights_carry_their_history_and_digests(tmp_path):
+def test_shipped_weights_carry_their_history_and_digests(tmp_path, run):
     first, second = tmp_path / "first" / "best", tmp_path / "second" / "best"
     make_run(first, None)
     shipped = tmp_path / "checkpoints" / "x2" / "32s"
-    assert run_script("tools/ship.py", first, "--to", tmp_path / "checkpoints")[0] == 0
+    assert run(first, "--to", tmp_path / "checkpoints")[0] == 0
     assert not (shipped / "log.jsonl").exists()
     values = make_run(second, shipped)
     (tmp_path / "second" / "log.jsonl").write_text('{"loss": 1, "step": 1}\n')
-    status, out, err = run_script("tools/ship.py", second, "--to", tmp_path / "checkpoints")
+    status, out, err = run(second, "--to", tmp_path / "checkpoints")
     assert status == 0 and out.strip().endswith("checkpoints/x2/32s/DRSAN32sx2"), err
     assert sorted(path.name for path in shipped.iterdir()) == [
         "DRSAN32sx2.data-00000-of-00001", "DRSAN32sx2.index", "checkpoint", "config.json", "log.jsonl"]
@@ -49,19 +59,19 @@ def test_shipped_weights_carry_their_history_and_digests(tmp_path):
             np.testing.assert_array_equal(ours, expected)
 
 
-def test_the_table_of_weights_that_began_as_others(tmp_path):
+def test_the_table_of_weights_that_began_as_others(tmp_path, run):
     """Of the training of someone else's weights nothing is known: the table names them where this project's training began."""
     make_run(tmp_path / "best", "their/weights")
-    assert run_script("tools/ship.py", tmp_path / "best", "--to", tmp_path / "checkpoints")[0] == 0
+    assert run(tmp_path / "best", "--to", tmp_path / "checkpoints")[0] == 0
     table = tables.to_checkpoints([], tables.shipped_checkpoints(str(tmp_path / "checkpoints"))).splitlines()
     assert table[-1] == ("| x2/32s | fast: muon, rate 0.001, cosine, batch 8, patch 32, best of 3, EMA 0.999, float32 | their/weights "
                          "| 70 of 90 | 2.00 | 5 | TensorFlow | 2 CPUs |")
     assert table[-3].startswith("| model |")
 
 
-def test_a_changed_checkpoint_is_named(tmp_path, capsys):
+def test_a_changed_checkpoint_is_named(tmp_path, run, capsys):
     make_run(tmp_path / "best", None)
-    assert run_script("tools/ship.py", tmp_path / "best", "--to", tmp_path / "checkpoints")[0] == 0
+    assert run(tmp_path / "best", "--to", tmp_path / "checkpoints")[0] == 0
     shipped = tmp_path / "checkpoints" / "x2" / "32s"
     with tf.Session() as session:
         utils.restore_weights(session, str(shipped / "DRSAN32sx2"))
@@ -73,6 +83,6 @@ def test_a_changed_checkpoint_is_named(tmp_path, capsys):
     assert "DRSAN32sx2.index is not the file that was trained" in "".join(capsys.readouterr())
 
 
-def test_what_is_not_a_run_is_one_line(tmp_path):
-    status, out, err = run_script("tools/ship.py", tmp_path)
-    assert status == 1 and "no usable config.json" in err and "Traceback" not in err
+def test_what_is_not_a_run_is_one_line(tmp_path, run):
+    status, out, err = run(tmp_path)
+    assert status == 1 and "no usable config.json" in err

@@ -2,14 +2,13 @@
 import csv
 import os
 import shutil
-import sys
 
 import numpy as np
 import pytest
 from PIL import Image
 
 import utils
-from conftest import ROOT
+from conftest import ROOT, call
 from model import drsan
 from ops import tf
 from tools import tables
@@ -43,14 +42,8 @@ def shipped(tmp_path):
 @pytest.fixture
 def run(monkeypatch, capfd):
     """Run tables.py with these arguments: (exit status, stdout, stderr), those of test.py within included."""
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["tables.py", "--gpu", "-1"] + [str(argument) for argument in arguments])
-        with pytest.raises(SystemExit) as stop:
-            utils.run_main(lambda: tables.make_tables(tables.parse_args()))
-        out, err = capfd.readouterr()
-        assert "Traceback" not in err
-        return stop.value.code or 0, out, err
-    return call
+    return lambda *arguments: call(
+        monkeypatch, capfd, lambda: tables.make_tables(tables.parse_args()), "--gpu", -1, *arguments)
 
 
 # ------------------------------------------------------------------------------------------- what this project shows

@@ -14,7 +14,7 @@ from PIL import Image
 
 import train
 import utils
-from conftest import ROOT, run_script
+from conftest import ROOT, call, run_script
 from model import MODELS, SCALES, Variant, drsan, model_variables
 from ops import conv2d, tf
 from train import Recipe, Sampler, build_training, learning_rate, make_recipe
@@ -44,10 +44,8 @@ def test_learning_rate():
 
 @pytest.mark.parametrize("option", ["--rate", "--steps", "--batch", "--patch", "--candidates"])
 def test_values_of_recipes_are_positive(option, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["train.py", "--data", "photos", option, "0"])
-    with pytest.raises(SystemExit) as stop:
-        train.parse_args()
-    assert stop.value.code == 2 and "argument %s: invalid positive" % option in capsys.readouterr().err
+    status, _, err = call(monkeypatch, capsys, train.parse_args, "--data", "photos", option, 0)
+    assert status == 2 and "argument %s: invalid positive" % option in err
 
 
 # data
@@ -339,27 +337,31 @@ def test_bfloat16_training_is_near_that_in_float32_and_validates_in_float32(smal
     assert all(error < (0.05 if norm > 1e-3 * norms[-1] else 0.1) for error, norm in zip(errors, norms)), errors
 
 
-def test_bfloat16_is_recorded_or_refused(photographs, tmp_path):
-    process = start(photographs, tmp_path / "run", "--precision", "bfloat16", "--steps", "8")
-    out = process.communicate()[0].decode()
-    if train.has_bfloat16():
-        assert process.returncode == 0 and "done" in out, out
-        assert json.loads((tmp_path / "run" / "best" / "config.json").read_text())["precision"] == "bfloat16"
-    else:
-        assert process.returncode == 1 and out.startswith("error: TensorFlow 1.8.0 cannot convolve in bfloat16"), out
-        assert not (tmp_path / "run").exists()
-
-
 # runs
+
+TINY = ["--gpu", "-1", "--recipe", "fast", "--batch", "2", "--patch", "12", "--log-every", "4", "--valid-every", "8",
+        "--workers", "1"]
+
 
 def start(photographs, run, *extra, **kwargs):
     """train.py as a process, with tiny settings and a tiny network."""
     script = kwargs.pop("script", os.path.join("tests", "train_tiny.py"))
-    command = [sys.executable, script, "--gpu", "-1", "--data", photographs, "--run", run, "--recipe", "fast", "--batch",
-               "2", "--patch", "12", "--valid", photographs / "deeper", "--log-every", "4", "--valid-every", "8",
-               "--workers", "1"] + list(extra)
-    return subprocess.Popen([str(word) for word in command], cwd=ROOT, stdout=subprocess.PIPE,
+    command = [sys.executable, script, "--data", photographs, "--run", run, "--valid", photographs / "deeper"] + TINY
+    return subprocess.Popen([str(word) for word in command + list(extra)], cwd=ROOT, stdout=subprocess.PIPE,
                             stderr=subprocess.STDOUT, **kwargs)
+
+
+@pytest.fixture
+def tiny(photographs, tmp_path, monkeypatch, capsys):
+    """Run train.py within this process, with tiny settings and a tiny network, in the folder `run`: (exit status, stdout, stderr)."""
+    monkeypatch.setitem(MODELS, "32s", Variant(channels=16, drags=1, blocks=1))
+    monkeypatch.setattr(signal, "signal", lambda *_: None)  # this process keeps its own handlers
+
+    def run(*extra):
+        tf.reset_default_graph()
+        arguments = ["--run", tmp_path / "run", "--valid", photographs / "deeper"] + TINY + list(extra)
+        return call(monkeypatch, capsys, lambda: train.train(train.parse_args()), *arguments)
+    return run
 
 
 def test_run_stops_resumes_and_is_evaluated(photographs, tmp_path):
@@ -398,56 +400,59 @@ def test_run_stops_resumes_and_is_evaluated(photographs, tmp_path):
     assert float(out.split("mean")[1].split()[0]) == pytest.approx(best, abs=1e-3)
 
 
-def test_ablation_is_recorded_and_asked_for(photographs, tmp_path):
-    out = start(photographs, tmp_path / "run", "--without", "dynamics", "--steps", "8", script="train.py").communicate()[0]
-    assert b"done" in out, out
-    assert json.loads((tmp_path / "run" / "best" / "config.json").read_text())["without"] == "dynamics"
-    command = ["test.py", "--gpu", -1, "--checkpoint", tmp_path / "run" / "best", "--dataset", photographs / "deeper"]
-    status, out, err = run_script(*command)
+def test_ablation_is_recorded_and_asked_for(photographs, tmp_path, run, tiny):
+    status, out, err = tiny("--data", photographs, "--without", "dynamics", "--steps", 8)
+    assert status == 0 and "done" in out, err
+    config = json.loads((tmp_path / "run" / "best" / "config.json").read_text())
+    assert config["without"] == "dynamics"
+    options = ["--checkpoint", tmp_path / "run" / "best", "--dataset", photographs / "deeper"]
+    status, out, err = run(*options)
     assert status == 1 and "was trained without dynamics: add --without dynamics" in err
-    status, out, err = run_script(*(command + ["--without", "dynamics"]))
-    assert status == 0 and "365,611 parameters" in out, err
-    out = start(photographs, tmp_path / "run", "--steps", "8", script="train.py").communicate()[0]
-    assert b"was started with without = dynamics, not None" in out
+    status, out, err = run("--without", "dynamics", *options)
+    assert status == 0 and float(out.split("mean")[1].split()[0]) == pytest.approx(config["validation_psnr"], abs=1e-3), err
+    status, out, err = tiny("--data", photographs, "--steps", 8)
+    assert status == 1 and "was started with without = dynamics, not None" in err
 
 
-def test_bad_data_leaves_no_run(photographs, tmp_path):
-    for data, message in [(tmp_path / "nowhere", "no training data below"), (photographs, "no usable photograph below")]:
-        status, out, err = run_script("train.py", "--gpu", -1, "--data", data, "--run", tmp_path / "run", "--patch", 500)
-        assert status == 1 and message in err and "Traceback" not in err
+def test_bfloat16_is_recorded_or_refused(photographs, tmp_path, tiny):
+    status, out, err = tiny("--data", photographs, "--precision", "bfloat16", "--steps", 8)
+    if train.has_bfloat16():
+        assert status == 0 and "done" in out, err
+        assert json.loads((tmp_path / "run" / "best" / "config.json").read_text())["precision"] == "bfloat16"
+    else:
+        assert status == 1 and err.startswith("error: TensorFlow 1.8.0 cannot convolve in bfloat16"), err
         assert not (tmp_path / "run").exists()
-    status, out, err = run_script("train.py", "--gpu", -1)
+
+
+def test_bad_data_leaves_no_run(photographs, tmp_path, tiny):
+    for data, message in [(tmp_path / "nowhere", "no training data below"), (photographs, "no usable photograph below")]:
+        status, out, err = tiny("--data", data, "--patch", 500)
+        assert status == 1 and message in err
+        assert not (tmp_path / "run").exists()
+    status, out, err = tiny()
     assert status == 2 and "give photographs by --data or records by --records" in err
 
 
-def test_exploding_loss_keeps_the_last_good_state(photographs, tmp_path):
-    run = tmp_path / "run"
-    process = start(photographs, run, "--steps", "1000", "--rate", "1e9", "--warmup", "0", "--save-minutes", "0")
-    out = process.communicate()[0].decode()
-    assert process.returncode == 1 and "Traceback" not in out
-    assert "lower --rate" in out and "keeps the last good state" in out
+def test_exploding_loss_keeps_the_last_good_state(photographs, tiny):
+    status, out, err = tiny("--data", photographs, "--steps", 1000, "--rate", 1e9, "--warmup", 0, "--save-minutes", 0)
+    assert status == 1 and "lower --rate" in err and "keeps the last good state" in err
 
 
-def test_prepared_records_are_trained_on(photographs, tmp_path):
-    options = ["--records", tmp_path / "records", "--pairs", "20", "--shards", "2"]
-    process = start(photographs, tmp_path / "run", "--prepare", *options)
-    out = process.communicate()[0].decode()
-    assert process.returncode == 0 and "20 pairs in 2 files" in out and not (tmp_path / "run").exists(), out
-    process = start(photographs, tmp_path / "run", "--steps", "12", *options)
-    out = process.communicate()[0].decode()
-    assert process.returncode == 0 and "photographs," not in out and "done" in out, out
-    process = start(photographs, tmp_path / "run", "--seed", "1", *options)
-    out = process.communicate()[0].decode()
-    assert process.returncode == 1 and "holds records with another seed" in out
+def test_prepared_records_are_trained_on(photographs, tmp_path, tiny):
+    options = ["--data", photographs, "--records", tmp_path / "records", "--pairs", 20, "--shards", 2]
+    status, out, err = tiny("--prepare", *options)
+    assert status == 0 and "20 pairs in 2 files" in out and not (tmp_path / "run").exists(), err
+    status, out, err = tiny("--steps", 12, *options)
+    assert status == 0 and "photographs," not in out and "done" in out, err
+    status, out, err = tiny("--seed", 1, *options)
+    assert status == 1 and "holds records with another seed" in err
 
 
-def test_candidates_of_records_are_those_they_were_written_with(tmp_path):
+def test_candidates_of_records_are_those_they_were_written_with(tmp_path, tiny):
     authors_record(tmp_path / "authors.tfrecord", 2, 12, 4)
-    command = [sys.executable, os.path.join("tests", "train_tiny.py"), "--gpu", "-1", "--recipe", "fast", "--batch", "2", "--patch",
-               "12", "--steps", "2", "--records", str(tmp_path)]
     for folder, expected in ("one", 1), ("five", 5):
-        out = subprocess.check_output(command + ["--run", str(tmp_path / folder)], cwd=ROOT, stderr=subprocess.STDOUT).decode()
-        assert "candidates %d," % expected in out
+        status, out, err = tiny("--records", tmp_path, "--steps", 2, "--run", tmp_path / folder)
+        assert status == 0 and "candidates %d," % expected in out, err
         assert json.loads((tmp_path / folder / "config.json").read_text())["candidates"] == expected
         (tmp_path / "records.json").write_text('{"candidates": 5}')
 
