@@ -64,9 +64,11 @@ def golden_contract(name):
 
 
 def call(monkeypatch, capture, main, *arguments):
-    """Run main() as a command with these arguments, within this process: (exit status, stdout, stderr).
+    """Run main() as a command with these arguments, within this process but from an empty graph: (exit status, stdout, stderr).
 
-    capture: the fixture capsys or, for the output of other processes as well, capfd."""
+    capture: the fixture capsys or, for the output of other processes as well, capfd.
+    """
+    tf.reset_default_graph()
     monkeypatch.setattr(sys, "argv", ["command"] + [str(argument) for argument in arguments])
     with pytest.raises(SystemExit) as stop:
         utils.run_main(main)

@@ -18,13 +18,12 @@ import pytest
 from PIL import Image
 
 import test
-from conftest import call
+from conftest import ROOT, call
 from model import drsan
 from ops import tf
 from tools import check_benchmarks, download
 from utils import UserError, downscale, find_dataset, open_session, save_weights
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 HR = "psnrtest/HR/Set5/baby.png"
 
 

@@ -14,10 +14,7 @@ from tools import ship, tables
 @pytest.fixture
 def run(monkeypatch, capsys):
     """Run ship.py with these arguments: (exit status, stdout, stderr)."""
-    def call_ship(*arguments):
-        tf.reset_default_graph()
-        return call(monkeypatch, capsys, ship.main, *arguments)
-    return call_ship
+    return lambda *arguments: call(monkeypatch, capsys, ship.main, *arguments)
 
 
 def make_run(folder, init_from):
