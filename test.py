@@ -16,7 +16,7 @@ from tqdm import tqdm
 from model import ABLATIONS, MODELS, SCALES, count_multi_adds, count_parameters, drsan
 from ops import tf
 from tools import download
-from utils import (DATASETS, FORMATS, Upscaler, UserError, bicubic, checkpoint_config, compose, find_checkpoint, find_dataset,
+from utils import (DATASETS, FORMATS, Upscaler, UserError, bicubic, compose, find_checkpoint, find_dataset,
                    find_pictures, fit_format, open_session, positive, read_pair, read_picture, restore_weights, run_main,
                    save_image, score, to_uint8)
 
@@ -26,7 +26,7 @@ Scores = collections.namedtuple("Scores", "psnr ssim bicubic_psnr bicubic_ssim")
 
 
 def read_paper_table():
-    """The paper's results: {(model, scale): {"Set5_psnr": 37.99, "Set5_ssim": 0.9606, ...}}."""
+    """The paper's results as text: {(model, scale): {"Set5_psnr": "37.99", "Set5_ssim": "0.9606", ...}}."""
     with open(PAPER_TABLE, newline="") as file:
         return {(row["model"], row["scale"]): row for row in csv.DictReader(file)}
 
@@ -36,16 +36,11 @@ def build(model, scale, args):
     authors = args.checkpoint == "authors"
     prefix = find_checkpoint(
         model, scale, download.authors_checkpoint(model, scale, args.data_dir) if authors else args.checkpoint)
-    trained_without = checkpoint_config(prefix).get("without")
-    if trained_without != args.without:
-        raise UserError("%s was trained %s: %s" % (
-            prefix, "without " + trained_without if trained_without else "with all parts of the network",
-            "add --without " + trained_without if trained_without else "leave out --without"))
     tf.reset_default_graph()
     lr = tf.placeholder(tf.float32, [1, None, None, 3])
     sr = drsan(lr, model, scale, args.without)
     session = open_session([args.gpu])
-    restore_weights(session, prefix)
+    restore_weights(session, prefix, args.without)
     memory = 2 ** 60 if args.without else args.memory and args.memory * 2 ** 30  # tiles are for the whole network
     upscaler = Upscaler(session, lr, sr, model, scale, args.tile, memory, args.ensemble, args.output)
     print("DRSAN-%s %s     {:,} parameters, %.2f G multi-adds at 1280x720".format(count_parameters())
@@ -55,7 +50,7 @@ def build(model, scale, args):
 
 
 def evaluate(upscaler, dataset, scale, output):
-    """Upscale and score the images of a data set one at a time, with a line for each: {name: Scores}, and how many failed.
+    """Upscale and score the images of a data set one at a time, with a line for each: {image: Scores}, and how many failed.
 
     output: folder for the SR images, or None.
     """
@@ -262,6 +257,7 @@ def upscale(args):
 
 def check_input_options(parser, args):
     """End with a usage error if options are given that do not go together; sets the defaults of --input."""
+    quality_given = args.quality is not None
     defaults = {"format": "png", "quality": 95, "max_megapixels": 100, "overwrite": False}
     for key, default in defaults.items():
         if args.input is None and getattr(args, key) not in (None, False):
@@ -279,7 +275,15 @@ def check_input_options(parser, args):
         parser.error("--input goes with one --model")
     if not 1 <= args.quality <= 100:
         parser.error("--quality is from 1 to 100")
+    if quality_given and args.format == "png":
+        parser.error("--quality goes with --format webp or jpeg")
     args.dataset = []
+
+
+def expand_all(names, choices):
+    """The names, each once, with all `choices` in the place of `all`."""
+    return list(collections.OrderedDict.fromkeys(
+        one for name in names for one in (choices if name == "all" else [name])))
 
 
 def parse_args():
@@ -314,8 +318,7 @@ def parse_args():
     args.every = "all" in args.model + args.scale
     check_input_options(parser, args)
     for key, choices in ("model", MODELS), ("scale", SCALES), ("dataset", DATASETS):
-        if "all" in getattr(args, key):
-            setattr(args, key, list(choices))
+        setattr(args, key, expand_all(getattr(args, key), choices))
     for name in args.dataset:
         if name not in DATASETS and not os.path.isdir(name) and os.path.basename(name) == name:
             parser.error("unknown data set %r: choose from %s, all, or give a folder" % (name, ", ".join(DATASETS)))
@@ -326,8 +329,8 @@ def parse_args():
         parser.error("--checkpoint goes with one --model and one --scale")
     if args.without and not args.checkpoint:
         parser.error("--without needs --checkpoint")
-    if args.without and (args.input or args.tile):
-        parser.error("--without goes with data sets alone, without --tile")
+    if args.without and (args.input or args.tile or args.memory):
+        parser.error("--without goes with data sets alone, without --tile and --memory")
     return args
 
 

@@ -20,6 +20,11 @@ from tqdm import tqdm
 from model import MODELS, SCALES, model_variables
 from ops import quiet_stderr, tf
 
+try:
+    import fcntl
+except ImportError:  # Windows, where two processes that write to one folder at once are not kept apart
+    fcntl = None
+
 
 class UserError(Exception):
     """Something the user can mend; the message is one line that says what is wrong, where, and what to do next."""
@@ -44,12 +49,36 @@ def run_main(main):
 
 def positive(kind):
     """The type of an option that takes a positive number of this kind."""
+    return _bounded(kind, "positive", lambda number: number > 0)
+
+
+def not_negative(kind):
+    """The type of an option that takes zero or a positive number of this kind."""
+    return _bounded(kind, "not negative", lambda number: number >= 0)
+
+
+def _bounded(kind, words, accepts):
     def convert(text):
-        if not kind(text) > 0:
+        if not accepts(kind(text)):
             raise ValueError(text)
         return kind(text)
-    convert.__name__ = "positive " + kind.__name__
+    convert.__name__ = "%s %s" % (words, kind.__name__)
     return convert
+
+
+def lock_file(path, wait):
+    """Open a file that this process alone holds until it closes it or ends, made if it is not there.
+
+    If another process holds it, wait for it to end, or else raise BlockingIOError.
+    """
+    file = open(path, "w")
+    try:
+        if fcntl:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        file.close()
+        raise
+    return file
 
 
 # ---------------------------------------------------------------------------------------------------------- images
@@ -67,15 +96,15 @@ def _notice_once(text):
 def read_image(path):
     """Read an image file as 8-bit RGB, uint8 [H, W, 3].
 
-    Gray is repeated to three channels, 16 bits are scaled to 8 (65535 to 255), palettes are expanded, and alpha is dropped
-    (with one notice a run). Raises UserError that names the file if it cannot be read.
+    Gray is repeated to three channels, 16 bits and floating point are scaled to 8 bits (65535 or 1.0 to 255), palettes are
+    expanded, and alpha is dropped (with one notice a run). Raises UserError that names the file if it cannot be read.
     """
     try:
         with Image.open(path) as image:
             if image.mode in ("LA", "PA", "RGBA", "RGBa", "La") or "transparency" in image.info:
                 _notice_once("the alpha channel is dropped (first seen in %s)" % path)
-            if image.mode.startswith("I"):  # 16-bit gray; Pillow itself reads 16-bit RGB as 8-bit
-                gray = to_uint8(np.asarray(image, np.float64) / 257)
+            if image.mode[0] in "IF":  # deep gray; Pillow itself reads 16-bit RGB as 8-bit
+                gray = to_uint8(_deep_gray(np.asarray(image)) / 257.0)
                 return np.repeat(gray[:, :, None], 3, axis=2)
             if image.mode in ("LA", "La"):
                 image = image.convert("L")
@@ -133,6 +162,7 @@ def find_pictures(inputs, output):
     UserError if the SR images would be put among their inputs, where the next run would find them.
     """
     Image.init()
+    suffixes = [suffix for suffix, format_ in Image.EXTENSION.items() if format_ in Image.OPEN]  # others are only written
     paths, errors = OrderedDict(), []
     for name in inputs:
         folder = name if os.path.isdir(name) else os.path.dirname(name)
@@ -146,7 +176,7 @@ def find_pictures(inputs, output):
             continue
         if found and os.path.realpath(folder or ".") == os.path.realpath(output):
             raise UserError("--output %s is the folder of the input: choose another" % output)
-        images = [path for path in sorted(found) if os.path.splitext(path)[1].lower() in Image.EXTENSION]
+        images = [path for path in sorted(found) if os.path.splitext(path)[1].lower() in suffixes]
         if not images:
             errors.append("no image at %s" % name)
         elif len(images) < len(found):
@@ -371,16 +401,22 @@ def ssim(y1, y2):
                                        use_sample_covariance=False))
 
 
+def check_size(sr, scale):
+    """Raise UserError if an SR image is too small for score()."""
+    height, width = sr.shape[:2]
+    if min(height, width) < 11 + 2 * scale:
+        raise UserError("an image of %dx%d pixels is too small to be evaluated at x%d: at least %d a side are needed"
+                        % (width, height, scale, 11 + 2 * scale))
+
+
 def score(sr, hr, scale):
     """(PSNR, SSIM) of an SR image by the paper's protocol; both uint8 RGB [H, W, 3].
 
     HR is cropped at the bottom and right to SR's size; `scale` pixels are cropped from every border of both; the metrics
     are those of Y in float64. Raises UserError if what is left is smaller than SSIM's window of 11x11.
     """
+    check_size(sr, scale)
     height, width = sr.shape[:2]
-    if min(height, width) < 11 + 2 * scale:
-        raise UserError("an image of %dx%d pixels is too small to be evaluated at x%d: at least %d a side are needed"
-                        % (width, height, scale, 11 + 2 * scale))
     inner = slice(scale, height - scale), slice(scale, width - scale)
     y_sr, y_hr = luma(sr[inner]), luma(hr[:height, :width][inner])
     return psnr(y_sr, y_hr), ssim(y_sr, y_hr)
@@ -405,7 +441,7 @@ def find_dataset(name, scale, data_dir):
 
     Under `data_dir` two layouts are known, the authors' (HR/Set5/baby.png, x2/Set5/baby.png) and EDSR's
     (Set5/HR/baby.png, Set5/LR_bicubic/X2/babyx2.png). Without the folder of LR images, LR is made from HR. Returns a DataSet;
-    its name is that of the folder. Raises UserError if there is no such folder or no image in it.
+    its name is that of the folder. Raises UserError if there is no such folder or no image in it, or two of the same name.
     """
     if name == "Sample":
         import skimage.data
@@ -427,12 +463,14 @@ def find_dataset(name, scale, data_dir):
     if not files:
         raise UserError("no image in %s: expected files ending in %s%s" % (hr_dir, " ".join(IMAGE_SUFFIXES), advice))
     published = os.path.isdir(lr_dir)
-    pairs = []
+    pairs = OrderedDict()
     for path in files:
         stem, suffix = os.path.splitext(os.path.basename(path))
-        pairs.append(Pair(stem, path, os.path.join(lr_dir, pattern % (stem, suffix)) if published else None))
+        if stem in pairs:
+            raise UserError("%s and %s have the same name but for the suffix: rename one" % (pairs[stem].hr, path))
+        pairs[stem] = Pair(stem, path, os.path.join(lr_dir, pattern % (stem, suffix)) if published else None)
     origin = "%d images of %s, LR %s" % (len(pairs), hr_dir, "of " + lr_dir if published else "by imresize")
-    return DataSet(name, pairs, origin)
+    return DataSet(name, list(pairs.values()), origin)
 
 
 def read_pair(pair, scale):
@@ -477,13 +515,16 @@ def session_config(gpus, **config):
     return config
 
 
+PATTERN = set("*?[")  # characters in paths that TensorFlow expands without need
+
+
 def checkpoint_prefix(path):
     """The prefix of a TensorFlow V2 checkpoint named by its prefix, its .index file or its folder, or None."""
     if os.path.isdir(path):
-        with contextlib.suppress(tf.errors.OpError):  # TensorFlow 1.8: where the folder that its state file names is gone
-            prefix = tf.train.latest_checkpoint(path)
-            if prefix:
-                return prefix
+        with contextlib.suppress(ValueError):  # a state file that is empty
+            state = tf.train.get_checkpoint_state(path)  # latest_checkpoint() would take its path for a pattern
+            if state and os.path.exists(state.model_checkpoint_path + ".index"):
+                return state.model_checkpoint_path
         indexes = glob.glob(os.path.join(glob.escape(path), "*.index"))  # its state file may name another machine's path
         return indexes[0][:-len(".index")] if len(indexes) == 1 else None
     prefix = path[:-len(".index")] if path.endswith(".index") else path
@@ -491,12 +532,15 @@ def checkpoint_prefix(path):
 
 
 def find_checkpoint(model, scale, path=None):
-    """The prefix of the checkpoint at `path`, by default the one shipped for model and scale. Raises UserError."""
+    """The prefix of the checkpoint at `path`, by default the one shipped for model and scale. Raises UserError, also for a path
+    that TensorFlow cannot read."""
     shipped = os.path.join(os.path.dirname(os.path.abspath(__file__)), "checkpoints", scale, model)
-    prefix = checkpoint_prefix(path or shipped)
+    prefix = checkpoint_prefix(shipped if path is None else path)
+    if prefix and set(prefix) & PATTERN:
+        raise UserError("TensorFlow takes the characters *?[ in %s for a pattern: rename the folder" % prefix)
     if prefix:
         return prefix
-    if path:
+    if path is not None:
         raise UserError("no checkpoint at %s: expected a prefix, an .index file or a folder with one checkpoint" % path)
     train = "train it with: python train.py --model %s --scale %s --data FOLDER" % (model, scale)
     if model == "32l" and scale != "x2":
@@ -522,6 +566,14 @@ def checkpoint_config(prefix):
         return {}
 
 
+def training_history(prefix):
+    """The configs of all trainings that led to a checkpoint, the first one first; that of unknown weights is their path alone."""
+    config = checkpoint_config(prefix)
+    if "trained_before" not in config:
+        return [{"checkpoint": prefix}]
+    return config.pop("trained_before") + [{key: value for key, value in config.items() if key != "sha256"}]
+
+
 def _check_sha256(prefix):
     """Say so if a file of the checkpoint is not the one whose SHA-256 stands in the config.json beside it."""
     folder, name = os.path.split(prefix)
@@ -531,20 +583,31 @@ def _check_sha256(prefix):
             _notice_once("%s is not the file that was trained: its SHA-256 differs from that in config.json" % path)
 
 
-def restore_weights(session, prefix):
+def _check_ablation(prefix, without):
+    """Raise UserError if a checkpoint was trained without another part of the network than `without` (None: with all)."""
+    trained = checkpoint_config(prefix).get("without")
+    if trained != without:
+        raise UserError("%s was trained %s" % (prefix, "without %s: it needs test.py --without %s" % (trained, trained)
+                                               if trained else "with all parts of the network: leave out --without"))
+
+
+def restore_weights(session, prefix, without=None):
     """Load the variables of DRSAN in the default graph from a checkpoint; whatever else it holds is ignored.
 
-    Raises UserError that names the first variable that the checkpoint lacks or has in another shape.
+    without: as in drsan(). Raises UserError if the checkpoint is that of another ablation, and names the first variable that it
+    lacks or has in another shape.
     """
+    _check_ablation(prefix, without)
     _check_sha256(prefix)
-    with _checkpoint_errors(prefix):
-        shapes = tf.train.NewCheckpointReader(prefix).get_variable_to_shape_map()
+    with checkpoint_errors(prefix):
+        reader = tf.train.NewCheckpointReader(prefix)
+        shapes = reader.get_variable_to_shape_map()
         for variable in model_variables():
             name, shape = variable.op.name, variable.shape.as_list()
             if shapes.get(name) != shape:
                 raise UserError("%s is a checkpoint of another model or scale: %s should have the shape %s, but %s" % (
                     prefix, name, shape, "has %s" % shapes[name] if name in shapes else "is missing"))
-        tf.train.Saver(model_variables()).restore(session, prefix)
+        load_values(session, model_variables(), [reader.get_tensor(v.op.name) for v in model_variables()])
 
 
 def transfer_weights(session, prefix):
@@ -553,27 +616,32 @@ def transfer_weights(session, prefix):
     A variable is taken if it has the same role (see _roles) and shape: x0, the DRAGs that both have, the convolution before the
     skip, and the output convolution. The upsampler of another scale is taken, too, with its sub-pixels interpolated. What is new
     starts as initialised, but where it can, it passes on what it gets (see neutral_value), so that training starts from an image
-    and does not spoil what was taken. Returns the names taken, the names not taken, and a line that says so.
+    and does not spoil what was taken. Returns the names taken, the names not taken, and a line that says so. Raises UserError if
+    the checkpoint is not DRSAN's, or its features have another number of channels, so that nothing can be taken.
     """
-    with _checkpoint_errors(prefix):
+    _check_ablation(prefix, None)
+    with checkpoint_errors(prefix):
         reader = tf.train.NewCheckpointReader(prefix)
         shapes = reader.get_variable_to_shape_map()
         there = {role: name for name, role in _roles(shapes).items()}
         first = model_variables()[0]
-        same_width = shapes.get(first.op.name) == first.shape.as_list()
+        if shapes.get(first.op.name) != first.shape.as_list():
+            raise UserError("nothing can be taken from %s: its %s %s, and this model's has %s" % (
+                prefix, first.op.name, "has the shape %s" % shapes[first.op.name] if first.op.name in shapes else "is missing",
+                first.shape.as_list()))
         channels = first.shape.as_list()[-1]
         roles = _roles(variable.op.name for variable in model_variables())
         names, fresh, variables, values = [], [], [], []
         for variable in model_variables():
             role, shape = roles[variable.op.name], variable.shape.as_list()
             value = reader.get_tensor(there[role]) if role in there else None
-            if same_width and value is not None and "upsampler" in role:
+            if value is not None and "upsampler" in role:
                 value = resample_subpixels(value, shape, channels)
             if value is not None and list(value.shape) == shape:
                 names.append(variable.op.name)
             else:
                 fresh.append(variable.op.name)
-                value = neutral_value(role, shape, channels) if same_width else None
+                value = neutral_value(role, shape, channels)
             if value is not None:
                 variables.append(variable)
                 values.append(value)
@@ -636,10 +704,11 @@ def _roles(names):
 
 
 @contextlib.contextmanager
-def _checkpoint_errors(prefix):
+def checkpoint_errors(prefix):
+    """Turn what TensorFlow raises while it reads a checkpoint into a UserError that names it."""
     try:
         yield
-    except (tf.errors.OpError, ValueError, RuntimeError) as error:  # TensorFlow 2's reader raises RuntimeError
+    except (tf.errors.OpError, ValueError, RuntimeError, IndexError) as error:  # the last two by TensorFlow 2's reader
         raise UserError("cannot read the checkpoint %s: %s" % (prefix, str(error).splitlines()[0]))
 
 

@@ -87,10 +87,18 @@ def test_several_end_in_one_table(run, weights, images, tmp_path):
     (["--checkpoint", "a", "--model", "32s", "48s"], 2, "--checkpoint goes with one --model"),
     (["--model", "32l", "--scale", "x4"], 1, "the paper publishes none for 32l at x4; train it with"),
     (["--checkpoint", "nowhere/a"], 1, "error: no checkpoint at nowhere/a"),
+    (["--checkpoint", "a", "--without", "rsa", "--memory", "1"], 2, "without --tile and --memory"),
 ])
 def test_bad_arguments(run, arguments, status, message):
     result = run(*arguments)
     assert result[0] == status and message in result[2]
+
+
+def test_all_data_sets_and_another(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["test.py", "--dataset", "my/folder", "all", "Set14", "--model", "all", "--scale", "x3"])
+    args = evaluation.parse_args()
+    assert args.dataset == ["my/folder", "Sample", "Set5", "Set14", "B100", "Urban100"]
+    assert args.model == ["32s", "32m", "32l", "48s", "48m"] and args.scale == ["x3"] and args.every
 
 
 def test_bad_files(run, weights, images, tmp_path):

@@ -10,6 +10,7 @@ from PIL import Image, ImageCms
 
 import test as evaluation
 import utils
+from conftest import call
 from model import MODELS, drsan, model_variables
 from ops import tf
 from tools import bench
@@ -140,6 +141,24 @@ def test_benchmark_of_sizes(tmp_path, capsys):
     assert capsys.readouterr().out.splitlines()[2].split() == "100x100 whole, TensorFlow 2.0 0.20 20.00 3 4".split()
     bench.plot_sizes(results, 16, str(tmp_path / "plots" / "a.png"))
     assert Image.open(str(tmp_path / "plots" / "a.png")).size == (1200, 456)
+
+
+def test_benchmark_of_another_python_says_why_it_failed(tmp_path, monkeypatch, capsys):
+    python, measured = tmp_path / "python", []
+    monkeypatch.setattr(bench, "measure", measured.append)
+
+    def error():
+        status, _, err = call(monkeypatch, capsys, lambda: bench.bench(bench.parse_args()), "--python", python)
+        assert status == 1 and err.count("\n") == 1
+        return err
+
+    assert "No such file" in error() and not measured
+    python.write_text("#!/bin/sh\necho >&2 no tensorflow\nexit 1\n")
+    python.chmod(0o755)
+    assert error() == "error: %s -c failed: no tensorflow: --python takes interpreters that can import tensorflow\n" % python
+    assert not measured
+    python.write_text("#!/bin/sh\n[ $1 = -c ] && echo 2.0 && exit\necho >&2 Traceback\necho >&2 killed\nexit 1\n")
+    assert error() == "error: %s %s failed: killed\n" % (python, bench.__file__) and len(measured) == 1
 
 
 # reading
@@ -405,6 +424,7 @@ def test_sides_that_a_format_cannot_hold(run, repeat, tmp_path):
     (["--input", "a.png", "--output", "b", "--dataset", "Set5"], "--input goes without --dataset and --csv"),
     (["--input", "a.png", "--output", "b", "--model", "all"], "--input goes with one --model"),
     (["--input", "a.png", "--output", "b", "--quality", "0"], "--quality is from 1 to 100"),
+    (["--input", "a.png", "--output", "b", "--quality", "50"], "--quality goes with --format webp or jpeg"),
     (["--input", "a.png", "--output", "b", "--tile", "0"], "invalid positive int value"),
     (["--format", "webp"], "--format goes with --input"),
     (["--overwrite"], "--overwrite goes with --input"),

@@ -26,12 +26,13 @@ random = np.random.RandomState(0)
     ("LA", [77, 0], [77, 77, 77]),
     ("I;16", 65535, [255, 255, 255]),
     ("I;16", 257 * 100, [100, 100, 100]),
+    ("F", 0.4, [102, 102, 102]),
 ])
 def test_read_image(tmp_path, mode, values, expected):
-    array = np.zeros((3, 5) + np.shape(values), np.uint16 if mode == "I;16" else np.uint8) + np.asarray(values)
-    array = array.astype(np.uint16 if mode == "I;16" else np.uint8)
-    Image.fromarray(array).save(str(tmp_path / "a.png"))
-    image = read_image(str(tmp_path / "a.png"))
+    dtype, suffix = {"I;16": (np.uint16, ".png"), "F": (np.float32, ".tif")}.get(mode, (np.uint8, ".png"))
+    array = (np.zeros((3, 5) + np.shape(values)) + np.asarray(values)).astype(dtype)
+    Image.fromarray(array).save(str(tmp_path / ("a" + suffix)))
+    image = read_image(str(tmp_path / ("a" + suffix)))
     assert image.dtype == np.uint8 and image.shape == (3, 5, 3)
     assert (image == expected).all()
 
@@ -203,6 +204,13 @@ def test_lr_is_made_where_there_is_none(tmp_path):
         assert (low == utils.downscale(high, 3)).all()
 
 
+def test_two_images_of_one_name(tmp_path):
+    write_png(tmp_path / "a.png", 20, 20)
+    Image.new("RGB", (20, 20)).save(str(tmp_path / "a.jpg"))
+    with pytest.raises(UserError, match="a.jpg and .*a.png have the same name but for the suffix"):
+        find_dataset(str(tmp_path), 2, "data")
+
+
 def test_missing_and_empty_data(tmp_path):
     with pytest.raises(UserError, match="HR.B100"):
         find_dataset("B100", 2, str(tmp_path))
@@ -255,6 +263,29 @@ def test_checkpoint_of_another_model_names_the_variable(tmp_path, model, scale, 
         utils.restore_weights(session, prefix)
 
 
+def test_checkpoints_in_a_folder_whose_name_is_a_pattern(tmp_path):
+    prefix = utils.save_weights(build()[2], str(tmp_path / "run[1]"), "32s", "x2")
+    for _ in range(2):
+        assert utils.checkpoint_prefix(str(tmp_path / "run[1]")) == prefix
+        with pytest.raises(UserError, match=r"characters \*\?\[ in .* for a pattern: rename the folder"):
+            utils.find_checkpoint("32s", "x2", str(tmp_path / "run[1]"))
+        (tmp_path / "run[1]" / "checkpoint").write_text("")
+
+
+def test_ablations_are_not_taken_for_the_whole_network(tmp_path):
+    """RSA has no variables: names and shapes are those of the whole network."""
+    session = build()[2]
+    prefix = utils.save_weights(session, str(tmp_path), "32s", "x2")
+    utils.write_json(str(tmp_path / "config.json"), {"without": "rsa"})
+    utils.restore_weights(session, prefix, "rsa")
+    for load in utils.restore_weights, utils.transfer_weights:
+        with pytest.raises(UserError, match="was trained without rsa: it needs test.py --without rsa"):
+            load(session, prefix)
+    utils.write_json(str(tmp_path / "config.json"), {"without": None})
+    with pytest.raises(UserError, match="with all parts of the network: leave out --without"):
+        utils.restore_weights(session, prefix, "rsa")
+
+
 def test_damaged_checkpoint(tmp_path):
     session = build()[2]
     prefix = utils.save_weights(session, str(tmp_path), "32s", "x2")
@@ -267,8 +298,9 @@ def test_damaged_checkpoint(tmp_path):
 def test_missing_checkpoint_says_how_to_get_one():
     with pytest.raises(UserError, match=r"checkpoints.x3.32l: the paper publishes none .* train.py --model 32l --scale x3"):
         utils.find_checkpoint("32l", "x3")
-    with pytest.raises(UserError, match="no checkpoint at nowhere"):
-        utils.find_checkpoint("32s", "x2", "nowhere")
+    for path in "nowhere", "":
+        with pytest.raises(UserError, match="no checkpoint at %s:" % path):
+            utils.find_checkpoint("32s", "x2", path)
 
 
 EXCHANGE = """
