@@ -25,9 +25,9 @@ from tqdm import tqdm
 
 from model import ABLATIONS, MODELS, SCALES, drsan, model_variables
 from ops import tf
-from utils import (IMAGE_SUFFIXES, UserError, crop_to_multiple, downscale, find_checkpoint, find_dataset, load_values,
-                   open_session, positive, read_image, read_pair, run_main, score, session_config, to_uint8,
-                   transfer_weights, write_json)
+from utils import (IMAGE_SUFFIXES, PATTERN, Pair, UserError, check_size, checkpoint_errors, checkpoint_prefix,
+                   find_checkpoint, find_dataset, load_values, lock_file, not_negative, open_session, positive, read_pair,
+                   run_main, score, session_config, to_uint8, training_history, transfer_weights, write_json)
 
 # --------------------------------------------------------------------------------------------------------- recipes
 
@@ -61,17 +61,24 @@ def learning_rate(recipe, step):
     return rate * min(1, (step + 1) / (recipe.warmup + 1))
 
 
+def decay(text):
+    """The type of an option that takes a number of [0, 1)."""
+    if not 0 <= float(text) < 1:
+        raise ValueError(text)
+    return float(text)
+
+
 def add_recipe_options(parser):
     """The options --recipe, and one for every value of it."""
     parser.add_argument("--recipe", default="paper", choices=["paper", "fast"])
     parser.add_argument("--rate", type=positive(float), help="start of the learning rate")
     parser.add_argument("--schedule", choices=["halve", "cosine"])
-    parser.add_argument("--warmup", type=int, metavar="STEPS")
+    parser.add_argument("--warmup", type=not_negative(int), metavar="STEPS")
     parser.add_argument("--steps", type=positive(int))
     parser.add_argument("--batch", type=positive(int))
     parser.add_argument("--patch", type=positive(int), help="side of the LR patches")
     parser.add_argument("--candidates", type=positive(int), metavar="N", help="the patch with the most detail of N random ones is taken")
-    parser.add_argument("--ema", type=float, help="decay of the average of weights, 0 for none")
+    parser.add_argument("--ema", type=decay, help="decay of the average of weights, below 1, 0 for none")
     parser.add_argument("--optimizer", choices=OPTIMIZERS)
 
 
@@ -93,8 +100,7 @@ def format_progress(step, recipe, loss, rate, speed, waited):
 def load_pair(path, scale):
     """(LR, HR) of one photograph, uint8 RGB, or the UserError that says why it cannot be used."""
     try:
-        hr = crop_to_multiple(read_image(path), scale)
-        return downscale(hr, scale), hr
+        return read_pair(Pair(path, path, None), scale)
     except UserError as error:
         return error
 
@@ -157,7 +163,7 @@ class Sampler(object):
         """The batch of a step, a function of seed and step alone: LR [batch, p, p, 3], HR [batch, sp, sp, 3], uint8."""
         random, s, p = np.random.RandomState([self.seed, step]), self.scale, self.patch
         lr_batch, hr_batch = [], []
-        for _ in range(batch or self.batch):
+        for _ in range(self.batch if batch is None else batch):
             drawn = [self._draw(random) for _ in range(self.candidates)]
             if self.candidates > 1:
                 drawn.sort(key=lambda one: detail(one[0][one[2]:one[2] + p, one[3]:one[3] + p].astype(np.int16)))
@@ -228,7 +234,10 @@ class RecordSampler(object):
         self.files = [open(path, "rb") for path in sorted(glob.glob(os.path.join(glob.escape(folder), "*.tfrecord")))]
         if not self.files:
             raise UserError("no *.tfrecord in %s: give --data to write them from photographs" % folder)
-        self.length = int(np.frombuffer(self.files[0].read(8), np.uint64)[0])
+        first = self.files[0].read(RECORD_OVERHEAD)
+        if len(first) < RECORD_OVERHEAD:
+            raise UserError("%s is too short to hold a record: write it again" % self.files[0].name)
+        self.length = int(np.frombuffer(first[:8], np.uint64)[0])
         self.lock, self.places = threading.Lock(), []
         for i, file in enumerate(self.files):
             size = os.path.getsize(file.name)
@@ -420,6 +429,21 @@ def describe_data(folder):
     return {"folder": folder, "files": len(paths), "sha256_of_names_and_sizes": digest.hexdigest()}
 
 
+def resume_log(path, step):
+    """Cut log.jsonl to complete lines of steps up to `step`, since what was logged after the state was saved is done again.
+
+    The file is rewritten by rename, and made empty if it is missing. Returns its records as a list of dicts.
+    """
+    lines = []
+    if os.path.exists(path):
+        with open(path) as file:
+            lines = [line for line in file if line.endswith("\n") and json.loads(line)["step"] <= step]
+    with open(path + ".tmp", "w") as file:
+        file.writelines(lines)
+    os.replace(path + ".tmp", path)
+    return [json.loads(line) for line in lines]
+
+
 def check_same_config(run, started, config):
     """Raises UserError that names the first key in which the config that a run was started with differs from this one."""
     for key in sorted(set(started) | set(config)):
@@ -432,13 +456,26 @@ class Run(object):
     """The folder of a run: config.json, log.jsonl and TensorBoard's summaries, the last state, the best weights."""
 
     def __init__(self, folder, config):
-        """Check that the run in the folder, if there is one, was started with the same config. Raises UserError."""
+        """Check that the run in the folder, if it has come to any weights, was started with the same config. Raises UserError."""
         self.folder, self.config = folder, config
         self.state, self.best = os.path.join(folder, "state"), os.path.join(folder, "best")
         path = os.path.join(folder, "config.json")
-        if os.path.exists(path):
+        if os.path.exists(path) and any(map(checkpoint_prefix, (self.state, self.best))):
             with open(path) as file:
-                check_same_config(folder, json.load(file), config)
+                started = json.load(file)
+            config["trained_before"] = started["trained_before"]  # the checkpoint may have been replaced since
+            check_same_config(folder, started, config)
+
+    @contextlib.contextmanager
+    def alone(self):
+        """Within this context no other process trains in the folder. Raises UserError if one does already."""
+        os.makedirs(self.folder, exist_ok=True)
+        try:
+            lock = lock_file(os.path.join(self.folder, ".lock"), wait=False)
+        except BlockingIOError:
+            raise UserError("another process trains in %s: wait for it, or give another --run" % self.folder)
+        with lock:
+            yield
 
     def build(self, device):
         """Add what saves and initialises the variables of the default graph; files are written by the given device's host."""
@@ -460,23 +497,20 @@ class Run(object):
     def open(self, session, step):
         """Restore the last state into the variables of the default graph, or initialise them; returns the step reached."""
         self.session = session
-        latest = tf.train.latest_checkpoint(self.state)
+        latest = checkpoint_prefix(self.state)
         if latest:
-            reader = tf.train.NewCheckpointReader(latest)
-            load_values(session, tf.global_variables(), [reader.get_tensor(v.op.name) for v in tf.global_variables()])
+            with checkpoint_errors(latest):
+                reader = tf.train.NewCheckpointReader(latest)
+                load_values(session, tf.global_variables(), [reader.get_tensor(v.op.name) for v in tf.global_variables()])
+        elif glob.glob(os.path.join(glob.escape(self.state), "*.index")):
+            raise UserError("%s holds several states, and its file `checkpoint` names none of them: remove all but the last one"
+                            % self.state)
         else:
             session.run(self.initialize)
         self.step = int(session.run(step))
         self.best_psnr, self.seconds = -np.inf, 0.0
         path = os.path.join(self.folder, "log.jsonl")
-        records = []
-        if os.path.exists(path):  # what was logged after the last state was saved is done again
-            with open(path) as file:
-                records = [line for line in file if line.endswith("\n") and json.loads(line)["step"] <= self.step]
-        with open(path + ".tmp", "w") as file:
-            file.writelines(records)
-        os.replace(path + ".tmp", path)
-        for record in map(json.loads, records):
+        for record in resume_log(path, self.step):
             self.best_psnr = max(self.best_psnr, record.get("psnr", -np.inf))
             self.seconds = record["seconds"]
         self.log_file = open(path, "a", buffering=1)
@@ -497,8 +531,6 @@ class Run(object):
 
     def save_state(self, step):
         """Save everything that the run continues from. Raises UserError, and keeps the last state, if that is not possible."""
-        if not all(np.isfinite(value).all() for value in self.session.run(model_variables())):
-            raise UserError("weights are not finite at step %d: lower --rate; %s keeps the last good state" % (step, self.state))
         self._save(self.state_saver, os.path.join(self.state, "state"), step)
 
     def save_best(self, step, psnr):
@@ -533,6 +565,9 @@ def open_records(args, recipe):
         wanted = dict(data=describe_data(args.data), scale=args.scale, patch=recipe.patch, candidates=recipe.candidates,
                       seed=args.seed, pairs=args.pairs, shards=args.shards)
         started = records_config(args.records)
+        if not started and glob.glob(os.path.join(glob.escape(args.records), "*.tfrecord")):
+            raise UserError("%s holds records that were not written here: leave out --data to train on them, or give another "
+                            "--records" % args.records)
         if started:
             different = sorted(key for key in wanted if started.get(key) != wanted[key])
             if different:
@@ -543,7 +578,11 @@ def open_records(args, recipe):
         if len(done) < args.shards:
             write_records(open_photographs(args, recipe), args.records, args.pairs, args.shards)
     sampler = RecordSampler(args.records, SCALES[args.scale], recipe.batch, recipe.patch, args.seed)
-    print("%d pairs in %d files of %s" % (len(sampler.places), len(sampler.files), args.records), flush=True)
+    pairs = records_config(args.records).get("pairs", len(sampler.places))
+    if len(sampler.places) != pairs:
+        raise UserError("%s holds %d of %d pairs: give --data and the options that it was started with to write the rest" % (
+            args.records, len(sampler.places), pairs))
+    print("%d pairs in %d files of %s" % (pairs, len(sampler.files), args.records), flush=True)
     return sampler
 
 
@@ -606,8 +645,6 @@ class Devices(object):
                      for job, addresses in cluster.addresses.items()}
             tasks = names["chief"] + names.get("worker", [])
             self.others = names.get("worker", []) + names.get("ps", [])
-        if batch % (len(tasks) * len(args.gpu)):
-            raise UserError("a batch of %d cannot be split over %d GPUs: change --batch" % (batch, len(tasks) * len(args.gpu)))
         parts = max(n for n in range(1, args.threads + 1) if batch % (n * len(tasks)) == 0)
         config = dict(intra_op_parallelism_threads=args.threads // parts, inter_op_parallelism_threads=args.threads)
         self.server = start_server(cluster, args, **config) if cluster else None
@@ -616,6 +653,8 @@ class Devices(object):
             gpus = sum(device.device_type == "GPU" for device in session.list_devices()) // len(tasks)
         local = ["/gpu:%d" % i for i in range(gpus)] if gpus > 1 else [""] * (1 if gpus else parts)
         self.names = [task + name for task in tasks for name in local]
+        if batch % len(self.names):
+            raise UserError("a batch of %d cannot be split over %d devices: change --batch" % (batch, len(self.names)))
         self.chief = tasks[0]
         if cluster:
             stores = names.get("ps") or names["chief"]
@@ -638,14 +677,23 @@ def train(args):
         recipe = recipe._replace(candidates=records_config(args.records).get("candidates", 1))
         if args.prepare:
             return
+    start = None if args.init_from is None else find_checkpoint(args.model, args.scale, args.init_from)
     run = Run(args.run or os.path.join("runs", "%s_%s" % (args.model, args.scale)), dict(
         recipe._asdict(), model=args.model, scale=args.scale, recipe=args.recipe, seed=args.seed, init_from=args.init_from,
-        without=args.without, precision=args.precision, data=describe_data(args.records or args.data)))
+        trained_before=training_history(start) if start else [], without=args.without, precision=args.precision,
+        valid=args.valid, data=describe_data(args.records or args.data)))
     valid = [read_pair(pair, scale) for pair in find_dataset(args.valid, scale, args.data_dir).pairs]
+    for _, hr in valid:
+        check_size(hr, scale)
     if not args.records:
         sampler = open_photographs(args, recipe)
     print("recipe %s: %s" % (args.recipe, ", ".join("%s %s" % item for item in recipe._asdict().items())), flush=True)
+    with run.alone():
+        train_run(run, start, sampler, recipe, valid, cluster, args)
 
+
+def train_run(run, start, sampler, recipe, valid, cluster, args):
+    """Train a Run from its last state, or else from the checkpoint `start` (None: initial weights), until it is done or stopped."""
     devices = Devices(args, recipe.batch, cluster)
     tf.set_random_seed(args.seed)
     training = build_training(args.model, args.scale, recipe.ema, devices.names, args.without, recipe.optimizer, args.precision)
@@ -658,7 +706,7 @@ def train(args):
     while True:
         try:
             with devices.connect() as session:
-                step = optimize(session, training, recipe, sampler, valid, run, stop, args)
+                step = optimize(session, training, recipe, sampler, valid, run, start, stop, args)
                 if step == recipe.steps:
                     session.run(finish)
             break
@@ -670,23 +718,37 @@ def train(args):
     print("stopped at step %d; the same command resumes" % step if stop else "done: %s" % run.best)
 
 
-def start_or_resume(session, training, run, args):
+def start_or_resume(session, training, run, start, args):
     """Bring the run into the variables; returns the step from which it goes on."""
     step = run.open(session, training.step)
     if step:
         print("resumed at step %d, best PSNR of %s %.3f dB" % (step, args.valid, run.best_psnr), flush=True)
-    elif args.init_from:
-        _, _, message = transfer_weights(session, find_checkpoint(args.model, args.scale, args.init_from))
+    elif start:
+        _, _, message = transfer_weights(session, start)
         if training.averages:
             load_values(session, training.averages, session.run(model_variables()))
         print(message, flush=True)
     return step
 
 
-def optimize(session, training, recipe, sampler, valid, run, stop, args):
+def check_loss(loss, step, run):
+    """Raise UserError if the training has diverged: RGB is in [0, 1], and NaN ends up here, too."""
+    if not loss < 10:
+        kept = checkpoint_prefix(run.state)
+        raise UserError("the loss is %s at step %d: lower --rate, in another --run%s" % (
+            loss, step, "; %s is the last good state" % kept if kept else ""))
+
+
+def save_good_state(session, training, feed, step, run):
+    """Save the state of a run once its weights have a loss that is sound: that of the last step was of those before it."""
+    check_loss(session.run(training.loss, feed), step, run)
+    run.save_state(step)
+
+
+def optimize(session, training, recipe, sampler, valid, run, start, stop, args):
     """Train from the run's last state to recipe.steps, or until `stop` is not empty; returns the step reached, which is saved."""
     scale = SCALES[args.scale]
-    step = first = start_or_resume(session, training, run, args)
+    step = first = start_or_resume(session, training, run, start, args)
     batches = prefetch(sampler, step, recipe.steps)
     losses, waited = [], 0.0
     logged = saved = time.time()
@@ -695,12 +757,12 @@ def optimize(session, training, recipe, sampler, valid, run, stop, args):
         lr, hr = next(batches)
         waited += time.time() - before
         rate = learning_rate(recipe, step)
+        feed = {training.lr: lr, training.hr: hr, training.rate: rate}
         try:
-            _, loss = session.run([training.train, training.loss], {training.lr: lr, training.hr: hr, training.rate: rate})
+            _, loss = session.run([training.train, training.loss], feed)
         except tf.errors.ResourceExhaustedError:
             raise UserError("not enough memory for step %d: lower --batch or --patch" % step)
-        if not loss < 10:  # RGB is in [0, 1]; NaN ends up here, too
-            raise UserError("the loss is %s at step %d: lower --rate; %s keeps the last good state" % (loss, step, run.state))
+        check_loss(loss, step, run)
         step += 1
         losses.append(float(loss))
         if step % args.log_every == 0 or step == recipe.steps:
@@ -714,7 +776,10 @@ def optimize(session, training, recipe, sampler, valid, run, stop, args):
         if step % args.valid_every == 0 or step == recipe.steps:
             before = time.time()
             with averaged_weights(session, training):
-                psnr, images = validate(session, training, valid, scale)
+                try:
+                    psnr, images = validate(session, training, valid, scale)
+                except tf.errors.ResourceExhaustedError:
+                    raise UserError("not enough memory to upscale an image of %s: give --valid smaller ones" % args.valid)
                 better = psnr > run.best_psnr
                 if better:
                     run.save_best(step, psnr)
@@ -723,10 +788,10 @@ def optimize(session, training, recipe, sampler, valid, run, stop, args):
                     [image[:128, :128] for image in images[:4]] if better else ())
             logged += time.time() - before  # the speed is that of training alone
         if time.time() - saved > 60 * args.save_minutes:
-            run.save_state(step)
+            save_good_state(session, training, feed, step, run)
             saved = time.time()
     if step > first:
-        run.save_state(step)
+        save_good_state(session, training, feed, step, run)
     return step
 
 
@@ -745,20 +810,20 @@ def parse_args():
     parser.add_argument("--data", metavar="DIR", help="photographs, searched recursively")
     parser.add_argument("--records", metavar="DIR", help="train on TFRecords, first written here from --data if that is given")
     parser.add_argument("--prepare", action="store_true", help="only write the records")
-    parser.add_argument("--pairs", type=int, default=80000, help="how many records to write")
-    parser.add_argument("--shards", type=int, default=16, help="in how many files")
+    parser.add_argument("--pairs", type=positive(int), default=80000, help="how many records to write (default 80000)")
+    parser.add_argument("--shards", type=positive(int), default=16, help="in how many files (default 16)")
     parser.add_argument("--run", metavar="DIR", help="default runs/<model>_<scale>")
     add_recipe_options(parser)
     parser.add_argument("--precision", default="float32", choices=list(PRECISIONS),
                         help="of convolutions; bfloat16 is for the processors that have it, and needs TensorFlow 2")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=not_negative(int), default=0)
     parser.add_argument("--valid", default="Sample", help="data set for validation")
     parser.add_argument("--data-dir", default="data", metavar="DIR", help="where data sets are found")
-    parser.add_argument("--valid-every", type=int, default=1000, metavar="STEPS")
-    parser.add_argument("--log-every", type=int, default=100, metavar="STEPS")
-    parser.add_argument("--save-minutes", type=float, default=10)
-    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of TensorFlow on the CPU (default: all)")
-    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes that read photographs")
+    parser.add_argument("--valid-every", type=positive(int), default=1000, metavar="STEPS")
+    parser.add_argument("--log-every", type=positive(int), default=100, metavar="STEPS")
+    parser.add_argument("--save-minutes", type=not_negative(float), default=10)
+    parser.add_argument("--threads", type=positive(int), default=os.cpu_count(), help="of TensorFlow on the CPU (default: all)")
+    parser.add_argument("--workers", type=positive(int), default=os.cpu_count(), help="processes that read photographs")
     args = parser.parse_args()
     if not (args.data or args.records):
         parser.error("give photographs by --data or records by --records")
@@ -766,6 +831,12 @@ def parse_args():
         parser.error("--without trains from scratch, without --init-from")
     if args.prepare and not (args.data and args.records):
         parser.error("--prepare needs --data and --records")
+    if args.candidates and not args.data:
+        parser.error("--candidates goes with --data: records hold the patches that were chosen")
+    if args.pairs < args.shards:
+        parser.error("--pairs %d cannot fill --shards %d" % (args.pairs, args.shards))
+    if args.run and set(args.run) & PATTERN:
+        parser.error("--run %s: TensorFlow takes the characters *?[ for a pattern" % args.run)
     return args
 
 

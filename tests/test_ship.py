@@ -27,7 +27,8 @@ def make_run(folder, init_from):
         tf.train.Saver(model_variables()).save(session, str(folder / "DRSAN32sx2"), global_step=70, write_meta_graph=False)
         values = session.run(model_variables())
     utils.write_json(str(folder / "config.json"), dict(
-        model="32s", scale="x2", init_from=init_from and str(init_from), recipe="fast", optimizer="muon", rate=1e-3,
+        model="32s", scale="x2", init_from=init_from and str(init_from),
+        trained_before=utils.training_history(utils.checkpoint_prefix(str(init_from)) or init_from) if init_from else [], recipe="fast", optimizer="muon", rate=1e-3,
         schedule="cosine", batch=8, patch=32, candidates=3, ema=0.999, precision="float32", steps=90, trained_steps=70,
         trained_seconds=7200, data={"files": 5}, framework="TensorFlow", device="2 CPUs"))
     return values
@@ -43,6 +44,7 @@ def test_shipped_weights_carry_their_history_and_digests(tmp_path, run):
     (tmp_path / "second" / "log.jsonl").write_text('{"loss": 1, "step": 1}\n')
     status, out, err = run(second, "--to", tmp_path / "checkpoints")
     assert status == 0 and out.strip().endswith("checkpoints/x2/32s/DRSAN32sx2"), err
+    assert run(second, "--to", tmp_path / "checkpoints")[0] == 0  # once more: its history is that from which it began
     assert sorted(path.name for path in shipped.iterdir()) == [
         "DRSAN32sx2.data-00000-of-00001", "DRSAN32sx2.index", "checkpoint", "config.json", "log.jsonl"]
     assert (shipped / "log.jsonl").read_text() == '{"loss": 1, "step": 1}\n'

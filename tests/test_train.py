@@ -48,6 +48,18 @@ def test_values_of_recipes_are_positive(option, monkeypatch, capsys):
     assert status == 2 and "argument %s: invalid positive" % option in err
 
 
+@pytest.mark.parametrize("options, message", [
+    (["--ema", 1], "argument --ema: invalid decay value"),
+    (["--warmup", -1], "argument --warmup: invalid not negative int value"),
+    (["--seed", -1], "argument --seed: invalid not negative int value"),
+    (["--pairs", 8, "--shards", 16], "--pairs 8 cannot fill --shards 16"),
+    (["--run", "runs/a[1]"], "--run runs/a[1]: TensorFlow takes"),
+])
+def test_options_that_cannot_be(options, message, monkeypatch, capsys):
+    status, _, err = call(monkeypatch, capsys, train.parse_args, "--data", "photos", *options)
+    assert status == 2 and message in err
+
+
 # data
 
 @pytest.fixture
@@ -110,10 +122,11 @@ def contains(image, patch):
 def test_bad_photographs_are_named(photographs, tmp_path, capsys):
     (photographs / "broken.jpg").write_bytes(b"nothing")
     Image.new("RGB", (30, 30)).save(str(photographs / "small.png"))
+    Image.new("RGB", (1, 1)).save(str(photographs / "dot.png"))
     assert len(train.load_photographs(str(photographs), 2, 16, 1)) == 2
     out = capsys.readouterr().out
     assert "left out: cannot read the image" in out and "broken.jpg" in out
-    assert "small.png is smaller than a patch of 16 LR pixels" in out
+    assert "small.png is smaller than a patch of 16 LR pixels" in out and "dot.png is smaller than 2 pixels" in out
     (tmp_path / "empty").mkdir()
     with pytest.raises(utils.UserError, match="no usable photograph below"):
         train.load_photographs(str(tmp_path / "empty"), 2, 16, 1)
@@ -154,6 +167,9 @@ def test_authors_records_are_read_once_an_epoch_in_changing_order(tmp_path):
     data = (tmp_path / "train_SR_aug_X3_10.tfrecord").read_bytes()
     (tmp_path / "train_SR_aug_X3_10.tfrecord").write_bytes(data[:-5])
     with pytest.raises(utils.UserError, match="does not consist of records"):
+        train.RecordSampler(str(tmp_path), 3, 5, 8, seed=0)
+    (tmp_path / "train_SR_aug_X3_10.tfrecord").write_bytes(data[:3])
+    with pytest.raises(utils.UserError, match="is too short to hold a record"):
         train.RecordSampler(str(tmp_path), 3, 5, 8, seed=0)
 
 
@@ -406,7 +422,7 @@ def test_ablation_is_recorded_and_asked_for(photographs, tmp_path, run, tiny):
     assert config["without"] == "dynamics"
     options = ["--checkpoint", tmp_path / "run" / "best", "--dataset", photographs / "deeper"]
     status, out, err = run(*options)
-    assert status == 1 and "was trained without dynamics: add --without dynamics" in err
+    assert status == 1 and "was trained without dynamics: it needs test.py --without dynamics" in err
     status, out, err = run("--without", "dynamics", *options)
     assert status == 0 and "17,684 parameters" in out, err  # 17,988 with the DRM
     assert float(out.split("mean")[1].split()[0]) == pytest.approx(config["validation_psnr"], abs=1e-3)
@@ -433,9 +449,75 @@ def test_bad_data_leaves_no_run(photographs, tmp_path, tiny):
     assert status == 2 and "give photographs by --data or records by --records" in err
 
 
-def test_exploding_loss_keeps_the_last_good_state(photographs, tiny):
-    status, out, err = tiny("--data", photographs, "--steps", 1000, "--rate", 1e9, "--warmup", 0, "--save-minutes", 0)
-    assert status == 1 and "lower --rate" in err and "keeps the last good state" in err
+def test_exploding_loss_keeps_the_last_good_state(photographs, tmp_path, tiny):
+    """Whatever step it happens after: the loss of a step is that of the weights before it."""
+    options = ["--data", photographs, "--warmup", 0, "--save-minutes", 0]
+    status, out, err = tiny("--steps", 1000, "--rate", 1e9, *options)
+    assert status == 1 and "at step 1: lower --rate, in another --run\n" in err
+    assert not [name for name in os.listdir(str(tmp_path / "run" / "state")) if name.endswith(".index")]
+    status, out, err = tiny("--steps", 8, "--rate", 1e-3, *options)  # nothing was kept, so the options may change
+    assert status == 0 and "done" in out, err
+    assert max(np.abs(value).max() for name, value in state_values(tmp_path / "run").items() if "/" in name) < 10
+
+
+def test_a_failed_start_does_not_stand_in_the_way(photographs, tmp_path, weights, tiny):
+    status, out, err = tiny("--data", photographs, "--steps", 8, "--init-from", tmp_path / "nowhere")
+    assert status == 1 and "no checkpoint at" in err and not (tmp_path / "run").exists()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json").write_text('{"init_from": "nowhere"}')
+    status, out, err = tiny("--data", photographs, "--steps", 8)
+    assert status == 0 and "done" in out, err
+    assert json.loads((tmp_path / "run" / "best" / "config.json").read_text())["trained_before"] == []
+    status, out, err = tiny("--data", photographs, "--steps", 8, "--init-from", weights)  # of the whole 32s, not of the tiny one
+    assert status == 1 and "was started with init_from = None, not" in err
+    status, out, err = tiny("--data", photographs, "--steps", 8, "--init-from", weights, "--run", tmp_path / "other")
+    assert status == 1 and "nothing can be taken from %s: its DRAN/conv2d/kernel has the shape [3, 3, 3, 32]" % weights in err
+
+
+def test_history_is_that_of_the_start(photographs, tmp_path, tiny):
+    """Also if the checkpoint that a run started from is another one when the run ends."""
+    options = ["--data", photographs, "--steps", 8]
+    assert tiny(*options)[0] == 0
+    first = json.loads((tmp_path / "run" / "best" / "config.json").read_text())
+    options += ["--init-from", tmp_path / "run" / "best", "--run", tmp_path / "second"]
+    assert tiny(*options)[0] == 0
+    (tmp_path / "run" / "best" / "config.json").write_text(json.dumps(dict(first, trained_steps=7)))
+    assert tiny(*options)[0] == 0  # resumed, though nothing is left to do
+    for path in "config.json", "best/config.json":
+        assert json.loads((tmp_path / "second" / path).read_text())["trained_before"] == [
+            {key: value for key, value in first.items() if key != "trained_before"}]
+
+
+def test_validation_on_another_set_is_another_run(photographs, tiny):
+    assert tiny("--data", photographs, "--steps", 8)[0] == 0
+    status, out, err = tiny("--data", photographs, "--steps", 8, "--valid", "Sample")
+    assert status == 1 and "was started with valid = " in err and "not Sample" in err
+
+
+def test_a_run_is_trained_by_one_process(photographs, tmp_path, tiny):
+    (tmp_path / "run").mkdir()
+    with utils.lock_file(str(tmp_path / "run" / ".lock"), wait=False):
+        status, out, err = tiny("--data", photographs, "--steps", 8)
+        assert status == 1 and "another process trains in %s" % (tmp_path / "run") in err
+    assert tiny("--data", photographs, "--steps", 8)[0] == 0
+
+
+def test_a_state_that_cannot_be_read_is_one_line(photographs, tmp_path, tiny):
+    options = ["--data", photographs, "--steps", 8]
+    assert tiny(*options)[0] == 0
+    state = tmp_path / "run" / "state"
+    data = (state / "state-8.data-00000-of-00001").read_bytes()
+    (state / "state-8.data-00000-of-00001").write_bytes(data[:1000])
+    status, out, err = tiny(*options)
+    assert status == 1 and "cannot read the checkpoint" in err
+    (state / "state-8.data-00000-of-00001").write_bytes(data)
+    (state / "state-4.index").write_bytes((state / "state-8.index").read_bytes())
+    (state / "checkpoint").unlink()
+    status, out, err = tiny(*options)
+    assert status == 1 and "holds several states, and its file `checkpoint` names none of them" in err
+    (state / "state-4.index").unlink()
+    status, out, err = tiny(*options)
+    assert status == 0 and "resumed at step 8," in out, err
 
 
 def test_prepared_records_are_trained_on(photographs, tmp_path, tiny):
@@ -446,6 +528,15 @@ def test_prepared_records_are_trained_on(photographs, tmp_path, tiny):
     assert status == 0 and "photographs," not in out and "done" in out, err
     status, out, err = tiny("--seed", 1, *options)
     assert status == 1 and "holds records with another seed" in err
+    status, out, err = tiny("--records", tmp_path / "records", "--candidates", 2)
+    assert status == 2 and "--candidates goes with --data" in err
+    (tmp_path / "records" / "train_SR_aug_X2_20-00001-of-00002.tfrecord").unlink()
+    status, out, err = tiny("--records", tmp_path / "records")
+    assert status == 1 and "holds 10 of 20 pairs: give --data" in err
+    (tmp_path / "records" / "records.json").unlink()
+    status, out, err = tiny("--prepare", *options)
+    assert status == 1 and "holds records that were not written here: leave out --data" in err
+    assert len(list((tmp_path / "records").iterdir())) == 1
 
 
 def test_candidates_of_records_are_those_they_were_written_with(tmp_path, tiny):
@@ -470,6 +561,7 @@ def test_resumed_equals_uninterrupted_to_the_bit(photographs, tmp_path, threads)
     whole = start(photographs, tmp_path / "whole", *options)
     broken = start(photographs, tmp_path / "broken", *options)
     while not (tmp_path / "broken" / "state" / "checkpoint").exists():
+        assert broken.poll() is None
         time.sleep(0.01)
     broken.kill()
     broken.communicate()
@@ -604,8 +696,8 @@ def test_transfer_of_weights(tmp_path):
     np.testing.assert_allclose(ours[..., 0, 1, :], corners[..., 0, :, :].mean(axis=-2), atol=1e-6)
     np.testing.assert_allclose(ours[..., 1, 1, :], corners.mean(axis=(-3, -2)), atol=1e-6)
     session = build("48s", "x4")
-    taken, fresh, message = utils.transfer_weights(session, prefix)
-    assert not [name for name in taken if name.split("/")[1] in ("conv2d_45", "conv2d_46", "conv2d_47", "conv2d_48")]
+    with pytest.raises(utils.UserError, match=r"has the shape \[3, 3, 3, 32\], and this model's has \[3, 3, 3, 48\]"):
+        utils.transfer_weights(session, prefix)
     session = build("32m", "x2")  # four new DRAGs, each the identity
     taken, fresh, message = utils.transfer_weights(session, prefix)
     assert message == "132 variables taken from %s, %d not: %s" % (prefix, len(fresh), " ".join(fresh))

@@ -28,12 +28,7 @@ from collections import OrderedDict, namedtuple
 from tqdm import tqdm
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-from utils import UserError, download_command, run_main
-
-try:
-    import fcntl
-except ImportError:  # Windows, where two downloads into one folder at once are not kept apart
-    fcntl = None
+from utils import UserError, download_command, lock_file, run_main
 
 AUTHORS_URL = "https://raw.githubusercontent.com/saturnian77/DRSAN/88418748075a05954f561a512db8921e251fd935"
 DIV2K_URL = "https://data.vision.ee.ethz.ch/cvl/DIV2K"
@@ -253,13 +248,11 @@ def _alone_in(folder):
     path = os.path.join(folder, ".download.lock")
     try:
         os.makedirs(folder, exist_ok=True)
-        lock = open(path, "w")
         try:
-            if fcntl:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock = lock_file(path, wait=False)
         except BlockingIOError:
             print("waiting for another download into %s to end" % folder, file=sys.stderr)
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            lock = lock_file(path, wait=True)
     except OSError as error:
         raise UserError("cannot write and lock %s: %s" % (error.filename or path, error.strerror))
     with lock:

@@ -24,24 +24,10 @@ def read_config(folder):
     try:
         with open(os.path.join(folder, "config.json")) as file:
             config = json.load(file)
-        config["model"], SCALES[config["scale"]]
+        config["model"], SCALES[config["scale"]], config["trained_before"]
         return config
     except (OSError, ValueError, KeyError) as error:
         raise UserError("no usable config.json in %s (%s): give the folder `best` of a run of train.py, or one by import_weights.py" % (folder, error))
-
-
-def trained_before(config):
-    """The configs of all trainings that led to the weights from which the run of `config` started, the first one first."""
-    if not config["init_from"]:
-        return []
-    prefix = checkpoint_prefix(config["init_from"])
-    try:
-        start = read_config(os.path.dirname(prefix or config["init_from"]))
-    except UserError:
-        return [{"checkpoint": config["init_from"]}]  # someone else's weights
-    earlier = start.pop("trained_before", None)
-    start.pop("sha256", None)
-    return (trained_before(start) if earlier is None else earlier) + [start]
 
 
 def ship(folder, root):
@@ -53,7 +39,6 @@ def ship(folder, root):
     if config.get("without"):
         raise UserError("%s was trained without %s: ablations are not shipped" % (folder, config["without"]))
     target = os.path.join(root, config["scale"], config["model"])
-    config["trained_before"] = trained_before(config)
     drsan(tf.placeholder(tf.float32, [None, None, None, 3]), config["model"], config["scale"])
     with open_session([-1]) as session:
         restore_weights(session, prefix)
