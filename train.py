@@ -358,6 +358,12 @@ def has_bfloat16():
     return not tf.__version__.startswith("1.")
 
 
+def check_precision(precision):
+    """Raise UserError if this TensorFlow cannot train in one of PRECISIONS."""
+    if precision == "bfloat16" and not has_bfloat16():
+        raise UserError("TensorFlow %s cannot convolve in bfloat16: leave out --precision, or use TensorFlow 2" % tf.__version__)
+
+
 PRECISIONS = {"float32": None, "bfloat16": bfloat16_kernels}  # of convolutions -> custom getter of the model's variables
 Training = collections.namedtuple("Training", "lr hr rate sr loss step train averages")
 
@@ -445,7 +451,11 @@ def resume_log(path, step):
 
 
 def check_same_config(run, started, config):
-    """Raises UserError that names the first key in which the config that a run was started with differs from this one."""
+    """Raises UserError that names the first key in which the config that a run was started with differs from this one.
+
+    The history of the weights is taken over: the checkpoint that the run started from may have been replaced since.
+    """
+    config["trained_before"] = started["trained_before"]
     for key in sorted(set(started) | set(config)):
         if started.get(key) != config.get(key):
             raise UserError("%s was started with %s = %s, not %s: give the same options, or another --run"
@@ -462,9 +472,7 @@ class Run(object):
         path = os.path.join(folder, "config.json")
         if os.path.exists(path) and any(map(checkpoint_prefix, (self.state, self.best))):
             with open(path) as file:
-                started = json.load(file)
-            config["trained_before"] = started["trained_before"]  # the checkpoint may have been replaced since
-            check_same_config(folder, started, config)
+                check_same_config(folder, json.load(file), config)
 
     @contextlib.contextmanager
     def alone(self):
@@ -668,8 +676,7 @@ def train(args):
     cluster = read_cluster()
     if cluster and cluster.type != "chief":
         return serve(cluster, args)
-    if args.precision == "bfloat16" and not has_bfloat16():
-        raise UserError("TensorFlow %s cannot convolve in bfloat16: leave out --precision, or use TensorFlow 2" % tf.__version__)
+    check_precision(args.precision)
     scale = SCALES[args.scale]
     recipe = choose_recipe(args, args.model, args.scale)
     if args.records:

@@ -70,7 +70,7 @@ def run(tmp_path, monkeypatch, capsys):
 
 
 def test_trains_what_is_left_and_evaluates_all(tmp_path, run):
-    trained = []
+    trained, evaluated = [], []
 
     def fake_train(args):
         assert (args.model, args.scale, args.recipe, args.records) == ("32s", "x2", "fast", str(tmp_path / "runs" / "records"))
@@ -81,14 +81,16 @@ def test_trains_what_is_left_and_evaluates_all(tmp_path, run):
         trained.append((os.path.basename(args.run), args.without, args.seed))
         os.makedirs(args.run)
         with open(os.path.join(args.run, "log.jsonl"), "w") as file:
-            for record in {"step": 36, "loss": 1.0}, {"step": 38, "loss": 0.02}, {"step": 40, "loss": 0.04}:
+            loss = 0.01 * len(trained)
+            for record in {"step": 36, "loss": 1.0}, {"step": 38, "loss": loss}, {"step": 40, "loss": loss + 0.02}:
                 file.write(json.dumps(record) + "\n")
             if len(trained) != 3:  # the third is stopped
                 file.write('{"step": 40, "psnr": 30}\n')
         return 0
 
     def fake_test(args):
-        assert args.dataset == ["Sample"] and args.checkpoint == os.path.join(args.checkpoint[:-5], "best")
+        assert args.dataset == ["Sample"]
+        evaluated.append(args.checkpoint)
         mean = evaluation.Scores(PSNR[args.without], 0.95, 30, 0.9)
         evaluation.write_csv(args.csv, [("32s", "x2", "Sample", "a", mean), ("32s", "x2", "Sample", "mean", mean)])
         return 0
@@ -105,15 +107,16 @@ def test_trains_what_is_left_and_evaluates_all(tmp_path, run):
     assert run(scripts, *arguments) == (0, "")
     assert trained == [("whole", None, 0), ("whole_seed1", None, 1), ("without_dra", "dra", 0),
                        ("without_dynamics", "dynamics", 0), ("without_rsa", "rsa", 0)]
+    assert evaluated == [str(tmp_path / "runs" / name / "best") for name, _, _ in trained]
 
     results = ablation.read_results(str(tmp_path / "ablation.csv"))
     assert [one.psnr for one in results] == [34.0, 34.0, 33.9, 34.0625, 33.5]
-    assert {one.loss for one in results} == {0.03}
+    assert [one.loss for one in results] == [0.02, 0.03, 0.04, 0.05, 0.06]
     # DRM of a DRAG: conv1x1 32 to 16, slopes, conv1x1 16 to 10; in its place, for constants, 10 values
     drm = 32 * 16 + 16 + 16 + 16 * 10 + 10
     assert [one.parameters for one in results] == [368427, 368427, 368427 - 4 * drm, 368427 - 4 * (drm - 10), 368427]
     text = readme.read_text()
-    assert "| without RSA | 368,427 | 84.90 G | 0.03000 | 33.50 / 0.9500<br>-0.50 / +0.0000 |" in text
+    assert "| without RSA | 368,427 | 84.90 G | 0.06000 | 33.50 / 0.9500<br>-0.50 / +0.0000 |" in text
     readme.write_text("<!-- ablation:begin -->\n<!-- ablation:end -->\n")
     assert run({}, "--redraw", "--output", tmp_path, "--readme", readme)[0] == 0
     assert readme.read_text() in text

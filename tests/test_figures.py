@@ -206,7 +206,7 @@ def test_crop_is_cut_from_the_whole_image(run, weights, photograph, tmp_path):
     np.testing.assert_array_equal(shown[zoom // 2::zoom, zoom // 2::zoom], image[4:16, 10:30])
 
 
-def test_crop_of_an_untrained_model(photograph, monkeypatch):
+def test_crop_of_an_untrained_model(photograph, monkeypatch, tmp_path):
     def missing(model, scale, checkpoint):
         raise UserError("no checkpoint")
     monkeypatch.setattr(figures, "find_checkpoint", missing)
@@ -214,6 +214,10 @@ def test_crop_of_an_untrained_model(photograph, monkeypatch):
     assert figures.crop_row(patch, "48m", "x4", None, -1)[2] == ("DRSAN-48m", None, None)
     with pytest.raises(UserError, match="no checkpoint"):
         figures.crop_row(patch, "48m", "x4", "named", -1)
+    (tmp_path / "damaged.index").write_bytes(b"damaged")
+    monkeypatch.setattr(figures, "find_checkpoint", lambda *arguments: str(tmp_path / "damaged"))
+    with pytest.raises(UserError, match="cannot read the checkpoint"):  # which is not "not trained"
+        figures.crop_row(patch, "48m", "x4", None, -1)
 
 
 def test_patches_are_named_by_data_set_or_path(photograph):
@@ -322,7 +326,7 @@ def test_shipped_figures_are_small_and_readable():
 
 @pytest.mark.parametrize("arguments, status, message", [
     (["poster"], 2, "invalid choice: 'poster'"),
-    (["dra", "--groups", "0"], 2, "invalid positive value: '0'"),
+    (["dra", "--groups", "0"], 2, "invalid positive int value: '0'"),
     (["rsa", "--at", "2"], 2, "invalid drsa_number value: '2'"),
     (["crops", "--paper", "--checkpoint", "a"], 2, "--paper is of three scales"),
     (["crops", "--crops", "Sample/chelsea"], 1, "error: a crop needs a box"),
@@ -330,6 +334,8 @@ def test_shipped_figures_are_small_and_readable():
     (["dra", "--drag", "5", "--gpu", "-1"], 1, "error: DRSAN-32s has no DRAG 5: choose from 1 to 4"),
     (["rsa", "--at", "1.5", "--gpu", "-1"], 1, "error: DRSAN-32s has no DRSA 1.5"),
     (["rsa", "--channels", "32", "--patch", "Sample/chelsea:0,0,16,16", "--gpu", "-1"], 1, "has the channels 0 to 31"),
+    (["rsa", "--channels", "-33", "--patch", "Sample/chelsea:0,0,16,16", "--gpu", "-1"], 1, "has the channels 0 to 31"),
+    (["rsa", "--channels", "0", "-1", "--patch", "Sample/chelsea:0,0,16,16", "--gpu", "-1"], 1, "has the channels 0 to 31"),
     (["structure", "--output", os.devnull + "/a"], 1, "error: cannot write"),
 ])
 def test_bad_arguments(run, arguments, status, message):

@@ -28,7 +28,7 @@ from jax_graph import execute, load_graph, read_graph  # noqa: E402
 from model import MODELS, SCALES, Variant, count_multi_adds, model_variables  # noqa: E402
 from ops import tf  # noqa: E402
 from train import OPTIMIZERS, Recipe, build_training, learning_rate, make_recipe  # noqa: E402
-from utils import UserError, checkpoint_config, checkpoint_prefix, downscale  # noqa: E402
+from utils import UserError, checkpoint_config, checkpoint_prefix, downscale, training_history  # noqa: E402
 
 ALL = [(model, scale) for model in MODELS for scale in SCALES]
 
@@ -132,7 +132,7 @@ def test_each_form_of_prelu(prelu, session):
     x = tf.placeholder(tf.float32, [None, None, None, 3], "x")
     slope = tf.get_variable("slope", [3], initializer=tf.constant_initializer([0.3, -0.2, 0.4]))
     y = tf.identity(prelu(x, slope), "y")
-    graph = read_graph(dict(describe_graph(x, y), model=None, scale=None))
+    graph = read_graph(dict(describe_graph(x, y), model=None, scale=None, init_from=None, trained_before=[]))
     values = np.array([-2, -0.5, 0, 1, 3, 0, 0.1, -0.1, 2], np.float32).reshape(1, 1, 3, 3)
     session.run(tf.global_variables_initializer())
     expected = session.run([y] + tf.gradients(y, [slope, x]), {x: values})
@@ -146,7 +146,7 @@ def test_each_form_of_prelu(prelu, session):
 def test_unknown_operation_is_named(session):
     x = tf.placeholder(tf.float32, [None, None, None, 3], "x")
     with pytest.raises(ValueError, match="operation type Softplus .of node softly"):
-        read_graph(dict(describe_graph(x, tf.nn.softplus(x, name="softly")), model=None, scale=None))
+        read_graph(dict(describe_graph(x, tf.nn.softplus(x, name="softly")), model=None, scale=None, init_from=None, trained_before=[]))
 
 
 def test_unknown_attribute_is_named(session):
@@ -400,8 +400,14 @@ def test_killed_and_resumed_equals_uninterrupted(tiny, trained):
             process.kill()
     assert process.wait() == -signal.SIGKILL
     process.communicate()
+    with open(str(run / "log.jsonl"), "a") as file:  # of steps that the state has not, the last line torn
+        file.write('{"psnr": 99.0, "step": 1000}\n{"loss": 0.1, "st')
     out = train(arguments)
     assert out.startswith("resumed at step ") and int(out.split()[3].rstrip(",")) in range(20, 200, 20)
+    assert "best validation PSNR 99" not in out
+    measured = [[{key: record.get(key) for key in ("step", "loss", "psnr")} for record in read_log(folder)]
+                for folder in (run, trained[0])]
+    assert measured[0] == measured[1]
     state, config, _ = train_jax.load_state(str(run / "state.npz"))
     expected, expected_config, _ = train_jax.load_state(str(trained[0] / "state.npz"))
     assert config == expected_config and set(state) == set(expected)
@@ -428,6 +434,31 @@ def test_no_time_left_saves_the_state(tiny, tmp_path, run_tool, capsys, monkeypa
     assert state["Variable"] == 0 and config["model"] == "tiny" and config["steps"] == 200 and trained["trained_seconds"] == 0
 
 
+def test_weights_that_are_not_finite_are_not_saved(tmp_path):
+    path = str(tmp_path / "state.npz")
+    state = {"Variable": np.int32(1), "DRAN/a": np.float32([1, 2])}
+    train_jax.save_state(path, state, {}, {})
+    with pytest.raises(UserError, match="weights are not finite at step 2: lower --rate, in another --run; .*npz keeps the last"):
+        train_jax.save_state(path, {"Variable": np.int32(2), "DRAN/a": np.float32([1, np.nan])}, {}, {})
+    np.testing.assert_array_equal(train_jax.load_state(path)[0]["DRAN/a"], [1, 2])
+
+
+def test_damaged_files_are_named(tiny, trained, tmp_path):
+    for source, name, read in [(trained[0], "state.npz", train_jax.load_state), (tiny, "tiny_x2.npz", train_jax.read_weights)]:
+        content = (source / name).read_bytes()
+        for damaged in content[:1000], b"", content[:-2000]:
+            (tmp_path / name).write_bytes(damaged)
+            with pytest.raises(UserError, match="cannot read the .*%s: " % name):
+                read(str(tmp_path / name))
+
+
+@pytest.mark.parametrize("option", ["dispatch", "valid_every", "workers", "save_minutes", "minutes"])
+def test_counts_and_times_are_checked(tiny, tmp_path, run_tool, capsys, option):
+    with pytest.raises(SystemExit):
+        run_tool(train_jax, *options(tiny, tmp_path, **{option: -1 if "minutes" in option else 0}))
+    assert "argument --%s: invalid" % option.replace("_", "-") in capsys.readouterr().err
+
+
 def test_other_options_do_not_resume(tiny, trained, run_tool):
     with pytest.raises(UserError, match="state.npz was started with batch = 4, not 5: give the same options, or"):
         run_tool(train_jax, *options(tiny, trained[0], batch=5))
@@ -445,7 +476,9 @@ def test_export_starts_from_another_scale(tmp_path, run_tool, tf_graph, capsys):
     run_tool(export_graph_module, "--scale", "x3", "--init-from", "checkpoints/x2/32s", "--out", tmp_path)
     assert "132 variables taken from checkpoints/x2/32s/DRSAN32sx2\n" in capsys.readouterr().out
     reader = tf.train.NewCheckpointReader(checkpoint_prefix("checkpoints/x2/32s"))
-    assert load_graph(str(tmp_path / "32s_x3.json")).init_from == "checkpoints/x2/32s"
+    graph = load_graph(str(tmp_path / "32s_x3.json"))
+    assert graph.init_from == "checkpoints/x2/32s"
+    assert graph.trained_before == training_history(checkpoint_prefix("checkpoints/x2/32s")) and len(graph.trained_before) > 1
     with np.load(str(tmp_path / "32s_x3.npz")) as values:
         assert sorted(values) == sorted(reader.get_variable_to_shape_map())
         for name in values:

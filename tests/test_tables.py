@@ -208,6 +208,33 @@ def test_evaluates_what_is_present_or_takes_saved_figures(shipped, run):
     assert run("--redraw", *arguments)[0] == 0 and readme.read_text() == before
 
 
+def test_overview_is_written_with_the_projects_tables_alone(shipped, run, monkeypatch):
+    """A table of some of the figures, written elsewhere, leaves the project's files as they are."""
+    overview, readme, figures = shipped / "checkpoints" / "README.md", shipped / "README.md", shipped / "figures"
+    empty = "%s\n%s\n" % (tables.BEGIN % "results", tables.END % "results")
+    for path in overview, readme:
+        path.write_text(empty)
+    saved = shipped / "saved.csv"
+    saved.write_text("model,scale,dataset,image,psnr,ssim,bicubic_psnr,bicubic_ssim\n32s,x2,Set5,mean,30,0.9,29,0.8\n")
+    figures.mkdir()
+    for name in "paper_table.csv", "paper_table_others.csv":
+        shutil.copy(os.path.join(tables.FIGURES, name), str(figures))
+    monkeypatch.setattr(tables, "costs", lambda *variant: (368427, 84.9))
+    monkeypatch.setattr(tables, "ROOT", str(shipped))
+    monkeypatch.setattr(tables, "FIGURES", str(figures))
+
+    def changed(*arguments):
+        assert run("--csv", saved, *arguments)[0] == 0
+        changed = [path for path in (overview, readme) if path.read_text() != empty]
+        for path in changed:
+            path.write_text(empty)
+        return changed
+
+    assert changed("--output", shipped / "out") == []
+    assert changed("--output", shipped / "out", "--checkpoints", shipped / "checkpoints") == [overview]
+    assert changed() == [overview, readme]
+
+
 def test_bad_input(shipped, run, tmp_path):
     out = tmp_path / "out"
     assert run("--redraw", "--csv", "a")[0] == 2

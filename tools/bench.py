@@ -26,8 +26,8 @@ import ops  # noqa: E402
 from ops import tf  # noqa: E402
 from tools.plot_training import COLORS, save_figure  # noqa: E402
 from train import Devices, Sampler, build_training, has_bfloat16, parse_gpus, prefetch  # noqa: E402
-from utils import (LARGEST_TILE, OVERHEAD, Upscaler, bytes_per_pixel, open_session, resident_memory,  # noqa: E402
-                   run_main)
+from utils import (LARGEST_TILE, OVERHEAD, UserError, Upscaler, bytes_per_pixel, open_session,  # noqa: E402
+                   resident_memory, run_main)
 
 
 def published_prelu(x, name):
@@ -139,6 +139,23 @@ def peak_memory():
         return 1024 * int(next(line for line in file if line.startswith("VmHWM:")).split()[1])
 
 
+def last_line(command):
+    """The last line that a command prints. Raises UserError with the last line of its stderr if it fails."""
+    try:
+        return subprocess.check_output(command, stderr=subprocess.PIPE).decode().splitlines()[-1]
+    except subprocess.CalledProcessError as error:
+        reasons = error.stderr.decode(errors="replace").strip().splitlines() or ["exit status %d" % error.returncode]
+        raise UserError("%s failed: %s" % (" ".join(command[:2]), reasons[-1]))
+
+
+def check_python(python):
+    """Raise UserError if an interpreter lacks TensorFlow, before minutes are spent on measuring."""
+    try:
+        last_line([python, "-c", "import tensorflow; print(tensorflow.__version__)"])
+    except (UserError, OSError) as error:
+        raise UserError("%s: --python takes interpreters that can import tensorflow" % error)
+
+
 def measure_sizes(args):
     """{"whole": rows of time_sizes, "tiles": ...}, each in a process of its own, since a peak only rises."""
     command = [sys.executable, os.path.abspath(__file__), "--one-kind", "--gpu", ",".join(map(str, args.gpu)),
@@ -146,8 +163,7 @@ def measure_sizes(args):
                "--scale", args.scale, "--runs", str(args.runs), "--sizes"] + [str(side) for side in args.sizes]
     results = {}
     for kind, options in ("whole", []), ("tiles", ["--tile", str(args.tile)]):
-        output = subprocess.check_output(command + options, stderr=subprocess.DEVNULL)
-        results[kind] = json.loads(output.decode().splitlines()[-1])
+        results[kind] = json.loads(last_line(command + options))
     return results
 
 
@@ -225,14 +241,15 @@ def bench(args):
         return
     pixels = {"infer": args.size ** 2, "train": args.batch * args.patch ** 2}
     units = {"infer": "%dx%d LR" % (args.size, args.size), "train": "batch %d of %dx%d LR" % (args.batch, args.patch, args.patch)}
+    for python in args.python:
+        check_python(python)
     results = [measure(args)]
     if args.json:
         print(json.dumps(results[0]))
         return
     for python in args.python:
         command = [python, os.path.abspath(__file__), "--json"] + sys.argv[1:]
-        output = subprocess.check_output(command, stderr=subprocess.DEVNULL)
-        results.append(json.loads(output.decode().splitlines()[-1]))
+        results.append(json.loads(last_line(command)))
     print("DRSAN-%s %s, %d CPUs, median of %d runs" % (args.model, args.scale, os.cpu_count(), args.runs))
     for what in args.what:
         print("\n%-6s %-22s %12s %12s %14s %18s %16s" % (what, units[what], "ours s", "published s", "ours/published",

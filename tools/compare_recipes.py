@@ -15,15 +15,15 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from model import MODELS, SCALES  # noqa: E402
 from ops import tf  # noqa: E402
-from train import (OPTIMIZERS, PRECISIONS, Devices, Sampler, averaged_weights, build_training, learning_rate,  # noqa: E402
-                   load_photographs, make_recipe, parse_gpus, prefetch, validate)
-from utils import find_dataset, read_pair, run_main  # noqa: E402
+from train import (OPTIMIZERS, PRECISIONS, Devices, Sampler, averaged_weights, build_training,  # noqa: E402
+                   check_precision, decay, learning_rate, load_photographs, make_recipe, parse_gpus, prefetch, validate)
+from utils import find_dataset, not_negative, positive, read_pair, run_main  # noqa: E402
 
 
 def parse_candidate(text):
     """The values of a Recipe named in a text as "batch=8,rate=1e-3". Raises ValueError."""
-    types = {"rate": float, "ema": float, "warmup": int, "batch": int, "patch": int, "candidates": int,
-             "optimizer": lambda text: OPTIMIZERS[OPTIMIZERS.index(text)]}
+    types = {"rate": positive(float), "ema": decay, "warmup": not_negative(int), "batch": positive(int),
+             "patch": positive(int), "candidates": positive(int), "optimizer": lambda text: OPTIMIZERS[OPTIMIZERS.index(text)]}
     values = dict(item.split("=") for item in text.split(","))
     return {key: types[key](value) if key in types else unknown(key, types) for key, value in values.items()}
 
@@ -55,6 +55,7 @@ def train_candidate(recipe, photographs, valid, args):
 
 
 def compare(args):
+    check_precision(args.precision)
     scale, fast = SCALES[args.scale], make_recipe("fast", args.model, args.scale)
     recipes = [fast._replace(**candidate) for candidate in args.candidates]
     recipes = [recipe._replace(steps=round(args.pixels * 1e6 / (recipe.batch * recipe.patch ** 2))) for recipe in recipes]
@@ -78,7 +79,7 @@ def parse_args():
     parser.add_argument("candidates", nargs="+", type=parse_candidate, metavar="KEY=VALUE[,...]",
                         help="values of rate, optimizer, batch, patch, candidates, warmup and ema that replace those of `fast`")
     parser.add_argument("--data", required=True, metavar="DIR", help="photographs, searched recursively")
-    parser.add_argument("--pixels", type=float, default=25, help="million LR pixels for each candidate")
+    parser.add_argument("--pixels", type=positive(float), default=25, help="million LR pixels for each candidate")
     parser.add_argument("--gpu", type=parse_gpus, default=[-1])
     parser.add_argument("--model", default="32s", choices=list(MODELS))
     parser.add_argument("--scale", default="x2", choices=list(SCALES))

@@ -13,7 +13,7 @@ import numpy as np
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from model import MODELS, SCALES, drsan, model_variables
 from ops import tf
-from utils import find_checkpoint, open_session, restore_weights, run_main, transfer_weights, write_json
+from utils import find_checkpoint, open_session, restore_weights, run_main, training_history, transfer_weights, write_json
 
 
 def _attribute(value):
@@ -46,13 +46,14 @@ def describe_graph(lr, sr):
     return {"input": lr.op.name, "output": sr.op.name, "nodes": nodes}
 
 
-def export_graph(model, scale, init_from=None):
+def export_graph(model, scale, init_from=None, trained_before=()):
     """Build DRSAN in the default graph; returns what describe_graph gives, with the arguments as further keys.
 
-    init_from: the checkpoint that the weights will be from.
+    init_from: the checkpoint that the weights will be from. trained_before: what training_history() says of it.
     """
     lr = tf.placeholder(tf.float32, [None, None, None, 3], "LR")
-    return dict(describe_graph(lr, drsan(lr, model, scale)), model=model, scale=scale, init_from=init_from)
+    return dict(describe_graph(lr, drsan(lr, model, scale)), model=model, scale=scale, init_from=init_from,
+                trained_before=list(trained_before))
 
 
 def write_npz(path, arrays):
@@ -73,13 +74,15 @@ def main():
     parser.add_argument("--out", default=os.path.join("runs", "graphs"), metavar="DIR")
     args = parser.parse_args()
     tf.set_random_seed(args.seed)
-    graph = export_graph(args.model, args.scale, args.checkpoint or args.init_from)
+    path = args.checkpoint or args.init_from
+    start = path and find_checkpoint(args.model, args.scale, path)
+    graph = export_graph(args.model, args.scale, path, training_history(start) if start else ())
     session = open_session([-1])
     session.run(tf.global_variables_initializer())
     if args.checkpoint:
-        restore_weights(session, find_checkpoint(args.model, args.scale, args.checkpoint))
+        restore_weights(session, start)
     elif args.init_from:
-        print(transfer_weights(session, find_checkpoint(args.model, args.scale, args.init_from))[2])
+        print(transfer_weights(session, start)[2])
     variables = {variable.op.name: session.run(variable) for variable in model_variables()}
     os.makedirs(args.out, exist_ok=True)
     path = os.path.join(args.out, "%s_%s" % (args.model, args.scale))

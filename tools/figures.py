@@ -24,7 +24,7 @@ from ops import tf
 from tools import drawings
 from tools.plot_training import COLORS
 from tools.tables import FIGURES, PAPER_DATASETS, read_measured, read_published
-from utils import (DATASETS, Pair, UserError, bicubic, find_checkpoint, find_dataset, luma, open_session, read_pair,
+from utils import (DATASETS, Pair, UserError, bicubic, find_checkpoint, find_dataset, luma, open_session, positive, read_pair,
                    restore_weights, run_main, save_image, score, to_uint8)
 
 MARKERS = "osD^vP*"
@@ -323,12 +323,12 @@ def crop_row(patch, model, scale, checkpoint, gpu):
     upscaled = bicubic(lr, SCALES[scale])
     panels = [("HR", hr, None), ("bicubic", upscaled, score(upscaled, hr, SCALES[scale]))]
     try:
-        network = open_network(model, scale, checkpoint, gpu)
+        find_checkpoint(model, scale, checkpoint)
     except UserError:
         if checkpoint:
             raise
         return panels + [("DRSAN-%s" % model, None, None)]
-    sr = upscale(network, lr)
+    sr = upscale(open_network(model, scale, checkpoint, gpu), lr)
     return panels + [("DRSAN-%s" % model, sr, score(sr, hr, SCALES[scale]))]
 
 
@@ -375,7 +375,7 @@ def draw_rsa(args):
     maps = fetch(network, network.rsa, lr[None])
     at = maps[drag - 1][block - 1][0]
     channels = args.channels or choose_channels(at, 3)
-    if max(channels) >= at.shape[2]:
+    if not 0 <= min(channels) <= max(channels) < at.shape[2]:
         raise UserError("DRSAN-%s has the channels 0 to %d" % (args.model, at.shape[2] - 1))
 
     columns = max(blocks, 1 + len(channels))
@@ -578,9 +578,9 @@ def add_own_options(name, add):
     if name == "dra":
         add("--drag", type=int, default=1, metavar="K", help="which DRAG (default 1)")
         add("--dataset", nargs="+", default=["Sample"], metavar="NAME", help="where patches are from (default Sample)")
-        add("--side", type=positive, default=32, help="of a patch in LR pixels (default 32)")
-        add("--groups", type=positive, default=3, help="clusters of patches (default 3)")
-        add("--patches", type=positive, default=5, help="shown of each group, nearest to its mean (default 5)")
+        add("--side", type=positive(int), default=32, help="of a patch in LR pixels (default 32)")
+        add("--groups", type=positive(int), default=3, help="clusters of patches (default 3)")
+        add("--patches", type=positive(int), default=5, help="shown of each group, nearest to its mean (default 5)")
     elif name == "swap":
         add("--patch", default="Sample/astronaut:137,357,70,70", help="default %(default)s")
         add("--donors", nargs="+", metavar="PATCH", help="default: three of Sample", default=[
@@ -595,13 +595,6 @@ def add_own_options(name, add):
         add("--channels", nargs="+", type=int, metavar="C", help="default: the three that vary most")
     elif name == "trade-off":
         add("--dataset", default="Set5", choices=PAPER_DATASETS, help="default Set5")
-
-
-def positive(text):
-    """A whole number from 1 on, for argparse."""
-    if int(text) < 1:
-        raise ValueError(text)
-    return int(text)
 
 
 def main():

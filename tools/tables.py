@@ -383,7 +383,7 @@ def make_tables(args):
         raise UserError("nothing to draw: there is no %s; leave out --redraw to measure it" % path)
     paths = [path] * (not args.redraw) + write_tables(measured, args.output, args.readme)
     overview = os.path.join(args.checkpoints, "README.md")
-    if os.path.exists(overview):
+    if args.overview and os.path.exists(overview):
         paths.append(replace_in_file(overview, to_checkpoints(measured, shipped)))
     for written in paths:
         print("wrote %s" % os.path.relpath(written))
@@ -398,14 +398,16 @@ def parse_args():
     parser.add_argument("--gpu", type=int, default=0, help="index of the GPU, -1 for the CPU (default 0)")
     parser.add_argument("--dataset", nargs="+", default=DATASETS, choices=DATASETS, help="default: all")
     parser.add_argument("--data-dir", default="data", metavar="DIR", help="where the data sets are (default data)")
-    parser.add_argument("--checkpoints", default=os.path.join(ROOT, "checkpoints"), metavar="DIR",
-                        help="has <scale>/<model>/ (default: the project's)")
+    parser.add_argument("--checkpoints", metavar="DIR", help="has <scale>/<model>/; the tables of its README.md are written, too "
+                        "(default: the project's, whose README.md is left alone if --output is given)")
     parser.add_argument("--output", default=FIGURES, metavar="DIR", help="default: the project's figures")
     parser.add_argument("--readme", metavar="FILE", help="write the short table between its markers, too (default: the "
                         "project's README.md, unless --output is given)")
     args = parser.parse_args()
     if args.readme is None and args.output == FIGURES:
         args.readme = os.path.join(ROOT, "README.md")
+    args.overview = args.output == FIGURES or args.checkpoints is not None
+    args.checkpoints = args.checkpoints or os.path.join(ROOT, "checkpoints")
     return args
 
 

@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import time
+import zipfile
 from collections import namedtuple
 
 import jax
@@ -25,8 +26,8 @@ from jax_graph import absolute, execute, load_graph
 from model import SCALES
 from pack_tiles import decode, read_files
 from train import (MOMENTUM, UPDATE_RMS, add_recipe_options, check_same_config, choose_recipe, detail, format_progress,
-                   learning_rate, orthogonalize, uses_muon)
-from utils import UserError, crop_to_multiple, downscale, luma, psnr, run_main, to_uint8
+                   learning_rate, orthogonalize, resume_log, uses_muon)
+from utils import UserError, crop_to_multiple, downscale, luma, not_negative, positive, psnr, run_main, to_uint8
 
 # ------------------------------------------------------------------------------------------------------------ data
 
@@ -238,11 +239,22 @@ def validate(graph, state, pairs):
 
 # ------------------------------------------------------------------------------------------------------------ runs
 
+NPZ_ERRORS = OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile  # of what is no .npz, a damaged one or one of others
+
+
+def diverged(what, path):
+    """The UserError that says what is not finite any more; path: of the training's state."""
+    return UserError("%s: lower --rate, in another --run%s" % (
+        what, "; %s keeps the last good state" % path if os.path.exists(path) else ""))
+
+
 def save_state(path, state, config, trained):
     """Write the state to one .npz, with config, what the run was started with, and trained, how it went, as JSON under these
-    names."""
-    write_npz(path, dict(jax.device_get(state), config=json.dumps(config, sort_keys=True),
-                         trained=json.dumps(trained, sort_keys=True)))
+    names. Raises UserError, and keeps the file that was there, if the weights are not finite."""
+    state = jax.device_get(state)
+    if not all(np.isfinite(state[name]).all() for name in weight_names(state)):
+        raise diverged("weights are not finite at step %d" % state["Variable"], path)
+    write_npz(path, dict(state, config=json.dumps(config, sort_keys=True), trained=json.dumps(trained, sort_keys=True)))
 
 
 def load_state(path):
@@ -251,16 +263,16 @@ def load_state(path):
         with np.load(path) as file:
             state = dict(file)
         return state, json.loads(str(state.pop("config"))), json.loads(str(state.pop("trained")))
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError("cannot read the training state %s: %s" % (path, error))
+    except NPZ_ERRORS as error:
+        raise UserError("cannot read the training state %s: %s: copy it anew, or begin again in another --run" % (path, error))
 
 
 def read_graph_file(path):
     """The Graph in a file by export_graph.py. Raises UserError."""
     try:
         return load_graph(path)
-    except (OSError, ValueError) as error:
-        raise UserError("cannot use the graph %s: %s" % (path, error))
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError("cannot use the graph %s: %s: write it by export_graph.py" % (path, error))
 
 
 def read_weights(graph_path):
@@ -269,8 +281,8 @@ def read_weights(graph_path):
     try:
         with np.load(path) as file:
             return dict(file)
-    except (OSError, ValueError) as error:
-        raise UserError("cannot read the weights %s: %s" % (path, error))
+    except NPZ_ERRORS as error:
+        raise UserError("cannot read the weights %s: %s: write them by export_graph.py" % (path, error))
 
 
 def open_state(path, graph_path, config):
@@ -286,26 +298,19 @@ def open_state(path, graph_path, config):
     return new_state(read_weights(graph_path), config["ema"], config["seed"], config["optimizer"]), 0
 
 
-def best_psnr(log_path):
-    """The best validation PSNR in a log, -inf if there is none."""
-    if not os.path.exists(log_path):
-        return -np.inf
-    with open(log_path) as file:
-        return max([json.loads(line).get("psnr", -np.inf) for line in file] or [-np.inf])
-
-
 def main():
     args, started = parse_args(), time.time()
     graph = read_graph_file(args.graph)
     scale = SCALES[graph.scale]
     recipe = choose_recipe(args, graph.model, graph.scale)
     config = dict(recipe._asdict(), model=graph.model, scale=graph.scale, recipe=args.recipe, seed=args.seed,
-                  init_from=graph.init_from)
+                  init_from=graph.init_from, trained_before=graph.trained_before)
     run = args.run or os.path.join("runs", "jax_%s_%s" % (graph.model, graph.scale))
     os.makedirs(run, exist_ok=True)
     state_path, log_path = os.path.join(run, "state.npz"), os.path.join(run, "log.jsonl")
     state, seconds = open_state(state_path, args.graph, config)
-    step, best = int(state["Variable"]), best_psnr(log_path)
+    step = int(state["Variable"])
+    best = max((record["psnr"] for record in resume_log(log_path, step) if "psnr" in record), default=-np.inf)
     if step:
         print("resumed at step %d, best validation PSNR %.3f dB" % (step, best))
     valid = load_pairs(args.valid, scale, args.workers) if args.valid else []
@@ -345,8 +350,7 @@ def main():
         after = time.time()
         seconds += after - before
         if not np.isfinite(loss):
-            raise UserError("the loss is %s between step %d and %d: lower --rate; %s keeps the last good state"
-                            % (loss, step, step + steps, state_path))
+            raise diverged("the loss is %s between step %d and %d" % (loss, step, step + steps), state_path)
         waited = 1 - (after - before) / (after - logged)
         images = steps * recipe.batch / (after - logged)
         logged, begun = after, step
@@ -378,12 +382,12 @@ def parse_args():
     add_recipe_options(parser)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--precision", default="float32", choices=list(PRECISIONS), help="of convolutions")
-    parser.add_argument("--minutes", type=float, help="stop in time to end within so many minutes")
-    parser.add_argument("--dispatch", type=int, default=200, metavar="STEPS",
+    parser.add_argument("--minutes", type=not_negative(float), help="stop in time to end within so many minutes")
+    parser.add_argument("--dispatch", type=positive(int), default=200, metavar="STEPS",
                         help="run on the device without a pause, then a line of log; --steps should be a multiple")
-    parser.add_argument("--valid-every", type=int, default=5000, metavar="STEPS")
-    parser.add_argument("--save-minutes", type=float, default=2)
-    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="threads that read images")
+    parser.add_argument("--valid-every", type=positive(int), default=5000, metavar="STEPS")
+    parser.add_argument("--save-minutes", type=not_negative(float), default=2)
+    parser.add_argument("--workers", type=positive(int), default=os.cpu_count(), help="threads that read images")
     return parser.parse_args()
 
 
