@@ -455,7 +455,7 @@ def check_same_config(run, started, config):
 
     The history of the weights is taken over: the checkpoint that the run started from may have been replaced since.
     """
-    config["trained_before"] = started["trained_before"]
+    config["trained_before"] = started.get("trained_before")
     for key in sorted(set(started) | set(config)):
         if started.get(key) != config.get(key):
             raise UserError("%s was started with %s = %s, not %s: give the same options, or another --run"
@@ -684,8 +684,10 @@ def train(args):
         recipe = recipe._replace(candidates=records_config(args.records).get("candidates", 1))
         if args.prepare:
             return
-    start = None if args.init_from is None else find_checkpoint(args.model, args.scale, args.init_from)
-    run = Run(args.run or os.path.join("runs", "%s_%s" % (args.model, args.scale)), dict(
+    folder = args.run or os.path.join("runs", "%s_%s" % (args.model, args.scale))
+    begins = args.init_from is not None and not checkpoint_prefix(os.path.join(folder, "state"))
+    start = find_checkpoint(args.model, args.scale, args.init_from) if begins else None
+    run = Run(folder, dict(
         recipe._asdict(), model=args.model, scale=args.scale, recipe=args.recipe, seed=args.seed, init_from=args.init_from,
         trained_before=training_history(start) if start else [], without=args.without, precision=args.precision,
         valid=args.valid, data=describe_data(args.records or args.data)))
