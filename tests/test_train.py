@@ -489,23 +489,15 @@ def test_history_is_that_of_the_start(photographs, tmp_path, tiny):
             {key: value for key, value in first.items() if key != "trained_before"}]
 
 
-def test_validation_on_another_set_is_another_run(photographs, tiny):
-    assert tiny("--data", photographs, "--steps", 8)[0] == 0
-    status, out, err = tiny("--data", photographs, "--steps", 8, "--valid", "Sample")
-    assert status == 1 and "was started with valid = " in err and "not Sample" in err
-
-
-def test_a_run_is_trained_by_one_process(photographs, tmp_path, tiny):
-    (tmp_path / "run").mkdir()
-    with utils.lock_file(str(tmp_path / "run" / ".lock"), wait=False):
-        status, out, err = tiny("--data", photographs, "--steps", 8)
-        assert status == 1 and "another process trains in %s" % (tmp_path / "run") in err
-    assert tiny("--data", photographs, "--steps", 8)[0] == 0
-
-
-def test_a_state_that_cannot_be_read_is_one_line(photographs, tmp_path, tiny):
+def test_a_run_that_cannot_go_on_is_one_line(photographs, tmp_path, tiny):
+    """With another validation set, while another process trains, and from a state that cannot be read."""
     options = ["--data", photographs, "--steps", 8]
     assert tiny(*options)[0] == 0
+    status, out, err = tiny("--valid", "Sample", *options)
+    assert status == 1 and "was started with valid = " in err and "not Sample" in err
+    with utils.lock_file(str(tmp_path / "run" / ".lock"), wait=False):
+        status, out, err = tiny(*options)
+        assert status == 1 and "another process trains in %s" % (tmp_path / "run") in err
     state = tmp_path / "run" / "state"
     data = (state / "state-8.data-00000-of-00001").read_bytes()
     (state / "state-8.data-00000-of-00001").write_bytes(data[:1000])
