@@ -358,6 +358,15 @@ def has_bfloat16():
     return not tf.__version__.startswith("1.")
 
 
+def cpu_has_bfloat16():
+    """Whether the processor has instructions for bfloat16; True where the system does not say."""
+    try:
+        with open("/proc/cpuinfo") as file:
+            return "bf16" in file.read()
+    except OSError:
+        return True
+
+
 def check_precision(precision):
     """Raise UserError if this TensorFlow cannot train in one of PRECISIONS."""
     if precision == "bfloat16" and not has_bfloat16():
@@ -659,6 +668,7 @@ class Devices(object):
         self.connect = functools.partial(open_session, args.gpu, self.server.target if cluster else "", **config)
         with self.connect() as session:  # in a cluster, as soon as all tasks are there
             gpus = sum(device.device_type == "GPU" for device in session.list_devices()) // len(tasks)
+        self.on_cpu = not gpus
         local = ["/gpu:%d" % i for i in range(gpus)] if gpus > 1 else [""] * (1 if gpus else parts)
         self.names = [task + name for task in tasks for name in local]
         if batch % len(self.names):
@@ -704,6 +714,8 @@ def train(args):
 def train_run(run, start, sampler, recipe, valid, cluster, args):
     """Train a Run from its last state, or else from the checkpoint `start` (None: initial weights), until it is done or stopped."""
     devices = Devices(args, recipe.batch, cluster)
+    if args.precision == "bfloat16" and devices.on_cpu and not cpu_has_bfloat16():
+        print("note: this processor has no instructions for bfloat16: a step takes many times as long as in float32", flush=True)
     tf.set_random_seed(args.seed)
     training = build_training(args.model, args.scale, recipe.ema, devices.names, args.without, recipe.optimizer, args.precision)
     run.build(devices.chief)
