@@ -152,7 +152,7 @@ def test_unknown_operation_is_named(session):
 def test_unknown_attribute_is_named(session):
     x = tf.placeholder(tf.float32, [None, None, None, 3], "x")
     y = tf.nn.conv2d(x, tf.ones([3, 3, 3, 3]), [1, 2, 2, 1], "SAME")
-    description = dict(describe_graph(x, y), model=None, scale=None)
+    description = dict(describe_graph(x, y), model=None, scale=None, init_from=None, trained_before=[])
     description["nodes"] = [node for node in description["nodes"] if node["op"] in ("Placeholder", "Conv2D")]
     description["nodes"].insert(0, {"name": description["nodes"][-1]["inputs"][1], "op": "VariableV2", "inputs": [],
                                     "attributes": {}})
