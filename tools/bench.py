@@ -241,12 +241,12 @@ def bench(args):
         return
     pixels = {"infer": args.size ** 2, "train": args.batch * args.patch ** 2}
     units = {"infer": "%dx%d LR" % (args.size, args.size), "train": "batch %d of %dx%d LR" % (args.batch, args.patch, args.patch)}
+    if args.json:
+        print(json.dumps(measure(args)))
+        return
     for python in args.python:
         check_python(python)
     results = [measure(args)]
-    if args.json:
-        print(json.dumps(results[0]))
-        return
     for python in args.python:
         command = [python, os.path.abspath(__file__), "--json"] + sys.argv[1:]
         results.append(json.loads(last_line(command)))
