@@ -65,6 +65,12 @@ def model_variables():
     return tf.get_collection(tf.GraphKeys.TRAINABLE_VARIABLES, "DRAN/")
 
 
+def dra_values():
+    """The DRA values of all DRAGs of every DRSAN built so far in the default graph, in order of creation: tensors [N, 1, 1, paths];
+    [] if none has a DRA."""
+    return [op.outputs[0] for op in tf.get_default_graph().get_operations() if op.name.endswith("/DRA")]
+
+
 def count_parameters():
     """The number of trainable values of DRSAN in the default graph."""
     return sum(variable.shape.num_elements() for variable in model_variables())

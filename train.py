@@ -7,6 +7,7 @@ import argparse
 import collections
 import concurrent.futures
 import contextlib
+import csv
 import functools
 import glob
 import hashlib
@@ -23,15 +24,15 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from model import ABLATIONS, MODELS, SCALES, drsan, model_variables
+from model import ABLATIONS, MODELS, SCALES, dra_values, drsan, model_variables
 from ops import tf
 from utils import (IMAGE_SUFFIXES, PATTERN, Pair, UserError, check_size, checkpoint_errors, checkpoint_prefix,
-                   find_checkpoint, find_dataset, load_values, lock_file, not_negative, open_session, positive, read_pair,
+                   find_checkpoint, find_dataset, fraction, load_values, lock_file, not_negative, open_session, positive, read_pair,
                    run_main, score, session_config, to_uint8, training_history, transfer_weights, write_json)
 
 # --------------------------------------------------------------------------------------------------------- recipes
 
-Recipe = collections.namedtuple("Recipe", "rate schedule warmup steps batch patch candidates ema optimizer")
+Recipe = collections.namedtuple("Recipe", "rate schedule warmup steps batch patch candidates ema optimizer decay skip_above")
 OPTIMIZERS = ("adam", "muon")
 
 PAPER_RATE = {  # read from the published training graphs; 32l exists for x2 only, at x3 and x4 it takes those of 32m
@@ -44,8 +45,8 @@ PAPER_RATE = {  # read from the published training graphs; 32l exists for x2 onl
 def make_recipe(name, model, scale):
     """The recipe `paper` (every published value; the number of steps is not known) or `fast` (for hours of a CPU)."""
     if name == "paper":
-        return Recipe(PAPER_RATE[scale][model], "halve", 0, 1000000, 16, 48, 1, 0, "adam")
-    return Recipe(1e-3, "cosine", 200, 30000, 8, 32, 3, 0.999, "muon")
+        return Recipe(PAPER_RATE[scale][model], "halve", 0, 1000000, 16, 48, 1, 0, "adam", 0, 0)
+    return Recipe(1e-3, "cosine", 200, 30000, 8, 32, 3, 0.999, "muon", 1, 10)
 
 
 def learning_rate(recipe, step):
@@ -61,25 +62,27 @@ def learning_rate(recipe, step):
     return rate * min(1, (step + 1) / (recipe.warmup + 1))
 
 
-def decay(text):
-    """The type of an option that takes a number of [0, 1)."""
-    if not 0 <= float(text) < 1:
-        raise ValueError(text)
-    return float(text)
+RECIPE_OPTIONS = collections.OrderedDict((  # the values of a Recipe: their type, or what they can be, and their meaning
+    ("rate", (positive(float), "start of the learning rate")),
+    ("schedule", (("halve", "cosine"), "how the learning rate falls")),
+    ("warmup", (not_negative(int), "steps in which the learning rate rises to its start")),
+    ("steps", (positive(int), "of the training")),
+    ("batch", (positive(int), "patches a step")),
+    ("patch", (positive(int), "side of the LR patches")),
+    ("candidates", (positive(int), "the patch with the most detail of so many random ones is taken")),
+    ("ema", (fraction(float), "decay of the average of weights, below 1, 0 for none")),
+    ("optimizer", (OPTIMIZERS, "muon leaves to adam what are no kernels between features")),
+    ("decay", (not_negative(float), "weight decay of the kernels that muon updates, 0 for none")),
+    ("skip_above", (not_negative(float), "skip steps with a gradient of more than so many times the usual norm, 0 for none")),
+))
 
 
 def add_recipe_options(parser):
     """The options --recipe, and one for every value of it."""
     parser.add_argument("--recipe", default="paper", choices=["paper", "fast"])
-    parser.add_argument("--rate", type=positive(float), help="start of the learning rate")
-    parser.add_argument("--schedule", choices=["halve", "cosine"])
-    parser.add_argument("--warmup", type=not_negative(int), metavar="STEPS")
-    parser.add_argument("--steps", type=positive(int))
-    parser.add_argument("--batch", type=positive(int))
-    parser.add_argument("--patch", type=positive(int), help="side of the LR patches")
-    parser.add_argument("--candidates", type=positive(int), metavar="N", help="the patch with the most detail of N random ones is taken")
-    parser.add_argument("--ema", type=decay, help="decay of the average of weights, below 1, 0 for none")
-    parser.add_argument("--optimizer", choices=OPTIMIZERS)
+    for key, (kind, words) in RECIPE_OPTIONS.items():
+        choice = dict(choices=kind) if isinstance(kind, tuple) else dict(type=kind, metavar="N")
+        parser.add_argument("--" + key.replace("_", "-"), help=words, **choice)
 
 
 def choose_recipe(args, model, scale):
@@ -88,11 +91,13 @@ def choose_recipe(args, model, scale):
     return recipe._replace(**{key: getattr(args, key) for key in Recipe._fields if getattr(args, key) is not None})
 
 
-def format_progress(step, recipe, loss, rate, speed, waited):
-    """The line of the log: mean loss since the line before, learning rate, images/s, share of the time spent on waiting for data."""
+def format_progress(step, recipe, loss, rate, speed, waited, skipped):
+    """The line of the log: mean loss since the line before, learning rate, images/s, share of the time spent on waiting for data,
+    and how many steps were skipped, if any."""
     seconds = (recipe.steps - step) * recipe.batch / speed
-    return "step %7d/%d  loss %.5f  rate %.2e  %6.1f images/s  wait %4.1f %%  left %d:%02d:%02d" % (
-        step, recipe.steps, loss, rate, speed, 100 * waited, seconds // 3600, seconds // 60 % 60, seconds % 60)
+    return "step %7d/%d  loss %.5f  rate %.2e  %6.1f images/s  wait %4.1f %%  left %d:%02d:%02d%s" % (
+        step, recipe.steps, loss, rate, speed, 100 * waited, seconds // 3600, seconds // 60 % 60, seconds % 60,
+        "  skipped %d" % skipped if skipped else "")
 
 
 # ------------------------------------------------------------------------------------------------------------ data
@@ -111,13 +116,48 @@ def list_photographs(folder):
                   if file.lower().endswith(IMAGE_SUFFIXES))
 
 
-def load_photographs(folder, scale, patch, workers):
-    """All photographs below `folder` as a list of (LR, HR) in memory, uint8 RGB, LR made by imresize.
+def photograph_of(folder):
+    """{path: photograph} of all image files below `folder`: tiles that manifest.csv says are of one photograph have the same."""
+    photographs = {path: os.path.splitext(os.path.relpath(path, folder))[0] for path in list_photographs(folder)}
+    manifest = os.path.join(folder, "manifest.csv")
+    if os.path.exists(manifest):
+        try:
+            with open(manifest, newline="") as file:
+                for row in csv.DictReader(file):
+                    path = os.path.join(folder, row["file"])
+                    if path in photographs:
+                        photographs[path] = "%s/%s" % (row["repo"], row["path"])
+        except (KeyError, TypeError, ValueError, csv.Error) as error:
+            raise UserError("%s is not the manifest of a photo set (%s): remove it, or build the set anew" % (manifest, error))
+    return photographs
+
+
+def hold_out(folder, share):
+    """Divide the image files below `folder` into those for training and those for validation, two sorted lists of paths.
+
+    About `share` of the photographs are held out: those whose name, or repository and path, has a SHA-256 below this share of
+    all. Of each, validation gets one tile, that in the middle of the list, and training none. Raises UserError if no photograph
+    is left on one of the sides.
+    """
+    tiles = {}
+    for path, photograph in sorted(photograph_of(folder).items()):
+        tiles.setdefault(photograph, []).append(path)
+    held = {name for name in tiles if int(hashlib.sha256(os.fsencode(name)).hexdigest()[:8], 16) < share * 16 ** 8}
+    if share and not 0 < len(held) < len(tiles):
+        raise UserError("--valid-share %g holds out %d of the %d photographs below %s: give another share, or leave it out" % (
+            share, len(held), len(tiles), folder))
+    return (sorted(path for name in tiles if name not in held for path in tiles[name]),
+            sorted(tiles[name][len(tiles[name]) // 2] for name in held))
+
+
+def load_photographs(folder, scale, patch, workers, share=0):
+    """The photographs below `folder` as a list of (LR, HR) in memory, uint8 RGB, LR made by imresize, but for the share that is
+    held out.
 
     Those that cannot be read, or are smaller than a patch (in LR pixels), are named and left out. Raises UserError if none is
     left.
     """
-    paths, photographs = list_photographs(folder), []
+    paths, photographs = hold_out(folder, share)[0], []
     with concurrent.futures.ProcessPoolExecutor(workers) as pool:
         loaded = pool.map(functools.partial(load_pair, scale=scale), paths, chunksize=4)
         for path, pair in zip(paths, tqdm(loaded, "reading", len(paths), unit="photo", disable=None)):
@@ -320,30 +360,82 @@ def orthogonalize(x, matmul):
     return x
 
 
-def muon_step(kernel, gradient, rate):
-    """The operation that updates a kernel [kh, kw, in, out] by Muon with Nesterov's momentum, its variable <kernel>/Muon."""
+def muon_momentum(kernel):
+    """The variable <kernel>/Muon."""
+    with tf.colocate_with(kernel):
+        return tf.Variable(tf.zeros(kernel.shape), trainable=False, name=kernel.op.name + "/Muon")
+
+
+def muon_step(kernel, momentum, gradient, rate, decay):
+    """The operation that updates a kernel W [kh, kw, in, out] by Muon with Nesterov's momentum and decoupled weight decay:
+    W <- W - rate (O + decay W), where O is the orthogonal update (J. Liu et al., arXiv 2502.16982, equation 3)."""
     height, width, inputs, outputs = kernel.shape.as_list()
     rows, columns = height * width * inputs, outputs
     with tf.colocate_with(kernel):
-        momentum = tf.Variable(tf.zeros(kernel.shape), trainable=False, name=kernel.op.name + "/Muon")
         new = momentum.assign(MOMENTUM * momentum + (1 - MOMENTUM) * gradient)
         x = tf.reshape(MOMENTUM * new + (1 - MOMENTUM) * gradient, [rows, columns])
         x = x / (tf.norm(x) + 1e-12)
         tall = rows > columns
         x = orthogonalize(tf.transpose(x) if tall else x, lambda a, b, transpose: tf.matmul(a, b, transpose_b=transpose))
         x = (UPDATE_RMS * max(rows, columns) ** 0.5) * (tf.transpose(x) if tall else x)
-        return kernel.assign_sub(rate * tf.reshape(x, kernel.shape))
+        update = tf.reshape(x, kernel.shape) + decay * kernel if decay else tf.reshape(x, kernel.shape)
+        return kernel.assign_sub(rate * update)
 
 
-def optimize_by(name, rate, loss, step):
-    """The operation of a training step of one of OPTIMIZERS; it also counts `step`. Muon leaves to Adam what is not for it."""
+# A step that cannot be good is skipped, which costs one step: applied, it can cost the training.
+MAX_LOSS = 10   # RGB is in [0, 1]: a larger loss, or none that is a number, is that of a network that has exploded
+NORMS = 101     # the last norms of gradients, of which the median is taken
+MAX_SKIPPED = 5  # in a row: then training stops
+
+
+def is_bad(loss, norm, skip_above):
+    """Whether a step is to be skipped, a boolean tensor: its loss or the norm of its gradient is not finite, or the norm is more than
+    `skip_above` times (0: no limit) the median of the last NORMS finite ones, for which the limit waits until there are half as many.
+
+    With a limit, the norms are the variable `gradient_norms`; evaluating the tensor adds this step's.
+    """
+    finite = tf.logical_and(loss < MAX_LOSS, tf.is_finite(norm))
+    if not skip_above:
+        return tf.logical_not(finite)
+    norms = tf.Variable(tf.fill([NORMS], np.float32(np.inf)), trainable=False, name="gradient_norms")
+    limit = skip_above * tf.nn.top_k(norms, NORMS // 2 + 1)[0][-1]
+    bad = tf.logical_not(tf.logical_and(finite, norm <= limit))
+    with tf.control_dependencies([bad]):
+        noted = norms.assign(tf.where(finite, tf.concat([norms[1:], [norm]], 0), norms))
+    with tf.control_dependencies([noted]):
+        return tf.identity(bad)
+
+
+def optimize_by(recipe, rate, loss, step):
+    """A training step by the optimizer of a Recipe; Muon leaves to Adam what is not for it.
+
+    Returns the operation, which also counts `step`, the norm of the gradient of all variables together, whether the step was
+    skipped (see is_bad), and the moving averages of the variables, [] without. A skipped step changes no variable but `step`.
+    """
     adam = tf.train.AdamOptimizer(rate, 0.9, 0.999, 1e-8, name="AdamOptimizer")
     pairs = adam.compute_gradients(loss, colocate_gradients_with_ops=True)
-    kernels, others = [], []
+    norm = tf.global_norm([gradient for gradient, _ in pairs])
+    skipped = is_bad(loss, norm, recipe.skip_above)
+    by_adam, by_muon = [], []
     for gradient, variable in pairs:
-        by_muon = name == "muon" and uses_muon(variable.shape.as_list())
-        (kernels if by_muon else others).append((gradient, variable))
-    return tf.group(adam.apply_gradients(others, step), *[muon_step(kernel, gradient, rate) for gradient, kernel in kernels])
+        if recipe.optimizer == "muon" and uses_muon(variable.shape.as_list()):
+            by_muon.append((variable, muon_momentum(variable), gradient))
+        else:
+            by_adam.append((gradient, variable))
+    average = tf.train.ExponentialMovingAverage(recipe.ema, num_updates=step) if recipe.ema else None
+
+    def apply():
+        with tf.name_scope(None):  # the names of variables made here are the published ones, not below that of the condition
+            updates = [muon_step(*one, rate=rate, decay=recipe.decay) for one in by_muon]
+            train = tf.group(adam.apply_gradients(by_adam), *updates)
+            if not average:
+                return train
+            with tf.control_dependencies([train]):
+                return average.apply(model_variables())
+
+    with tf.control_dependencies([step.assign_add(1)]):
+        train = tf.cond(skipped, tf.no_op, apply)
+    return train, norm, skipped, [average.average(variable) for variable in model_variables()] if average else []
 
 
 def bfloat16_kernels(getter, name, **kwargs):
@@ -374,11 +466,12 @@ def check_precision(precision):
 
 
 PRECISIONS = {"float32": None, "bfloat16": bfloat16_kernels}  # of convolutions -> custom getter of the model's variables
-Training = collections.namedtuple("Training", "lr hr rate sr loss step train averages")
+# norm: of the gradient; skipped: whether the step was; largest_dra, kernel_rms: what shows early that a training diverges
+Training = collections.namedtuple("Training", "lr hr rate sr loss step train averages norm skipped largest_dra kernel_rms")
 
 
-def build_training(model, scale, ema, devices=("",), without=None, optimizer="adam", precision="float32"):
-    """Build the training graph: L1 loss, Adam as published or Muon, and with `ema` > 0 a moving average of the weights.
+def build_training(model, scale, recipe, devices=("",), without=None, precision="float32"):
+    """Build the Training of a Recipe: its optimizer on the L1 loss, and with `ema` a moving average of the weights.
 
     With several `devices`, each computes the gradient for an equal part of the batch. without: of an ablation (see drsan).
     precision: of the convolutions of a step; `sr`, for validation, of a batch of any size, is always computed in float32.
@@ -394,17 +487,15 @@ def build_training(model, scale, ema, devices=("",), without=None, optimizer="ad
         with tf.device(device), tf.variable_scope(tf.get_variable_scope(), custom_getter=PRECISIONS[precision]):
             sr = drsan(tf.cast(lr_part, tf.float32) / 255, model, scale, without)
             losses.append(tf.reduce_mean(tf.abs(tf.cast(hr_part, tf.float32) / 255 - sr)))
+    dra = [tf.reduce_max(tf.abs(values)) for values in dra_values()] or [tf.ones([])]
     sr = drsan(tf.cast(lr, tf.float32) / 255, model, scale, without)
     loss = tf.identity(tf.add_n(losses) / len(losses), "Loss")
     step = tf.Variable(0, trainable=False, name="Variable")
-    train = optimize_by(optimizer, rate, loss, step)
-    averages = []
-    if ema:
-        with tf.control_dependencies([train]):
-            average = tf.train.ExponentialMovingAverage(ema, num_updates=step)
-            train = average.apply(model_variables())
-        averages = [average.average(variable) for variable in model_variables()]
-    return Training(lr, hr, rate, sr, loss, step, train, averages)
+    train, norm, skipped, averages = optimize_by(recipe, rate, loss, step)
+    kernels = [variable for variable in model_variables() if len(variable.shape) == 4]
+    kernel_rms = tf.sqrt(2 * tf.add_n([tf.nn.l2_loss(kernel) for kernel in kernels])
+                         / sum(kernel.shape.num_elements() for kernel in kernels))
+    return Training(lr, hr, rate, sr, loss, step, train, averages, norm, skipped, tf.reduce_max(tf.stack(dra)), kernel_rms)
 
 
 @contextlib.contextmanager
@@ -422,8 +513,12 @@ def averaged_weights(session, training):
 
 
 def validate(session, training, pairs, scale):
-    """Mean PSNR of Y over (LR, HR) pairs, and the SR images."""
-    images = [to_uint8(255 * session.run(training.sr, {training.lr: lr[None]})[0]) for lr, _ in pairs]
+    """Mean PSNR of Y over (LR, HR) pairs, and the SR images. Raises UserError if the memory does not do for one."""
+    try:
+        images = [to_uint8(255 * session.run(training.sr, {training.lr: lr[None]})[0]) for lr, _ in pairs]
+    except tf.errors.ResourceExhaustedError:
+        raise UserError("not enough memory to upscale an image of %s: give --valid smaller ones" % " x ".join(
+            map(str, max(lr.shape[:2] for lr, _ in pairs))))
     return float(np.mean([score(sr, hr, scale)[0] for sr, (_, hr) in zip(images, pairs)])), images
 
 
@@ -459,16 +554,30 @@ def resume_log(path, step):
     return [json.loads(line) for line in lines]
 
 
+PATHS = "init_from", "valid"  # values of a config that are paths, or may be
+
+
 def check_same_config(run, started, config):
     """Raises UserError that names the first key in which the config that a run was started with differs from this one.
 
-    The history of the weights is taken over: the checkpoint that the run started from may have been replaced since.
+    What does not change the training may differ: how a path is spelled, where the data are, how many steps are planned if the
+    learning rate does not depend on it, and the history of the weights, as the checkpoint that the run started from may have been
+    replaced since.
     """
-    config["trained_before"] = started.get("trained_before")
-    for key in sorted(set(started) | set(config)):
-        if started.get(key) != config.get(key):
-            raise UserError("%s was started with %s = %s, not %s: give the same options, or another --run"
-                            % (run, key, started.get(key), config.get(key)))
+    for key in sorted((set(started) | set(config)) - {"trained_before"}):
+        old, new = started.get(key), config.get(key)
+        if key in PATHS and old and new:
+            same = os.path.abspath(old) == os.path.abspath(new)
+        elif key == "data" and old and new:
+            same = dict(old, folder=None) == dict(new, folder=None)
+        else:
+            same = old == new or (key == "steps" and config["schedule"] == "halve")
+        if not same and key == "steps" and config["schedule"] == started["schedule"]:
+            raise UserError("%s was started with steps = %s, not %s, and the learning rate of %s depends on it: give the same, or "
+                            "begin another run from its weights by --init-from %s --run DIR" % (
+                                run, old, new, config["schedule"], os.path.join(run, "best")))
+        if not same:
+            raise UserError("%s was started with %s = %s, not %s: give the same options, or another --run" % (run, key, old, new))
 
 
 class Run(object):
@@ -476,12 +585,15 @@ class Run(object):
 
     def __init__(self, folder, config):
         """Check that the run in the folder, if it has come to any weights, was started with the same config. Raises UserError."""
-        self.folder, self.config = folder, config
+        self.folder, self.config = folder, dict(config)
         self.state, self.best = os.path.join(folder, "state"), os.path.join(folder, "best")
+        self.judged_by = "psnr_held_out" if config["valid_share"] else "psnr"  # the key of the PSNR in the log that `best` is of
         path = os.path.join(folder, "config.json")
         if os.path.exists(path) and any(map(checkpoint_prefix, (self.state, self.best))):
             with open(path) as file:
-                check_same_config(folder, json.load(file), config)
+                started = json.load(file)
+            check_same_config(folder, started, config)
+            self.config["trained_before"] = started.get("trained_before")
 
     @contextlib.contextmanager
     def alone(self):
@@ -514,11 +626,8 @@ class Run(object):
     def open(self, session, step):
         """Restore the last state into the variables of the default graph, or initialise them; returns the step reached."""
         self.session = session
-        latest = checkpoint_prefix(self.state)
-        if latest:
-            with checkpoint_errors(latest):
-                reader = tf.train.NewCheckpointReader(latest)
-                load_values(session, tf.global_variables(), [reader.get_tensor(v.op.name) for v in tf.global_variables()])
+        if self.restore_state():
+            pass
         elif glob.glob(os.path.join(glob.escape(self.state), "*.index")):
             raise UserError("%s holds several states, and its file `checkpoint` names none of them: remove all but the last one"
                             % self.state)
@@ -528,7 +637,7 @@ class Run(object):
         self.best_psnr, self.seconds = -np.inf, 0.0
         path = os.path.join(self.folder, "log.jsonl")
         for record in resume_log(path, self.step):
-            self.best_psnr = max(self.best_psnr, record.get("psnr", -np.inf))
+            self.best_psnr = max(self.best_psnr, record.get(self.judged_by, -np.inf))
             self.seconds = record["seconds"]
         self.log_file = open(path, "a", buffering=1)
         return self.step
@@ -537,7 +646,9 @@ class Run(object):
         """Append a record to log.jsonl and to TensorBoard's summaries, where its figures have the paper's names."""
         self.log_file.write(json.dumps(record, sort_keys=True) + "\n")
         values = [tf.Summary.Value(tag=tag, simple_value=record[key]) for key, tag in (
-            ("loss", "Loss"), ("rate", "Learning_rate"), ("psnr", "PSNR_mean")) if key in record]
+            ("loss", "Loss"), ("rate", "Learning_rate"), ("psnr", "PSNR_mean"), ("psnr_held_out", "PSNR_held_out"),
+            ("gradient_norm", "Gradient_norm"), ("skipped", "Skipped_steps"), ("largest_dra", "Largest_DRA"),
+            ("kernel_rms", "Kernel_RMS")) if key in record]
         for i, image in enumerate(images):
             png = io.BytesIO()
             Image.fromarray(image).save(png, "PNG")
@@ -545,6 +656,16 @@ class Run(object):
                 height=image.shape[0], width=image.shape[1], colorspace=3, encoded_image_string=png.getvalue())))
         self.summaries.add_summary(tf.Summary(value=values), record["step"])
         self.summaries.flush()
+
+    def restore_state(self):
+        """Load the last state into the variables of the default graph; returns whether there is one."""
+        latest = checkpoint_prefix(self.state)
+        if latest:
+            with checkpoint_errors(latest):
+                reader = tf.train.NewCheckpointReader(latest)
+                load_values(self.session, tf.global_variables(),
+                            [reader.get_tensor(variable.op.name) for variable in tf.global_variables()])
+        return bool(latest)
 
     def save_state(self, step):
         """Save everything that the run continues from. Raises UserError, and keeps the last state, if that is not possible."""
@@ -568,7 +689,7 @@ class Run(object):
 
 def open_photographs(args, recipe):
     """The Sampler of the photographs below --data."""
-    photographs = load_photographs(args.data, SCALES[args.scale], recipe.patch, args.workers)
+    photographs = load_photographs(args.data, SCALES[args.scale], recipe.patch, args.workers, args.valid_share)
     print("%d photographs, %.1f megapixels" % (
         len(photographs), sum(hr.shape[0] * hr.shape[1] for _, hr in photographs) / 1e6), flush=True)
     return Sampler(photographs, SCALES[args.scale], recipe.batch, recipe.patch, args.seed, recipe.candidates)
@@ -579,7 +700,7 @@ def open_records(args, recipe):
     complete."""
     if args.data:
         os.makedirs(args.records, exist_ok=True)
-        wanted = dict(data=describe_data(args.data), scale=args.scale, patch=recipe.patch, candidates=recipe.candidates,
+        wanted = dict(data=describe_data(args.data), valid_share=args.valid_share, scale=args.scale, patch=recipe.patch, candidates=recipe.candidates,
                       seed=args.seed, pairs=args.pairs, shards=args.shards)
         started = records_config(args.records)
         if not started and glob.glob(os.path.join(glob.escape(args.records), "*.tfrecord")):
@@ -697,18 +818,33 @@ def train(args):
     folder = args.run or os.path.join("runs", "%s_%s" % (args.model, args.scale))
     begins = args.init_from is not None and not checkpoint_prefix(os.path.join(folder, "state"))
     start = find_checkpoint(args.model, args.scale, args.init_from) if begins else None
+    held_out = hold_out(args.data, args.valid_share)[1] if args.valid_share else []
     run = Run(folder, dict(
         recipe._asdict(), model=args.model, scale=args.scale, recipe=args.recipe, seed=args.seed, init_from=args.init_from,
         trained_before=training_history(start) if start else [], without=args.without, precision=args.precision,
-        valid=args.valid, data=describe_data(args.records or args.data)))
-    valid = [read_pair(pair, scale) for pair in find_dataset(args.valid, scale, args.data_dir).pairs]
-    for _, hr in valid:
-        check_size(hr, scale)
+        valid=args.valid, valid_share=args.valid_share, held_out=[os.path.relpath(path, args.data) for path in held_out],
+        data=describe_data(args.records or args.data)))
+    valid = open_valid(args.valid, held_out, scale, args.data_dir)
     if not args.records:
         sampler = open_photographs(args, recipe)
     print("recipe %s: %s" % (args.recipe, ", ".join("%s %s" % item for item in recipe._asdict().items())), flush=True)
     with run.alone():
         train_run(run, start, sampler, recipe, valid, cluster, args)
+
+
+def open_valid(name, held_out, scale, data_dir):
+    """{key in the log: (name, (LR, HR) pairs)} of the validation sets: the data set of this name, and the photographs held out.
+
+    The last of them judges which weights are the best. Raises UserError if an image is too small for PSNR and SSIM.
+    """
+    sets = collections.OrderedDict(psnr=(name, find_dataset(name, scale, data_dir).pairs))
+    if held_out:
+        sets["psnr_held_out"] = "held-out photographs", [Pair(path, path, None) for path in held_out]
+    for key, (name, pairs) in sets.items():
+        sets[key] = name, [read_pair(pair, scale) for pair in pairs]
+        for _, hr in sets[key][1]:
+            check_size(hr, scale)
+    return sets
 
 
 def train_run(run, start, sampler, recipe, valid, cluster, args):
@@ -717,7 +853,7 @@ def train_run(run, start, sampler, recipe, valid, cluster, args):
     if args.precision == "bfloat16" and devices.on_cpu and not cpu_has_bfloat16():
         print("note: this processor has no instructions for bfloat16: a step takes many times as long as in float32", flush=True)
     tf.set_random_seed(args.seed)
-    training = build_training(args.model, args.scale, recipe.ema, devices.names, args.without, recipe.optimizer, args.precision)
+    training = build_training(args.model, args.scale, recipe, devices.names, args.without, args.precision)
     run.build(devices.chief)
     finish = [task_done(task).enqueue(True) for task in devices.others]
     tf.get_default_graph().finalize()
@@ -739,11 +875,12 @@ def train_run(run, start, sampler, recipe, valid, cluster, args):
     print("stopped at step %d; the same command resumes" % step if stop else "done: %s" % run.best)
 
 
-def start_or_resume(session, training, run, start, args):
-    """Bring the run into the variables; returns the step from which it goes on."""
+def start_or_resume(session, training, run, start, judge):
+    """Bring the run into the variables; returns the step from which it goes on. judge: what the best weights are the best on."""
     step = run.open(session, training.step)
     if step:
-        print("resumed at step %d, best PSNR of %s %.3f dB" % (step, args.valid, run.best_psnr), flush=True)
+        print("resumed at step %d, %s" % (step, "best PSNR of %s %.3f dB" % (judge, run.best_psnr) if np.isfinite(run.best_psnr)
+                                          else "before its first validation"), flush=True)
     elif start:
         _, _, message = transfer_weights(session, start)
         if training.averages:
@@ -752,67 +889,113 @@ def start_or_resume(session, training, run, start, args):
     return step
 
 
-def check_loss(loss, step, run):
-    """Raise UserError if the training has diverged: RGB is in [0, 1], and NaN ends up here, too."""
-    if not loss < 10:
-        kept = checkpoint_prefix(run.state)
-        raise UserError("the loss is %s at step %d: lower --rate, in another --run%s" % (
-            loss, step, "; %s is the last good state" % kept if kept else ""))
+class Meter(object):
+    """What the next line of the log is made of: the steps since the last one."""
+
+    def __init__(self, run, recipe):
+        self.run, self.recipe = run, recipe
+        self._begin()
+
+    def _begin(self):
+        self.losses, self.norms, self.skipped, self.waited, self.begun = [], [], 0, 0.0, time.time()
+
+    def pause(self, seconds):
+        """Leave out this time, so that the speed is that of training alone."""
+        self.begun += seconds
+
+    def add(self, loss, norm, skipped):
+        """Note a step; the loss and the norm of one that was skipped may be anything and do not count."""
+        self.skipped += bool(skipped)
+        if not skipped:
+            self.losses.append(float(loss))
+            self.norms.append(float(norm))
+
+    def log(self, step, rate):
+        """Print the line and write the record, and begin the next one."""
+        seconds, steps = time.time() - self.begun, len(self.losses) + self.skipped
+        self.run.seconds += seconds
+        speed, waited = steps * self.recipe.batch / seconds, self.waited / seconds
+        loss = np.mean(self.losses) if self.losses else np.nan
+        print(format_progress(step, self.recipe, loss, rate, speed, waited, self.skipped), flush=True)
+        record = dict(step=step, rate=float("%.4g" % rate), seconds=round(self.run.seconds, 1), skipped=self.skipped,
+                      images_per_second=round(speed, 2), data_wait=round(waited, 4))
+        if self.losses:
+            record.update(loss=round(loss, 6), gradient_norm=float("%.4g" % np.median(self.norms)))
+        self.run.log(record)
+        self._begin()
 
 
-def save_good_state(session, training, feed, step, run):
-    """Save the state of a run once its weights have a loss that is sound: that of the last step was of those before it."""
-    check_loss(session.run(training.loss, feed), step, run)
+def validate_run(session, training, valid, step, feed, run, scale):
+    """Print and log what the averaged weights reach on the validation sets, and save them if they are the best so far."""
+    dra, rms = session.run([training.largest_dra, training.kernel_rms], feed)
+    record = dict(step=step, seconds=round(run.seconds, 1), largest_dra=float("%.4g" % dra), kernel_rms=float("%.4g" % rms))
+    with averaged_weights(session, training):
+        for key, (_, pairs) in valid.items():
+            psnr, images = validate(session, training, pairs, scale)
+            record[key] = round(psnr, 4)
+        better = psnr > run.best_psnr
+        if better:
+            run.save_best(step, psnr)
+    print("step %7d  PSNR of %s, best %.3f dB" % (step, ", ".join(
+        "%s %.3f dB" % (name, record[key]) for key, (name, _) in valid.items()), run.best_psnr), flush=True)
+    run.log(record, [image[:128, :128] for image in images[:4]] if better else ())
+
+
+def is_sound(session, training, applied):
+    """Whether the weights have a loss on the patches of the step that made them; the loss of that step was of those before it.
+
+    applied: what was fed to the last step that was not skipped; None, for weights as they were loaded, is sound.
+    """
+    return applied is None or session.run(training.loss, applied) < MAX_LOSS
+
+
+def give_up(session, training, applied, step, loss, norm, run):
+    """Raise UserError for a training that has diverged, and leave a state from which the same command goes on, if there is a good
+    one: with the weights of now if they are sound, else with those last saved, and in either case with the patches after `step`."""
+    what = "the training diverges at step %d, with a loss of %.4g and a gradient norm of %.4g" % (step, loss, norm)
+    if not is_sound(session, training, applied):
+        if not run.restore_state():
+            raise UserError("%s: lower --rate, in another --run" % what)
+        load_values(session, [training.step], [step])
     run.save_state(step)
+    raise UserError("%s: the same command goes on with other patches from the last good weights, saved in %s; if it ends here "
+                    "again, lower --rate, in another --run" % (what, run.state))
 
 
 def optimize(session, training, recipe, sampler, valid, run, start, stop, args):
     """Train from the run's last state to recipe.steps, or until `stop` is not empty; returns the step reached, which is saved."""
-    scale = SCALES[args.scale]
-    step = first = start_or_resume(session, training, run, start, args)
-    batches = prefetch(sampler, step, recipe.steps)
-    losses, waited = [], 0.0
-    logged = saved = time.time()
+    judge = list(valid.values())[-1][0]
+    step = first = start_or_resume(session, training, run, start, judge)
+    batches, meter, saved = prefetch(sampler, step, recipe.steps), Meter(run, recipe), time.time()
+    applied, in_a_row = None, 0
     while step < recipe.steps and not stop:
         before = time.time()
         lr, hr = next(batches)
-        waited += time.time() - before
+        meter.waited += time.time() - before
         rate = learning_rate(recipe, step)
         feed = {training.lr: lr, training.hr: hr, training.rate: rate}
         try:
-            _, loss = session.run([training.train, training.loss], feed)
+            _, loss, norm, skipped = session.run([training.train, training.loss, training.norm, training.skipped], feed)
         except tf.errors.ResourceExhaustedError:
             raise UserError("not enough memory for step %d: lower --batch or --patch" % step)
-        check_loss(loss, step, run)
         step += 1
-        losses.append(float(loss))
+        meter.add(loss, norm, skipped)
+        applied, in_a_row = (applied, in_a_row + 1) if skipped else (feed, 0)
+        if in_a_row == MAX_SKIPPED:
+            give_up(session, training, applied, step, loss, norm, run)
         if step % args.log_every == 0 or step == recipe.steps:
-            seconds = time.time() - logged
-            run.seconds += seconds
-            speed = len(losses) * recipe.batch / seconds
-            print(format_progress(step, recipe, np.mean(losses), rate, speed, waited / seconds), flush=True)
-            run.log(dict(step=step, loss=round(np.mean(losses), 6), rate=float("%.4g" % rate), seconds=round(run.seconds, 1),
-                         images_per_second=round(speed, 2), data_wait=round(waited / seconds, 4)))
-            losses, waited, logged = [], 0.0, time.time()
+            meter.log(step, rate)
         if step % args.valid_every == 0 or step == recipe.steps:
             before = time.time()
-            with averaged_weights(session, training):
-                try:
-                    psnr, images = validate(session, training, valid, scale)
-                except tf.errors.ResourceExhaustedError:
-                    raise UserError("not enough memory to upscale an image of %s: give --valid smaller ones" % args.valid)
-                better = psnr > run.best_psnr
-                if better:
-                    run.save_best(step, psnr)
-            print("step %7d  PSNR of %s %.3f dB, best %.3f dB" % (step, args.valid, psnr, run.best_psnr), flush=True)
-            run.log(dict(step=step, psnr=round(psnr, 4), seconds=round(run.seconds, 1)),
-                    [image[:128, :128] for image in images[:4]] if better else ())
-            logged += time.time() - before  # the speed is that of training alone
-        if time.time() - saved > 60 * args.save_minutes:
-            save_good_state(session, training, feed, step, run)
+            validate_run(session, training, valid, step, feed, run, SCALES[args.scale])
+            meter.pause(time.time() - before)
+        if time.time() - saved > 60 * args.save_minutes and is_sound(session, training, applied):
+            run.save_state(step)
             saved = time.time()
     if step > first:
-        save_good_state(session, training, feed, step, run)
+        if not is_sound(session, training, applied):
+            give_up(session, training, applied, step, loss, norm, run)
+        run.save_state(step)
     return step
 
 
@@ -839,6 +1022,8 @@ def parse_args():
                         help="of convolutions; bfloat16 is for the processors that have it, and needs TensorFlow 2")
     parser.add_argument("--seed", type=not_negative(int), default=0)
     parser.add_argument("--valid", default="Sample", help="data set for validation")
+    parser.add_argument("--valid-share", type=fraction(float), default=0, metavar="S",
+                        help="hold out about this share of the photographs, and call best what is the best on them")
     parser.add_argument("--data-dir", default="data", metavar="DIR", help="where data sets are found")
     parser.add_argument("--valid-every", type=positive(int), default=1000, metavar="STEPS")
     parser.add_argument("--log-every", type=positive(int), default=100, metavar="STEPS")
@@ -854,6 +1039,8 @@ def parse_args():
         parser.error("--prepare needs --data and --records")
     if args.candidates and not args.data:
         parser.error("--candidates goes with --data: records hold the patches that were chosen")
+    if args.valid_share and not args.data:
+        parser.error("--valid-share goes with --data: it holds out photographs")
     if args.pairs < args.shards:
         parser.error("--pairs %d cannot fill --shards %d" % (args.pairs, args.shards))
     if args.run and set(args.run) & PATTERN:

@@ -57,6 +57,11 @@ def not_negative(kind):
     return _bounded(kind, "not negative", lambda number: number >= 0)
 
 
+def fraction(kind):
+    """The type of an option that takes a number of this kind from 0 to below 1."""
+    return _bounded(kind, "fraction", lambda number: 0 <= number < 1)
+
+
 def _bounded(kind, words, accepts):
     def convert(text):
         if not accepts(kind(text)):

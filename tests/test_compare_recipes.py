@@ -14,13 +14,13 @@ def run(monkeypatch, capsys):
 
 
 def test_candidates(run):
-    assert compare_recipes.parse_candidate("batch=4,rate=1e-3,warmup=0,ema=0,optimizer=adam") == dict(
-        batch=4, rate=1e-3, warmup=0, ema=0, optimizer="adam")
-    for text in "batch=0", "patch=-8", "candidates=0", "rate=nan", "ema=1", "warmup=-1", "optimizer=sgd", "batch":
+    assert compare_recipes.parse_candidate("batch=4,rate=1e-3,warmup=0,ema=0,optimizer=adam,decay=0.5,skip_above=0") == dict(
+        batch=4, rate=1e-3, warmup=0, ema=0, optimizer="adam", decay=0.5, skip_above=0)
+    for text in "batch=0", "patch=-8", "candidates=0", "rate=nan", "ema=1", "warmup=-1", "decay=-1", "optimizer=sgd", "batch":
         status, err = run(text)
         assert status == 2 and "invalid parse_candidate value: '%s'" % text in err
     status, err = run("steps=9")
-    assert status == 2 and "unknown value steps: expected batch, candidates, ema, optimizer, patch, rate, warmup" in err
+    assert status == 2 and "unknown value steps: expected batch, candidates, decay, ema, optimizer, patch, rate, schedule, skip_above, warmup" in err
 
 
 def test_bfloat16_is_refused_at_once_where_there_is_none(run, monkeypatch):

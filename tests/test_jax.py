@@ -41,7 +41,7 @@ def tiny_model():
     del MODELS["tiny"]
 
 
-RECIPE = Recipe(1e-3, "cosine", 5, 200, 4, 8, 1, 0.99, "adam")
+RECIPE = Recipe(1e-3, "cosine", 5, 200, 4, 8, 1, 0.99, "adam", 3, 10)
 
 
 def load_golden(session):
@@ -286,12 +286,12 @@ def test_three_steps_equal_tensorflow(session, optimizer):
     graph = read_graph(export_graph("tiny", "x2"))
     tiles = train_jax.stack_tiles([(downscale(hr, 2), hr) for hr in textures(3, 40, 40)], RECIPE.patch)
     with tf.Graph().as_default(), tf.Session() as session:
-        training = build_training("tiny", "x2", RECIPE.ema, optimizer=optimizer)
+        training = build_training("tiny", "x2", recipe)
         session.run(tf.global_variables_initializer())
         weights = load_golden(session)
         session.run([tf.assign(average, variable) for variable, average in zip(model_variables(), training.averages)])
         session.run(training.step.initializer, {training.step.initializer.inputs[1]: 5})
-        state = dict(train_jax.new_state(weights, RECIPE.ema, 7, optimizer), Variable=np.int32(5))
+        state = dict(train_jax.new_state(weights, recipe, 7), Variable=np.int32(5))
         rates, expected_losses = np.array([learning_rate(RECIPE, i) for i in (5, 6, 7)], np.float32), []
         for i in (5, 6, 7):
             key = jax.random.fold_in(jax.random.wrap_key_data(state["random_key"]), i)
@@ -300,8 +300,12 @@ def test_three_steps_equal_tensorflow(session, optimizer):
             expected_losses.append(session.run([training.loss, training.train], {
                 training.lr: np.asarray(lr), training.hr: np.asarray(hr), training.rate: rates[i - 5]})[0])
         expected = dict(zip([v.op.name for v in tf.global_variables()], session.run(tf.global_variables())))
-    state, losses = train_jax.run_steps(graph, recipe, "float32", state, tiles, rates)
+    state, (losses, norms, skipped) = train_jax.run_steps(graph, recipe, "float32", state, tiles, rates)
     np.testing.assert_allclose(losses, expected_losses, rtol=1e-5)
+    assert not np.any(skipped) and state.pop("skipped_in_a_row") == 0
+    noted = expected.pop("gradient_norms")
+    np.testing.assert_allclose(state.pop("gradient_norms"), noted, rtol=1e-4)
+    np.testing.assert_allclose(norms, noted[-3:], rtol=1e-4)
     assert int(state["Variable"]) == expected.pop("Variable") == 8
     random_key = state.pop("random_key")
     np.testing.assert_array_equal(random_key, jax.random.key_data(jax.random.key(7)))
@@ -311,6 +315,34 @@ def test_three_steps_equal_tensorflow(session, optimizer):
     for name in expected:
         scale = np.sum(rates) if name in weights or name in average else np.max(np.abs(expected[name]))
         assert np.max(np.abs(state[name] - expected[name])) <= 1e-3 * scale, name
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_a_bad_step_changes_nothing_but_the_step(random, optimizer):
+    """As in train.py; and after five in a row, nothing changes any more, so that the state is that of where training stops."""
+    recipe = RECIPE._replace(optimizer=optimizer)
+    weights = {"DRAN/conv2d/kernel": random.standard_normal((3, 3, 16, 16)).astype(np.float32)}
+    good = {name: np.full_like(value, 0.01) for name, value in weights.items()}
+    norm = float(np.sqrt(sum(np.sum(value ** 2) for value in good.values())))
+    before, _, bad = train_jax.guarded_update(train_jax.new_state(weights, recipe, 0), good, 0.1, 1e-3, recipe)
+    assert not bad and before["Variable"] == 1 and np.isinf(before["gradient_norms"][:-1]).all()
+    np.testing.assert_allclose(before["gradient_norms"][-1], norm, rtol=1e-4)
+    before["gradient_norms"] = np.float32([np.inf] * 50 + [norm] * 51)
+    state = before
+    for i, (factor, loss) in enumerate([(np.nan, 0.1), (1, np.inf), (1, 11), (10.1, 0.1)], 1):
+        state, _, bad = train_jax.guarded_update(
+            state, {name: factor * value for name, value in good.items()}, loss, 1e-3, recipe)
+        assert bad and state["Variable"] == 1 + i and state["skipped_in_a_row"] == i
+        for name in weights, before:
+            for key in set(name) - {"Variable", "skipped_in_a_row", "gradient_norms"}:
+                np.testing.assert_array_equal(state[key], before[key], key)
+    np.testing.assert_allclose(state["gradient_norms"][-2:], [norm, 10.1 * norm], rtol=1e-4)  # finite ones are noted
+    fifth, _, _ = train_jax.guarded_update(state, good, np.nan, 1e-3, recipe)
+    frozen, _, _ = train_jax.guarded_update(fifth, good, 0.1, 1e-3, recipe)
+    for name in frozen:
+        np.testing.assert_array_equal(frozen[name], fifth[name], name)
+    again, _, bad = train_jax.guarded_update(state, {name: 9.9 * value for name, value in good.items()}, 0.1, 1e-3, recipe)
+    assert not bad and again["skipped_in_a_row"] == 0 and (again["DRAN/conv2d/kernel"] != weights["DRAN/conv2d/kernel"]).all()
 
 
 def test_costs_are_those_of_the_convolutions(session, random):
@@ -441,6 +473,27 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path):
     with pytest.raises(UserError, match="weights are not finite at step 2: lower --rate, in another --run; .*npz keeps the last"):
         train_jax.save_state(path, {"Variable": np.int32(2), "DRAN/a": np.float32([1, np.nan])}, {}, {})
     np.testing.assert_array_equal(train_jax.load_state(path)[0]["DRAN/a"], [1, 2])
+
+
+def test_a_training_that_diverges_goes_on_from_its_last_good_weights(tiny, tmp_path, run_tool, monkeypatch, capsys):
+    monkeypatch.setattr(train_jax.signal, "signal", lambda number, handler: None)
+    arguments = options(tiny, tmp_path / "run", steps=60)
+    run_tool(train_jax, *arguments + ["--minutes", 0])
+    kept = train_jax.load_state(str(tmp_path / "run" / "state.npz"))[0]
+    guarded = train_jax.guarded_update
+    monkeypatch.setattr(train_jax, "guarded_update", lambda state, gradients, loss, rate, recipe: guarded(
+        state, gradients, train_jax.jnp.where(state["Variable"] >= 24, np.nan, loss), rate, recipe))
+    train_jax.run_steps.clear_cache()
+    with pytest.raises(UserError, match="diverges at step 29, with a loss of .* the same command goes on with other patches"):
+        run_tool(train_jax, *arguments)
+    train_jax.run_steps.clear_cache()
+    state = train_jax.load_state(str(tmp_path / "run" / "state.npz"))[0]
+    assert state["Variable"] == 29 and set(state) == set(kept)
+    assert any((state[name] != kept[name]).any() for name in train_jax.weight_names(kept))  # saved at step 20
+    monkeypatch.setattr(train_jax, "guarded_update", guarded)
+    run_tool(train_jax, *arguments)
+    out = capsys.readouterr().out
+    assert "resumed at step 29, " in out and out.splitlines()[-1].startswith("done: ")
 
 
 def test_damaged_files_are_named(tiny, trained, tmp_path):

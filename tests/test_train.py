@@ -20,6 +20,8 @@ from model import MODELS, SCALES, Variant, drsan, model_variables
 from ops import conv2d, tf
 from train import Recipe, Sampler, build_training, learning_rate, make_recipe
 
+ADAM = make_recipe("paper", "32s", "x2")
+MUON = make_recipe("fast", "32s", "x2")._replace(ema=0, decay=3)
 bfloat16 = pytest.mark.skipif(not train.has_bfloat16(), reason="this TensorFlow has no convolutions in bfloat16")
 
 
@@ -30,13 +32,13 @@ def test_paper_recipe():
     assert {rates[model, "x2"] for model in MODELS} == {2e-4}
     assert [rates[model, "x3"] for model in ("32s", "48s", "48m", "32m")] == [2e-4, 1e-4, 1e-4, 5e-5]
     assert [rates[model, "x4"] for model in ("32s", "48s", "32m", "48m")] == [2e-4, 2e-4, 1e-4, 1e-4]
-    assert make_recipe("paper", "32s", "x2")._replace(steps=0) == Recipe(2e-4, "halve", 0, 0, 16, 48, 1, 0, "adam")
+    assert make_recipe("paper", "32s", "x2")._replace(steps=0) == Recipe(2e-4, "halve", 0, 0, 16, 48, 1, 0, "adam", 0, 0)
 
 
 def test_learning_rate():
     paper = make_recipe("paper", "32s", "x2")
     assert [learning_rate(paper, step) for step in (0, 199999, 200000, 399999, 400000)] == [2e-4, 2e-4, 1e-4, 1e-4, 5e-5]
-    fast = Recipe(1e-3, "cosine", 9, 1000, 16, 32, 1, 0.999, "muon")
+    fast = Recipe(1e-3, "cosine", 9, 1000, 16, 32, 1, 0.999, "muon", 1, 10)
     assert learning_rate(fast, 0) == pytest.approx(1e-4)
     assert learning_rate(fast, 4) == pytest.approx(5e-4, rel=1e-3)
     assert learning_rate(fast, 500) == pytest.approx(5e-4)
@@ -50,7 +52,7 @@ def test_values_of_recipes_are_positive(option, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("options, message", [
-    (["--ema", 1], "argument --ema: invalid decay value"),
+    (["--ema", 1], "argument --ema: invalid fraction float value"),
     (["--warmup", -1], "argument --warmup: invalid not negative int value"),
     (["--seed", -1], "argument --seed: invalid not negative int value"),
     (["--pairs", 8, "--shards", 16], "--pairs 8 cannot fill --shards 16"),
@@ -209,7 +211,7 @@ def test_towers_have_the_gradient_of_the_whole_batch(small_network):
     for devices in [("",), ("/cpu:0", "/cpu:1")]:
         tf.reset_default_graph()
         tf.set_random_seed(1)
-        training = build_training("32s", "x2", 0, devices)
+        training = build_training("32s", "x2", ADAM, devices)
         gradients = tf.gradients(training.loss, model_variables())
         with tf.Session(config=tf.ConfigProto(device_count={"CPU": 2})) as session:
             for i, variable in enumerate(model_variables()):
@@ -221,7 +223,7 @@ def test_towers_have_the_gradient_of_the_whole_batch(small_network):
 
 
 def test_training_checkpoint_has_the_published_names():
-    build_training("32s", "x2", 0)
+    build_training("32s", "x2", ADAM)
     names = {variable.op.name: variable.dtype.base_dtype for variable in tf.global_variables()}
     contract = {variable.op.name for variable in model_variables()}
     expected = {name + suffix for name in contract for suffix in ("", "/AdamOptimizer", "/AdamOptimizer_1")}
@@ -230,7 +232,7 @@ def test_training_checkpoint_has_the_published_names():
 
 
 def test_three_steps_equal_numpy_adam_and_ema(small_network):
-    training = build_training("32s", "x2", 0.9)
+    training = build_training("32s", "x2", ADAM._replace(ema=0.9))
     variables = model_variables()
     gradients = tf.gradients(training.loss, variables)
     random = np.random.RandomState(0)
@@ -280,7 +282,7 @@ def test_muon_directions_have_singular_values_near_one():
 @pytest.mark.parametrize("devices", [("",), ("/cpu:0", "/cpu:0")])
 def test_three_muon_steps_against_singular_value_decomposition(monkeypatch, devices):
     monkeypatch.setitem(MODELS, "32s", Variant(channels=16, drags=1, blocks=2))
-    training = build_training("32s", "x3", 0, devices, optimizer="muon")
+    training = build_training("32s", "x3", MUON, devices)
     variables = model_variables()
     names = [variable.op.name for variable in tf.global_variables()]
     by_muon = [train.uses_muon(variable.shape.as_list()) for variable in variables]
@@ -300,10 +302,82 @@ def test_three_muon_steps_against_singular_value_decomposition(monkeypatch, devi
             g = [np.float64(value) for value, muon in zip(session.run(gradients, feed), by_muon) if muon]
             session.run(training.train, feed)
             momenta = [0.95 * a + 0.05 * b for a, b in zip(momenta, g)]
-            kernels = [kernel - rate * muon_directions(0.95 * a + 0.05 * b) for kernel, a, b in zip(kernels, momenta, g)]
+            kernels = [kernel - rate * (muon_directions(0.95 * a + 0.05 * b) + MUON.decay * kernel) for kernel, a, b in zip(kernels, momenta, g)]
         assert session.run(training.step) == 3
         for ours, expected in zip([value for value, muon in zip(session.run(variables), by_muon) if muon], kernels):
             np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-5)
+
+
+def run_steps(session, training, random, count, **poison):
+    """Train `count` steps on random patches; poison: {tensor: value} fed to the last of them. Returns its norm, and whether it was
+    skipped."""
+    for i in range(count):
+        feed = {training.lr: random.randint(0, 256, (2, 8, 8, 3)), training.hr: random.randint(0, 256, (2, 16, 16, 3)),
+                training.rate: 1e-3}
+        if i == count - 1:
+            feed.update({"DRAN/DRAG1/DRA:0": value for value in poison.values()})
+        _, norm, skipped = session.run([training.train, training.norm, training.skipped], feed)
+    return norm, skipped
+
+
+@pytest.mark.parametrize("recipe", [ADAM, ADAM._replace(ema=0.9, skip_above=10), MUON._replace(ema=0.9)])
+def test_a_bad_step_changes_nothing_but_the_step(monkeypatch, recipe):
+    monkeypatch.setitem(MODELS, "32s", Variant(channels=16, drags=1, blocks=1))
+    training = build_training("32s", "x2", recipe)
+    random = np.random.RandomState(0)
+    with tf.Session() as session:
+        session.run(tf.global_variables_initializer())
+        assert not run_steps(session, training, random, 3)[1]
+        before = session.run(tf.global_variables())
+        for value in np.nan, np.inf, 1e30:  # the last one: finite, but a loss far above that of any image
+            assert run_steps(session, training, random, 1, dra=np.full([2, 1, 1, 1], value))[1]
+        assert session.run(training.step) == 6
+        for variable, old, new in zip(tf.global_variables(), before, session.run(tf.global_variables())):
+            if variable.op.name not in ("Variable", "gradient_norms"):  # the norm of a finite gradient is noted
+                np.testing.assert_array_equal(new, old, variable.op.name)
+        assert not run_steps(session, training, random, 1)[1]
+        assert any((old != new).any() for old, new in zip(before, session.run(tf.global_variables())))
+
+
+def test_gradient_norm_against_its_running_median(small_network):
+    """The limit is that of the last 101 norms, and waits for 51 of them."""
+    training = build_training("32s", "x2", ADAM._replace(skip_above=2))
+    gradients, random, norms = tf.gradients(training.loss, model_variables()), np.random.RandomState(0), []
+    window = next(variable for variable in tf.global_variables() if variable.op.name == "gradient_norms")
+    batch = {training.lr: random.randint(0, 256, (1, 8, 8, 3)), training.hr: random.randint(0, 256, (1, 16, 16, 3))}
+    with tf.Session() as session:
+        session.run(tf.global_variables_initializer())
+        expected = np.sqrt(sum(np.sum(np.float64(value) ** 2) for value in session.run(gradients, batch)))
+        norm = session.run([training.train, training.norm], dict(batch, **{training.rate.name: 0}))[1]
+        assert norm == pytest.approx(expected, rel=1e-5)
+
+        def is_skipped(noted):
+            """Whether the same step is skipped after these norms, the last ones noted."""
+            values = np.float32([np.inf] * (101 - len(noted)) + noted)
+            window.load(values, session)
+            skipped = session.run([training.train, training.skipped], dict(batch, **{training.rate.name: 0}))[1]
+            np.testing.assert_allclose(session.run(window), np.append(values[1:], norm), rtol=1e-6)
+            return skipped
+
+        assert not is_skipped([norm / 3] * 50)
+        assert is_skipped([norm / 3] * 51)
+        assert not is_skipped([norm / 3] * 50 + [norm] * 51)
+        assert is_skipped([norm / 3] * 51 + [norm] * 50)
+        assert not is_skipped([norm / 1.9] * 101)
+
+
+def test_what_is_logged_of_a_step(small_network):
+    """The largest |DRA| of the batch, and the root mean square of all kernels together."""
+    training = build_training("32s", "x2", ADAM, ("", ""))
+    dra = [op.outputs[0] for op in tf.get_default_graph().get_operations() if op.name.endswith("DRAG1/DRA")][:2]
+    random = np.random.RandomState(0)
+    feed = {training.lr: random.randint(0, 256, (2, 8, 8, 3)), training.hr: random.randint(0, 256, (2, 16, 16, 3))}
+    with tf.Session() as session:
+        session.run(tf.global_variables_initializer())
+        values, largest, rms = session.run([dra, training.largest_dra, training.kernel_rms], feed)
+        assert largest == np.abs(values).max() > 0
+        kernels = [value.ravel() for value in session.run(model_variables()) if value.ndim == 4]
+        assert rms == pytest.approx(np.sqrt(np.mean(np.concatenate(kernels) ** 2)), rel=1e-5)
 
 
 @bfloat16
@@ -335,7 +409,7 @@ def test_bfloat16_training_is_near_that_in_float32_and_validates_in_float32(smal
     results, sr = [], []
     for precision in "float32", "bfloat16":
         tf.reset_default_graph()
-        training = build_training("32s", "x2", 0, ("", ""), precision=precision)
+        training = build_training("32s", "x2", ADAM, ("", ""), precision=precision)
         gradients = tf.gradients(training.loss, model_variables())
         with tf.Session() as session:
             for i, variable in enumerate(model_variables()):
@@ -393,7 +467,7 @@ def test_run_stops_resumes_and_is_evaluated(photographs, tmp_path, tiny):
     assert config["model"] == "32s" and config["steps"] == 100000 and config["rate"] == 1e-3
 
     status, out, err = tiny("--data", photographs, "--steps", 200)
-    assert status == 1 and "was started with steps = 100000, not 200" in err
+    assert status == 1 and "was started with steps = 100000, not 200, and the learning rate of cosine depends on it" in err
 
     process = start(photographs, run, "--steps", "100000", "--threads", "1", script="train.py")
     line = process.stdout.readline()
@@ -451,15 +525,164 @@ def test_bad_data_leaves_no_run(photographs, tmp_path, tiny):
     assert status == 2 and "give photographs by --data or records by --records" in err
 
 
-def test_exploding_loss_keeps_the_last_good_state(photographs, tmp_path, tiny):
+def test_exploding_weights_are_not_kept(photographs, tmp_path, tiny):
     """Whatever step it happens after: the loss of a step is that of the weights before it."""
     options = ["--data", photographs, "--warmup", 0, "--save-minutes", 0]
     status, out, err = tiny("--steps", 1000, "--rate", 1e9, *options)
-    assert status == 1 and "at step 1: lower --rate, in another --run\n" in err
+    assert status == 1 and "the training diverges at step 6, with a loss of " in err and "lower --rate, in another --run\n" in err
     assert not [name for name in os.listdir(str(tmp_path / "run" / "state")) if name.endswith(".index")]
     status, out, err = tiny("--steps", 8, "--rate", 1e-3, *options)  # nothing was kept, so the options may change
     assert status == 0 and "done" in out, err
     assert max(np.abs(value).max() for name, value in state_values(tmp_path / "run").items() if "/" in name) < 10
+
+
+def test_after_an_explosion_the_last_good_weights_go_on(photographs, tmp_path, tiny, monkeypatch):
+    options = ["--data", photographs, "--steps", 16, "--save-minutes", 0]
+    monkeypatch.setattr(train, "learning_rate", lambda recipe, step: 1e9 if step == 5 else 1e-3)
+    status, out, err = tiny("--steps", 5, *options[:2])
+    assert status == 0
+    kept = state_values(tmp_path / "run")
+    shutil.rmtree(str(tmp_path / "run"))
+    status, out, err = tiny(*options)
+    assert status == 1 and "the training diverges at step 11, with" in err and "the same command goes on with other patches" in err
+    values = state_values(tmp_path / "run")
+    assert values.pop("Variable") == 11 and kept.pop("Variable") == 5 and set(values) == set(kept)
+    for name in values:
+        np.testing.assert_array_equal(values[name], kept[name])
+    status, out, err = tiny(*options)
+    assert status == 0 and "resumed at step 11," in out and "done" in out, err
+
+
+@pytest.fixture
+def poison(monkeypatch):
+    """poison(*steps) makes the DRA values of these steps of a run of train.py with one thread NaN, as a bad patch may."""
+    sampled, run = [], tf.Session.run
+
+    def poisoned_run(session, fetches, feed_dict=None, **kwargs):
+        if isinstance(fetches, list) and [getattr(one, "name", "") for one in fetches[1:2]] == ["Loss:0"] and sampled.pop(0) in steps:
+            feed_dict = dict(feed_dict, **{"DRAN/DRAG1/DRA:0": np.full([2, 1, 1, 1], np.nan)})
+        return run(session, fetches, feed_dict, **kwargs)
+
+    def prefetch(function, first, last):
+        for step in range(first, last):
+            sampled.append(step)
+            yield function(step)
+
+    steps = set()
+    monkeypatch.setattr(tf.Session, "run", poisoned_run)
+    monkeypatch.setattr(train, "prefetch", prefetch)
+    return lambda *poisoned: steps.update(poisoned)
+
+
+def test_a_poisoned_step_is_counted(photographs, tmp_path, tiny, poison):
+    poison(5)
+    status, out, err = tiny("--data", photographs, "--steps", 8, "--threads", 1)
+    assert status == 0 and "done" in out, err
+    lines = [line for line in out.splitlines() if "loss" in line]
+    assert not lines[0].endswith("skipped 1") and lines[1].endswith("  skipped 1")
+    records = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert [record["skipped"] for record in records if "loss" in record] == [0, 1]
+    assert all(record["gradient_norm"] > 0 for record in records if "loss" in record)
+    assert records[-1]["step"] == 8 and records[-1]["largest_dra"] > 0 and 0.01 < records[-1]["kernel_rms"] < 1
+
+
+def test_five_poisoned_steps_stop_a_run_that_goes_on(photographs, tmp_path, tiny, poison):
+    poison(4, 6, 7, 8, 9, 10)
+    options = ["--data", photographs, "--steps", 16, "--threads", 1]
+    status, out, err = tiny(*options)
+    assert status == 1 and "the training diverges at step 11, with a loss of nan and a gradient norm of nan" in err
+    assert "the same command goes on with other patches from the last good weights, saved in %s" % (tmp_path / "run" / "state") in err
+    status, out, err = tiny(*options)
+    assert status == 0 and "resumed at step 11, best PSNR of" in out and "done" in out, err
+    records = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert records[-1]["step"] == 16
+
+
+def test_resuming_is_about_the_training_not_the_spelling(photographs, tmp_path, tiny):
+    options = ["--schedule", "halve", "--valid", photographs / "deeper"]
+    assert tiny("--data", photographs, "--steps", 4, *options)[0] == 0
+    moved = tmp_path / "moved"
+    photographs.rename(moved)
+    moved.joinpath("deeper").rename(tmp_path / "deeper")  # the validation set stays a part of the training set
+    shutil.copytree(str(tmp_path / "deeper"), str(moved / "deeper"))
+    shutil.copytree(str(moved), str(photographs))
+    for data, steps in (str(photographs) + os.sep, 6), (os.path.relpath(str(photographs)), 8), (moved, 9):
+        status, out, err = tiny("--data", data, "--steps", steps, *options[:2], "--valid", os.path.relpath(str(options[3])))
+        assert status == 0 and "resumed at step" in out and "done" in out, err
+    (moved / "deeper" / "coffee.png").unlink()
+    status, out, err = tiny("--data", moved, "--steps", 12, *options)
+    assert status == 1 and "was started with data = " in err
+    status, out, err = tiny("--data", photographs, "--steps", 12, "--schedule", "cosine")
+    assert status == 1 and "was started with schedule = halve, not cosine" in err
+
+
+def test_a_cosine_is_not_made_longer(photographs, tmp_path, tiny):
+    assert tiny("--data", photographs, "--steps", 4)[0] == 0
+    status, out, err = tiny("--data", photographs, "--steps", 8)
+    assert status == 1 and "was started with steps = 4, not 8, and the learning rate of cosine depends on it" in err
+    assert "--init-from %s --run DIR" % (tmp_path / "run" / "best") in err
+    assert tiny("--data", photographs, "--steps", 8, "--init-from", tmp_path / "run" / "best", "--run", tmp_path / "next")[0] == 0
+
+
+def test_held_out_photographs(tmp_path):
+    """Chosen by a hash of the name: the same ones in any order and anywhere; of tiles, all or none of a photograph."""
+    folder = tmp_path / "a"
+    folder.mkdir()
+    for i in range(400):
+        (folder / ("%03d.png" % i)).write_bytes(b"")
+    kept, held = train.hold_out(str(folder), 0.1)
+    assert len(kept) + len(held) == 400 and 25 <= len(held) <= 60 and not set(kept) & set(held)
+    assert train.hold_out(str(folder), 0) == (sorted(kept + held), [])
+    (folder / "000.png").unlink()
+    assert set(train.hold_out(str(folder), 0.1)[1]) == set(held) - {str(folder / "000.png")}
+    assert set(train.hold_out(str(folder), 0.2)[1]) > set(train.hold_out(str(folder), 0.1)[1])
+    rows = ["%03d.png,someone/photos,%d.jpg" % (i, i // 8) for i in range(1, 400)]
+    (folder / "manifest.csv").write_text("\n".join(["file,repo,path"] + rows))
+    kept, held = train.hold_out(str(folder), 0.1)
+    photograph = {str(folder / row.split(",")[0]): row.split(",")[2] for row in rows}
+    assert len(held) == len({photograph[path] for path in held}) and not {photograph[path] for path in held} & {
+        photograph[path] for path in kept}
+    assert all(path == sorted(one for one in photograph if photograph[one] == photograph[path])[
+        (8 if photograph[path] != "0.jpg" else 7) // 2] for path in held)
+    assert len(kept) == 399 - sum(name in {photograph[path] for path in held} for name in photograph.values())
+    with pytest.raises(utils.UserError, match="--valid-share 1e-06 holds out 0 of the 50 photographs below"):
+        train.hold_out(str(folder), 1e-6)
+    (folder / "manifest.csv").write_text("nothing")
+    assert len(train.hold_out(str(folder), 0.1)[1]) > 25
+    (folder / "manifest.csv").write_text("file,size\n001.png,3")
+    with pytest.raises(utils.UserError, match="manifest.csv is not the manifest of a photo set"):
+        train.hold_out(str(folder), 0.1)
+
+
+def test_best_is_best_on_the_held_out(photographs, tmp_path, run, tiny):
+    """Neither photographs nor records hold what is held out."""
+    shares = [share / 100 for share in range(1, 100) if len(hold_out_or_none(photographs, share / 100)) == 1]
+    options = ["--data", photographs, "--valid-share", shares[0], "--steps", 16]
+    status, out, err = tiny(*options)
+    assert status == 0 and "1 photographs, " in out and "held-out photographs" in out, err
+    config = json.loads((tmp_path / "run" / "best" / "config.json").read_text())
+    held = os.path.join(str(photographs), config["held_out"][0])
+    assert [held] == hold_out_or_none(photographs, shares[0]) and config["valid_share"] == shares[0]
+    records = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert config["validation_psnr"] == max(record["psnr_held_out"] for record in records if "psnr" in record)
+    (tmp_path / "held").mkdir()
+    shutil.copy(held, str(tmp_path / "held"))
+    status, out, err = run("--checkpoint", tmp_path / "run" / "best", "--dataset", tmp_path / "held")
+    assert float(out.split("mean")[1].split()[0]) == pytest.approx(config["validation_psnr"], abs=1e-3)
+    assert "resumed at step 16, best PSNR of held-out photographs %.3f dB" % config["validation_psnr"] in tiny(*options)[1]
+    status, out, err = tiny(*options + ["--records", tmp_path / "records", "--pairs", 4, "--shards", 1, "--prepare"])
+    assert status == 0 and "1 photographs, " in out and json.loads(
+        (tmp_path / "records" / "records.json").read_text())["valid_share"] == shares[0]
+    status, out, err = tiny("--records", tmp_path / "records", "--valid-share", 0.5)
+    assert status == 2 and "--valid-share goes with --data" in err
+
+
+def hold_out_or_none(photographs, share):
+    """What is held out, or [] if this share takes none or all."""
+    try:
+        return train.hold_out(str(photographs), share)[1]
+    except utils.UserError:
+        return []
 
 
 def test_a_failed_start_does_not_stand_in_the_way(photographs, tmp_path, weights, tiny):
@@ -550,8 +773,8 @@ def state_values(run):
 
 @pytest.mark.parametrize("threads", ["1", "2"])  # 2: each half of the batch in a thread of its own
 def test_resumed_equals_uninterrupted_to_the_bit(photographs, tmp_path, threads):
-    """Killed without warning, and resumed: the same weights, optimiser state, averages and log."""
-    options = "--steps", "24", "--threads", threads, "--save-minutes", "0"
+    """Killed without warning, and resumed: the same weights, optimiser state, averages, skipped steps and log."""
+    options = "--steps", "72", "--threads", threads, "--save-minutes", "0", "--skip-above", "1.2"
     whole = start(photographs, tmp_path / "whole", *options)
     broken = start(photographs, tmp_path / "broken", *options)
     while not (tmp_path / "broken" / "state" / "checkpoint").exists():
@@ -564,14 +787,14 @@ def test_resumed_equals_uninterrupted_to_the_bit(photographs, tmp_path, threads)
     out = resumed.communicate()[0]
     assert b"resumed at step" in out and b"done" in out
     whole, broken = [state_values(tmp_path / name) for name in ("whole", "broken")]
-    assert sorted(whole) == sorted(broken) and len(whole) == 4 * 21 - 6 + 3  # Muon, of six kernels, has one slot where Adam has two
+    assert sorted(whole) == sorted(broken) and len(whole) == 4 * 21 - 6 + 4  # Muon, of six kernels, has one slot where Adam has two
     for name in whole:
         np.testing.assert_array_equal(whole[name], broken[name])
-    logs = [[{key: record.get(key) for key in ("step", "rate", "psnr")} for record in map(
+    logs = [[{key: record.get(key) for key in ("step", "rate", "psnr", "skipped")} for record in map(
         json.loads, (tmp_path / name / "log.jsonl").read_text().splitlines())] for name in ("whole", "broken")]
-    assert logs[0] == logs[1]
+    assert logs[0] == logs[1] and sum(record["skipped"] or 0 for record in logs[0]) > 0
     files = sorted(os.listdir(str(tmp_path / "broken" / "state")))
-    assert {"checkpoint", "state-24.data-00000-of-00001", "state-24.index"} <= set(files)
+    assert {"checkpoint", "state-72.data-00000-of-00001", "state-72.index"} <= set(files)
     assert not [name for name in files if "temp" in name]
 
 
@@ -642,7 +865,7 @@ def test_bad_cluster_is_one_line(config, monkeypatch):
 
 
 def test_ema_weights_are_swapped_in_and_out(small_network, photographs):
-    training = build_training("32s", "x2", 0.9)
+    training = build_training("32s", "x2", ADAM._replace(ema=0.9))
     with tf.Session() as session:
         session.run(tf.global_variables_initializer())
         before = session.run(model_variables())

@@ -25,7 +25,7 @@ import model as model_module  # noqa: E402
 import ops  # noqa: E402
 from ops import tf  # noqa: E402
 from tools.plot_training import COLORS, save_figure  # noqa: E402
-from train import Devices, Sampler, build_training, has_bfloat16, parse_gpus, prefetch  # noqa: E402
+from train import Devices, Sampler, build_training, has_bfloat16, make_recipe, parse_gpus, prefetch  # noqa: E402
 from utils import (LARGEST_TILE, OVERHEAD, UserError, Upscaler, bytes_per_pixel, open_session,  # noqa: E402
                    resident_memory, run_main)
 
@@ -61,7 +61,8 @@ def inference(args, variant, closing):
 def training_step(args, variant, closing):
     """As inference(): a training step that finds its batch ready."""
     devices = Devices(args, args.batch)
-    training = build_training(args.model, args.scale, 0, devices.names if variant.threads else [""], precision=variant.precision)
+    training = build_training(args.model, args.scale, make_recipe("paper", args.model, args.scale),
+                              devices.names if variant.threads else [""], precision=variant.precision)
     session = devices.connect() if variant.threads else open_session(args.gpu)
     closing.callback(session.close)
     session.run(tf.global_variables_initializer())
@@ -84,7 +85,7 @@ def profile_training(args):
     """The share of time that steps wait for their batches, and {type of operation: share of the time of all operations}."""
     tf.reset_default_graph()
     devices = Devices(args, args.batch)
-    training = build_training(args.model, args.scale, 0, devices.names)
+    training = build_training(args.model, args.scale, make_recipe("paper", args.model, args.scale), devices.names)
     fetches, waited, types = [training.train, training.loss], 0.0, collections.Counter()
     with devices.connect() as session:
         session.run(tf.global_variables_initializer())

@@ -1,10 +1,11 @@
 """Compare recipes at equal cost: python tools/compare_recipes.py --data data/photos batch=16 batch=8,rate=5e-4
 
-Each candidate is a list of values that replace those of the recipe `fast`. It is trained from scratch until it has seen --pixels
-LR pixels, to which time is proportional within a few percent, its learning rate falling to 0 there; the table shows the PSNR of
-its averaged weights on --valid, best first.
+Each candidate is a list of values that replace those of the recipe `fast`. It is trained until it has seen --pixels LR pixels, to
+which time is proportional within a few percent, its learning rate falling to 0 there; the table shows the PSNR of its averaged
+weights on --valid and on the photographs held out by --valid-share, the best on the last of them first.
 """
 import argparse
+import collections
 import os
 import sys
 import time
@@ -13,45 +14,55 @@ import numpy as np
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from model import MODELS, SCALES  # noqa: E402
+from model import MODELS, SCALES, model_variables  # noqa: E402
 from ops import tf  # noqa: E402
-from train import (OPTIMIZERS, PRECISIONS, Devices, Sampler, averaged_weights, build_training,  # noqa: E402
-                   check_precision, decay, learning_rate, load_photographs, make_recipe, parse_gpus, prefetch, validate)
-from utils import find_dataset, not_negative, positive, read_pair, run_main  # noqa: E402
+from train import (PRECISIONS, RECIPE_OPTIONS, Devices, Sampler, averaged_weights, build_training,  # noqa: E402
+                   check_precision, hold_out, learning_rate, load_photographs, make_recipe, open_valid, parse_gpus, prefetch,
+                   validate)
+from utils import find_checkpoint, fraction, load_values, positive, run_main, transfer_weights  # noqa: E402
+
+COMPARED = [key for key in RECIPE_OPTIONS if key != "steps"]  # which follow from --pixels
 
 
 def parse_candidate(text):
     """The values of a Recipe named in a text as "batch=8,rate=1e-3". Raises ValueError."""
-    types = {"rate": positive(float), "ema": decay, "warmup": not_negative(int), "batch": positive(int),
-             "patch": positive(int), "candidates": positive(int), "optimizer": lambda text: OPTIMIZERS[OPTIMIZERS.index(text)]}
-    values = dict(item.split("=") for item in text.split(","))
-    return {key: types[key](value) if key in types else unknown(key, types) for key, value in values.items()}
+    values = {}
+    for key, value in (item.split("=") for item in text.split(",")):
+        if key not in COMPARED:
+            raise argparse.ArgumentTypeError("unknown value %s: expected %s" % (key, ", ".join(sorted(COMPARED))))
+        kind = RECIPE_OPTIONS[key][0]
+        values[key] = kind[kind.index(value)] if isinstance(kind, tuple) else kind(value)
+    return values
 
 
-def unknown(key, types):
-    raise argparse.ArgumentTypeError("unknown value %s: expected %s" % (key, ", ".join(sorted(types))))
+# psnr: of each validation set; loss: mean of the last tenth of the steps; skipped: steps; largest_dra: of all steps
+Result = collections.namedtuple("Result", "psnr loss seconds skipped largest_dra kernel_rms")
 
 
 def train_candidate(recipe, photographs, valid, args):
-    """The mean PSNR on `valid` after recipe.steps steps, the mean loss of the last tenth of them, and the seconds they took."""
+    """The Result of recipe.steps steps, from scratch or from args.init_from."""
     scale = SCALES[args.scale]
     tf.reset_default_graph()
     tf.set_random_seed(args.seed)
     devices = Devices(args, recipe.batch)
-    training = build_training(args.model, args.scale, recipe.ema, devices.names, optimizer=recipe.optimizer,
-                              precision=args.precision)
+    training = build_training(args.model, args.scale, recipe, devices.names, precision=args.precision)
     session = devices.connect()
     session.run(tf.global_variables_initializer())
-    losses, before = [], time.time()
+    if args.init_from:
+        transfer_weights(session, find_checkpoint(args.model, args.scale, args.init_from))
+        if training.averages:
+            load_values(session, training.averages, session.run(model_variables()))
+    fetches, values, before = [training.loss, training.skipped, training.largest_dra, training.train], [], time.time()
     sampler = Sampler(photographs, scale, recipe.batch, recipe.patch, args.seed, recipe.candidates)
     for step, (lr, hr) in enumerate(prefetch(sampler, 0, recipe.steps)):
         feed = {training.lr: lr, training.hr: hr, training.rate: learning_rate(recipe, step)}
-        losses.append(session.run([training.train, training.loss], feed)[1])
-    seconds = time.time() - before
+        values.append(session.run(fetches, feed)[:3])
+    losses, skipped, dra = np.transpose(values)
+    seconds, kernel_rms = time.time() - before, session.run(training.kernel_rms)
     with averaged_weights(session, training):
-        psnr, _ = validate(session, training, valid, scale)
+        psnr = [validate(session, training, pairs, scale)[0] for _, pairs in valid.values()]
     session.close()
-    return psnr, np.mean(losses[-len(losses) // 10:]), seconds
+    return Result(psnr, np.mean(losses[-len(losses) // 10:]), seconds, int(np.sum(skipped)), np.max(dra), kernel_rms)
 
 
 def compare(args):
@@ -59,33 +70,38 @@ def compare(args):
     scale, fast = SCALES[args.scale], make_recipe("fast", args.model, args.scale)
     recipes = [fast._replace(**candidate) for candidate in args.candidates]
     recipes = [recipe._replace(steps=round(args.pixels * 1e6 / (recipe.batch * recipe.patch ** 2))) for recipe in recipes]
-    photographs = load_photographs(args.data, scale, max(recipe.patch for recipe in recipes), args.workers)
-    valid = [read_pair(pair, scale) for pair in find_dataset(args.valid, scale, args.data_dir).pairs]
+    patch = max(recipe.patch for recipe in recipes)
+    photographs = load_photographs(args.data, scale, patch, args.workers, args.valid_share)
+    held_out = hold_out(args.data, args.valid_share)[1] if args.valid_share else []
+    valid = open_valid(args.valid, held_out, scale, args.data_dir)
     results = []
-    for recipe in recipes:
-        results.append((train_candidate(recipe, photographs, valid, args), recipe))
-        print("done: PSNR %.3f  loss %.5f  %.0f s  %s" % (results[-1][0] + (recipe,)), flush=True)
-    print("\nDRSAN-%s %s, %.1f million LR pixels each, %s" % (args.model, args.scale, args.pixels, args.precision))
-    print("%8s %9s %6s %6s %10s %8s %8s %8s  %10s %9s %8s" % (
-        "rate", "optimizer", "batch", "patch", "candidates", "steps", "warm-up", "EMA", "PSNR", "loss", "seconds"))
-    for (psnr, loss, seconds), recipe in sorted(results, reverse=True):
-        print("%8.0e %9s %6d %6d %10d %8d %8d %8s  %10.3f %9.5f %8.0f" % (
-            recipe.rate, recipe.optimizer, recipe.batch, recipe.patch, recipe.candidates, recipe.steps, recipe.warmup, recipe.ema,
-            psnr, loss, seconds))
+    for recipe, candidate in zip(recipes, args.candidates):
+        words = ", ".join("%s %s" % item for item in sorted(candidate.items()))
+        results.append((train_candidate(recipe, photographs, valid, args), words, recipe))
+        print("done: %s: %s" % (words, ", ".join("%s %s" % item for item in results[-1][0]._asdict().items())), flush=True)
+    print("\nDRSAN-%s %s from %s, %.1f million LR pixels each, %s" % (
+        args.model, args.scale, args.init_from or "scratch", args.pixels, args.precision))
+    print("".join("%22s" % name for name, _ in valid.values()) + "%9s %7s %8s %11s %11s %8s  %s" % (
+        "loss", "steps", "skipped", "largest DRA", "kernel RMS", "seconds", "fast, but for"))
+    for result, words, recipe in sorted(results, key=lambda one: -one[0].psnr[-1]):
+        print("".join("%22.3f" % psnr for psnr in result.psnr) + "%9.5f %7d %8d %11.2f %11.3f %8.0f  %s" % (
+            result.loss, recipe.steps, result.skipped, result.largest_dra, result.kernel_rms, result.seconds, words))
 
 
 def parse_args():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("candidates", nargs="+", type=parse_candidate, metavar="KEY=VALUE[,...]",
-                        help="values of rate, optimizer, batch, patch, candidates, warmup and ema that replace those of `fast`")
+                        help="values that replace those of `fast`: of %s" % ", ".join(sorted(COMPARED)))
     parser.add_argument("--data", required=True, metavar="DIR", help="photographs, searched recursively")
     parser.add_argument("--pixels", type=positive(float), default=25, help="million LR pixels for each candidate")
     parser.add_argument("--gpu", type=parse_gpus, default=[-1])
     parser.add_argument("--model", default="32s", choices=list(MODELS))
     parser.add_argument("--scale", default="x2", choices=list(SCALES))
     parser.add_argument("--precision", default="float32", choices=list(PRECISIONS), help="of convolutions")
+    parser.add_argument("--init-from", metavar="CHECKPOINT", help="start from its weights instead of from scratch")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--valid", default="Sample", help="data set for validation; never one of the benchmarks")
+    parser.add_argument("--valid-share", type=fraction(float), default=0, metavar="S", help="also hold out this share of the photographs")
     parser.add_argument("--data-dir", default="data", metavar="DIR", help="where data sets are found")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of TensorFlow on the CPU (default: all)")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes that read photographs")

@@ -87,7 +87,7 @@ def main():
         pairs = [tuple(random.randint(256, size=(side, side, 3)).astype(np.uint8)
                        for side in (2 * args.patch, 2 * args.patch * scale)) for _ in range(16)]
         tiles, rates_of_steps = stack_tiles(pairs, args.patch), np.full(args.dispatch, 1e-4, np.float32)
-        state = jax.device_put(new_state(weights, recipe.ema, 0, recipe.optimizer))
+        state = jax.device_put(new_state(weights, recipe, 0))
         before = time.time()
         program = run_steps.lower(graph, recipe, precision, state, tiles, rates_of_steps).compile()
         compiled = time.time() - before

@@ -25,8 +25,8 @@ from export_graph import write_npz
 from jax_graph import absolute, execute, load_graph
 from model import SCALES
 from pack_tiles import decode, read_files
-from train import (MOMENTUM, UPDATE_RMS, add_recipe_options, check_same_config, choose_recipe, detail, format_progress,
-                   learning_rate, orthogonalize, resume_log, uses_muon)
+from train import (MAX_LOSS, MAX_SKIPPED, MOMENTUM, NORMS, UPDATE_RMS, add_recipe_options, check_same_config, choose_recipe,
+                   detail, format_progress, learning_rate, orthogonalize, resume_log, uses_muon)
 from utils import UserError, crop_to_multiple, downscale, luma, not_negative, positive, psnr, run_main, to_uint8
 
 # ------------------------------------------------------------------------------------------------------------ data
@@ -122,16 +122,19 @@ PRECISIONS = {  # name -> type of feature maps and convolutions, JAX's precision
 }
 
 
-def new_state(weights, ema, seed, optimizer):
-    """The state of a training before its first step, a dict of arrays named as in a training checkpoint of train.py."""
-    state = {"Variable": np.int32(0), "beta1_power": np.float32(BETA1), "beta2_power": np.float32(BETA2),
+def new_state(weights, recipe, seed):
+    """The state of a training before its first step, a dict of arrays named as in a training checkpoint of train.py; beside those,
+    the random key, and how many steps have been skipped in a row."""
+    state = {"Variable": np.int32(0), "skipped_in_a_row": np.int32(0), "beta1_power": np.float32(BETA1), "beta2_power": np.float32(BETA2),
              "random_key": np.asarray(jax.random.key_data(jax.random.key(seed)))}
+    if recipe.skip_above:
+        state["gradient_norms"] = np.full([NORMS], np.inf, np.float32)
     for name, value in weights.items():
         state[name] = value
-        by_muon = optimizer == "muon" and uses_muon(value.shape)
+        by_muon = recipe.optimizer == "muon" and uses_muon(value.shape)
         for slot in [MUON] if by_muon else [MOMENT1, MOMENT2]:
             state[name + slot] = np.zeros_like(value)
-        if ema:
+        if recipe.ema:
             state[name + AVERAGE] = value
     return state
 
@@ -169,12 +172,12 @@ def muon_directions(momenta):
     return directions
 
 
-def update(state, gradients, rate, ema):
+def update(state, gradients, rate, recipe):
     """The state after a step of Adam by TensorFlow's formula (epsilon outside the bias correction), of Muon for the kernels that
-    have its momentum, and with `ema` > 0 of the moving averages, whose decay is at most (1 + step) / (10 + step)."""
+    have its momentum, with decoupled weight decay, and with an `ema` of the moving averages, whose decay is at most (1 + step) / (10 + step)."""
     step = state["Variable"] + 1
     adam_rate = rate * jnp.sqrt(1 - state["beta2_power"]) / (1 - state["beta1_power"])
-    decay = jnp.minimum(ema, (1. + step) / (10. + step))
+    ema = jnp.minimum(recipe.ema, (1. + step) / (10. + step))
     state = dict(state, Variable=step,
                  beta1_power=state["beta1_power"] * BETA1, beta2_power=state["beta2_power"] * BETA2)
     momenta = {}
@@ -188,17 +191,37 @@ def update(state, gradients, rate, ema):
         state[name + MOMENT2] = v = v + (gradient ** 2 - v) * (1 - BETA2)
         state[name] = state[name] - adam_rate * m / (jnp.sqrt(v) + EPSILON)
     for name, direction in muon_directions(momenta).items():
-        state[name] = state[name] - rate * direction
-    if ema:
+        state[name] = state[name] - rate * (direction + recipe.decay * state[name])
+    if recipe.ema:
         for name in gradients:
             average = state[name + AVERAGE]
-            state[name + AVERAGE] = average - (1 - decay) * (average - state[name])
+            state[name + AVERAGE] = average - (1 - ema) * (average - state[name])
     return state
+
+
+def guarded_update(state, gradients, loss, rate, recipe):
+    """The state after a step that is skipped if it is bad, as train.is_bad says; the norm of its gradient; and whether it was.
+
+    Once MAX_SKIPPED steps in a row were bad, the state stays as it is.
+    """
+    norm = jnp.sqrt(sum(jnp.sum(gradient ** 2) for gradient in gradients.values()))
+    finite = (loss < MAX_LOSS) & jnp.isfinite(norm)
+    bad, noted = ~finite, {}
+    if recipe.skip_above:
+        norms = state["gradient_norms"]
+        bad |= ~(norm <= recipe.skip_above * jnp.sort(norms)[NORMS // 2])
+        noted["gradient_norms"] = jnp.where(finite, jnp.append(norms[1:], norm), norms)
+    in_a_row = jnp.where(bad, state["skipped_in_a_row"] + 1, 0)
+    skipped = dict(state, Variable=state["Variable"] + 1, skipped_in_a_row=in_a_row, **noted)
+    updated = dict(update(state, gradients, rate, recipe), skipped_in_a_row=in_a_row, **noted)
+    stopped = state["skipped_in_a_row"] >= MAX_SKIPPED
+    return {name: jnp.where(stopped, state[name], jnp.where(bad, skipped[name], updated[name])) for name in state}, norm, bad
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=3)
 def run_steps(graph, recipe, precision, state, tiles, rates):
-    """One training step for each of `rates`, all on the device; returns the new state and the losses.
+    """One training step for each of `rates`, all on the device; returns the new state, and the losses, the norms of the gradients
+    and whether each step was skipped.
 
     graph, recipe (a Recipe) and precision (a key of PRECISIONS) are compiled in; the memory of `state` is taken over.
     """
@@ -214,7 +237,8 @@ def run_steps(graph, recipe, precision, state, tiles, rates):
         lr, hr = cut_patches(tiles, patches, recipe.patch, SCALES[graph.scale])
         weights = {name: state[name] for name in names}
         loss, gradients = jax.value_and_grad(lambda weights: l1_loss(graph, weights, lr, hr, dtype))(weights)
-        return update(state, gradients, rate, recipe.ema), loss
+        state, norm, skipped = guarded_update(state, gradients, loss, rate, recipe)
+        return state, (loss, norm, skipped)
 
     with jax.default_matmul_precision(convolution):
         return lax.scan(step, state, (rates, patches))
@@ -242,18 +266,13 @@ def validate(graph, state, pairs):
 NPZ_ERRORS = OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile  # of what is no .npz, a damaged one or one of others
 
 
-def diverged(what, path):
-    """The UserError that says what is not finite any more; path: of the training's state."""
-    return UserError("%s: lower --rate, in another --run%s" % (
-        what, "; %s keeps the last good state" % path if os.path.exists(path) else ""))
-
-
 def save_state(path, state, config, trained):
     """Write the state to one .npz, with config, what the run was started with, and trained, how it went, as JSON under these
     names. Raises UserError, and keeps the file that was there, if the weights are not finite."""
     state = jax.device_get(state)
     if not all(np.isfinite(state[name]).all() for name in weight_names(state)):
-        raise diverged("weights are not finite at step %d" % state["Variable"], path)
+        raise UserError("the weights are not finite at step %d: lower --rate, in another --run%s" % (
+            state["Variable"], "; %s keeps the last good state" % path if os.path.exists(path) else ""))
     write_npz(path, dict(state, config=json.dumps(config, sort_keys=True), trained=json.dumps(trained, sort_keys=True)))
 
 
@@ -285,17 +304,34 @@ def read_weights(graph_path):
         raise UserError("cannot read the weights %s: %s: write them by export_graph.py" % (path, error))
 
 
-def open_state(path, graph_path, config):
-    """The state to begin or to go on with, and the seconds it was trained: `path` if it exists, else new from the weights beside
-    the graph.
+def open_state(path, graph_path, config, recipe):
+    """The state to begin or to go on with, the seconds it was trained, and the config with the history of its weights: `path` if it
+    exists, else new from the weights beside the graph.
 
     Raises UserError if the state was started with another config.
     """
     if os.path.exists(path):
         state, started, trained = load_state(path)
         check_same_config(path, started, config)
-        return state, trained["trained_seconds"]
-    return new_state(read_weights(graph_path), config["ema"], config["seed"], config["optimizer"]), 0
+        return dict(state, skipped_in_a_row=np.int32(0)), trained["trained_seconds"], dict(
+            config, trained_before=started["trained_before"])
+    return new_state(read_weights(graph_path), recipe, config["seed"]), 0, config
+
+
+def give_up(path, step, loss, norm, save):
+    """Raise UserError for a training of which MAX_SKIPPED steps in a row were bad, the last one with this loss and norm.
+
+    The state at `path`, if there is one, gets the step reached, so that the same command goes on from its weights with the patches
+    that come next; else `save` saves the weights of now.
+    """
+    if os.path.exists(path):
+        kept, config, trained = load_state(path)
+        save_state(path, dict(kept, Variable=np.int32(step)), config, trained)
+    else:
+        save()
+    raise UserError("the training diverges at step %d, with a loss of %.4g and a gradient norm of %.4g: the same command goes on with "
+                    "other patches from the last good weights, saved in %s; if it ends here again, lower --rate, in another --run" % (
+                        step, loss, norm, path))
 
 
 def main():
@@ -308,7 +344,7 @@ def main():
     run = args.run or os.path.join("runs", "jax_%s_%s" % (graph.model, graph.scale))
     os.makedirs(run, exist_ok=True)
     state_path, log_path = os.path.join(run, "state.npz"), os.path.join(run, "log.jsonl")
-    state, seconds = open_state(state_path, args.graph, config)
+    state, seconds, config = open_state(state_path, args.graph, config, recipe)
     step = int(state["Variable"])
     best = max((record["psnr"] for record in resume_log(log_path, step) if "psnr" in record), default=-np.inf)
     if step:
@@ -345,26 +381,30 @@ def main():
             print("compiled in %.1f s" % (time.time() - before), flush=True)
             logged = time.time()
         before = time.time()
-        state, losses = compiled[steps](*arguments)
-        loss = float(np.mean(losses))
+        state, values = compiled[steps](*arguments)
+        losses, norms, skipped = map(np.asarray, values)
         after = time.time()
         seconds += after - before
-        if not np.isfinite(loss):
-            raise diverged("the loss is %s between step %d and %d" % (loss, step, step + steps), state_path)
+        if state["skipped_in_a_row"] >= MAX_SKIPPED:
+            reached = int(state["Variable"])
+            give_up(state_path, reached, losses[reached - step - 1], norms[reached - step - 1], save)
+        loss = float(np.mean(losses[~skipped])) if not skipped.all() else np.nan
         waited = 1 - (after - before) / (after - logged)
         images = steps * recipe.batch / (after - logged)
         logged, begun = after, step
         step += steps
-        record = dict(step=step, loss=round(loss, 6), rate=float("%.4g" % rates[-1]), precision=args.precision,
+        record = dict(step=step, rate=float("%.4g" % rates[-1]), precision=args.precision, skipped=int(skipped.sum()),
                       images_per_second=round(images, 2), data_wait=round(waited, 4), time=round(after, 1))
-        print(format_progress(step, recipe, loss, rates[-1], images, waited), flush=True)
+        if not skipped.all():
+            record.update(loss=round(loss, 6), gradient_norm=float("%.4g" % np.median(norms[~skipped])))
+        print(format_progress(step, recipe, loss, rates[-1], images, waited, skipped.sum()), flush=True)
         if valid and (step // args.valid_every > begun // args.valid_every or step == recipe.steps):
             value = validate(graph, state, valid)
             best = max(best, value)
             record["psnr"] = round(value, 4)
             print("step %7d  PSNR of %s %.3f dB, best %.3f dB" % (step, args.valid, value, best), flush=True)
         log.write(json.dumps(record, sort_keys=True) + "\n")
-        if time.time() - saved > 60 * args.save_minutes:
+        if time.time() - saved > 60 * args.save_minutes and not skipped[-1]:
             save()
             saved = time.time()
         reserve = max(reserve, time.time() - before)
