@@ -566,7 +566,7 @@ def test_imported_weights_are_shipped_with_their_history(trained, tiny, tmp_path
     assert {key: config[key] for key in config if key not in ("sha256", "trained_seconds")} == expected
     seconds = [record["time"] for record in read_log(trained[0])]
     assert 0 <= config["trained_seconds"] <= seconds[-1] - seconds[0] + 60
-    assert "| x2/tiny | fast: muon, rate 0.001, cosine, batch 4, patch 8, best of 3, EMA 0.999, float32 | - | 200 of 200 |" in (
+    assert "| x2/tiny | fast: muon, rate 0.001, cosine, batch 4, patch 8, best of 3, EMA 0.999, float32, decay 1 | - | 200 of 200 |" in (
         tables.to_checkpoints([], {("x2", "tiny"): prefix}))
 
 

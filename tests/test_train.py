@@ -930,10 +930,18 @@ def test_transfer_of_weights(tmp_path):
 def test_plot_of_runs(tmp_path):
     from tools import plot_training
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "log.jsonl").write_text('{"loss": 0.5, "step": 1}\n{"psnr": 30, "step": 1}\n{"loss": 0.4, "step": 2}\n')
-    assert plot_training.read_curves(str(tmp_path / "run")) == {"loss": ((1, 2), (0.5, 0.4)), "psnr": ((1,), (30,))}
+    log = tmp_path / "run" / "log.jsonl"
+    log.write_text('{"loss": 0.5, "step": 1}\n{"psnr": 30, "step": 1}\n{"loss": 0.4, "step": 2}\n')
+    curves = plot_training.read_curves(str(tmp_path / "run"))
+    assert curves["loss"] == ((1, 2), (0.5, 0.4)) and curves["psnr"] == ((1,), (30,)) and curves["kernel_rms"] == ((), ())
     plot_training.plot([str(tmp_path / "run")], str(tmp_path / "a.png"))
     assert Image.open(str(tmp_path / "a.png")).size == (1200, 432)
-    assert sorted(os.listdir(str(tmp_path))) == ["a.png", "run"]
+    log.write_text(log.read_text() + '{"psnr": 31, "psnr_held_out": 29, "largest_dra": 0.5, "kernel_rms": 0.1, "step": 2}\n')
+    curves = plot_training.read_curves(str(tmp_path / "run"))
+    assert curves["psnr"] == ((2,), (29,)) and curves["largest_dra"] == ((2,), (0.5,)) and curves["kernel_rms"] == ((2,), (0.1,))
+    plot_training.plot([str(tmp_path / "run")], str(tmp_path / "b.png"), health=True)
+    drawn = np.asarray(Image.open(str(tmp_path / "b.png")).convert("RGB"), int)
+    assert drawn.shape == (864, 1200, 3) and (drawn[432:].min(axis=2) < 100).any(axis=0).sum() > 600  # three more panels below
+    assert sorted(os.listdir(str(tmp_path))) == ["a.png", "b.png", "run"]
     with pytest.raises(utils.UserError, match="cannot read .*nothing"):
         plot_training.plot([str(tmp_path / "nothing")], str(tmp_path / "b.png"))

@@ -326,6 +326,8 @@ def to_checkpoints(measured, shipped):
                 continue
             recipe = "%s: %s, rate %g, %s, batch %d, patch %d, best of %d, EMA %g, %s" % tuple(one[key] for key in (
                 "recipe", "optimizer", "rate", "schedule", "batch", "patch", "candidates", "ema", "precision"))
+            if one.get("decay"):
+                recipe += ", decay %g" % one["decay"]
             steps = "{:,} of {:,}".format(one["trained_steps"], one["steps"])
             trainings[markdown_row([
                 "%s/%s" % (one["scale"], one["model"]), recipe, one["init_from"] or "-", steps, "%.2f" % (one["trained_seconds"] / 3600),
