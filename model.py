@@ -47,8 +47,8 @@ def drsan(lr, model, scale, without=None):
     """Build DRSAN `model` (a key of MODELS) for `scale` (a key of SCALES) on LR images.
 
     lr: float32 RGB in [0, 1], [N, H, W, 3], any H and W, also unknown ones. Returns SR, [N, s H, s W, 3], not clipped.
-    The DRA values of DRAG k are the tensor DRAN/DRAG{k}/DRA:0, [N, 1, 1, N_blocks (N_blocks + 1) / 2], and its output
-    is DRAN/DRAG{k}/features:0: fetch them, or replace them through feed_dict.
+    The DRA values of DRAG k are the tensor tensor_name(k, "DRA"), [N, 1, 1, N_blocks (N_blocks + 1) / 2], and its output is
+    tensor_name(k, "features"): fetch them, or replace them through feed_dict.
     """
     channels, drags, blocks = MODELS[model]
     with tf.variable_scope("DRAN", reuse=tf.AUTO_REUSE):
@@ -63,6 +63,12 @@ def drsan(lr, model, scale, without=None):
 def model_variables():
     """The trainable variables of DRSAN in the default graph, in order of creation: the checkpoint contract."""
     return tf.get_collection(tf.GraphKeys.TRAINABLE_VARIABLES, "DRAN/")
+
+
+def tensor_name(k, name):
+    """The name of a tensor of DRAG k of the first DRSAN in a graph: of its DRA values, `DRA`, of what the DRM pools to them, `DRM`, and
+    of its output, `features`."""
+    return "DRAN/DRAG%d/%s:0" % (k, name)
 
 
 def dra_values():

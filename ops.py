@@ -3,69 +3,13 @@
 Feature maps are float32 NHWC tensors. Every function that has variables creates them in the current variable scope, in
 the order of the published graphs (see model.py for the names).
 
-This is also the one place that picks the TensorFlow API: `from ops import tf` is TensorFlow 1.x, or its graph-mode API
-within TensorFlow 2.x.
+Below them are the operations of training: Muon's steps, which steps are skipped, and kernels in bfloat16. `from ops import tf` is
+how the project gets TensorFlow, of either version (see tools/runtime.py).
 """
-import contextlib
-import ctypes
-import os
-import sys
-import tempfile
+import numpy as np
 
-
-@contextlib.contextmanager
-def quiet_stderr():
-    """Drop what is written to the file descriptor of stderr: libraries in C and C++, as TensorFlow on import, write
-    lines there that no setting turns off. An exception still says what it says."""
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with tempfile.TemporaryFile() as dropped:
-        os.dup2(dropped.fileno(), 2)
-        try:
-            yield
-        finally:
-            sys.stderr.flush()
-            os.dup2(kept, 2)
-            os.close(kept)
-
-
-def _keep_freed_memory():
-    """Let both allocators of TensorFlow 1.8 (jemalloc, and glibc within Eigen) keep what is freed. By default they give it
-    back to the system after every operation, and half of the time on a CPU goes to page faults."""
-    M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8  # of malloc.h
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
-    if mallopt:
-        mallopt(M_TRIM_THRESHOLD, 2 ** 31 - 1)
-        mallopt(M_MMAP_MAX, 0)
-        mallopt(M_ARENA_MAX, 1)
-
-
-class _NotImported(object):
-    """Stands for TensorFlow where it cannot be imported: what needs none, as recipes, images and metrics, can be used all
-    the same, and the first use of TensorFlow raises the error of its import."""
-
-    def __init__(self, error):
-        self.error = error
-
-    def __getattr__(self, name):
-        raise self.error
-
-
-os.environ.setdefault("JEMALLOC_MALLOC_CONF", "lg_dirty_mult:-1")  # read on import, by TensorFlow 1.8 alone
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # read on import; by default, TensorFlow 2 has them on AVX-512 CPUs alone
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # errors come as exceptions; 0 shows all that the C++ runtime logs
-try:
-    with quiet_stderr():
-        import tensorflow as tf
-        if hasattr(tf, "compat") and hasattr(tf.compat, "v1"):
-            tf = tf.compat.v1
-            tf.logging.set_verbosity(tf.logging.ERROR)
-            tf.disable_v2_behavior()
-        else:
-            _keep_freed_memory()
-    tf.logging.set_verbosity(tf.logging.ERROR)
-except ImportError as error:
-    tf = _NotImported(error)
+from tools.runtime import tf
+from tools.training.recipes import MAX_LOSS, MOMENTUM, NORMS, UPDATE_RMS, orthogonalize
 
 
 def conv2d(x, filters, size):
@@ -130,3 +74,55 @@ def upsampler(x, scale):
     for factor in {2: [2], 3: [3], 4: [2, 2]}[scale]:
         x = tf.depth_to_space(conv2d(x, channels * factor ** 2, 3), factor)
     return x
+
+
+def muon_momentum(kernel):
+    """The variable <kernel>/Muon."""
+    with tf.colocate_with(kernel):
+        return tf.Variable(tf.zeros(kernel.shape), trainable=False, name=kernel.op.name + "/Muon")
+
+
+def muon_step(kernel, momentum, gradient, rate, decay):
+    """The operation that updates a kernel W [kh, kw, in, out] by Muon with Nesterov's momentum and decoupled weight decay:
+    W <- W - rate (O + decay W), where O is the orthogonal update (J. Liu et al., arXiv 2502.16982, equation 3)."""
+    height, width, inputs, outputs = kernel.shape.as_list()
+    rows, columns = height * width * inputs, outputs
+    with tf.colocate_with(kernel):
+        new = momentum.assign(MOMENTUM * momentum + (1 - MOMENTUM) * gradient)
+        x = tf.reshape(MOMENTUM * new + (1 - MOMENTUM) * gradient, [rows, columns])
+        x = x / (tf.norm(x) + 1e-12)
+        tall = rows > columns
+        x = orthogonalize(tf.transpose(x) if tall else x, lambda a, b, transpose: tf.matmul(a, b, transpose_b=transpose))
+        x = (UPDATE_RMS * max(rows, columns) ** 0.5) * (tf.transpose(x) if tall else x)
+        update = tf.reshape(x, kernel.shape) + decay * kernel if decay else tf.reshape(x, kernel.shape)
+        return kernel.assign_sub(rate * update)
+
+
+def is_bad(loss, norm, skip_above):
+    """Whether a step is to be skipped, a boolean tensor: its loss or the norm of its gradient is not finite, or the norm is more than
+    `skip_above` times (0: no limit) the median of the last NORMS finite ones, for which the limit waits until there are half as many.
+
+    With a limit, the norms are the variable `gradient_norms`; evaluating the tensor adds this step's.
+    """
+    finite = tf.logical_and(loss < MAX_LOSS, tf.is_finite(norm))
+    if not skip_above:
+        return tf.logical_not(finite)
+    norms = tf.Variable(tf.fill([NORMS], np.float32(np.inf)), trainable=False, name="gradient_norms")
+    limit = skip_above * tf.nn.top_k(norms, NORMS // 2 + 1)[0][-1]
+    bad = tf.logical_not(tf.logical_and(finite, norm <= limit))
+    with tf.control_dependencies([bad]):
+        noted = norms.assign(tf.where(finite, tf.concat([norms[1:], [norm]], 0), norms))
+    with tf.control_dependencies([noted]):
+        return tf.identity(bad)
+
+
+def bfloat16_kernels(getter, name, **kwargs):
+    """A custom getter of variable scopes under which conv2d computes in bfloat16, forward and backward: kernels are rounded to
+    it wherever they are used, while the variables, biases, sums and all between the convolutions stay float32."""
+    variable = getter(name, **kwargs)
+    return tf.cast(variable, tf.bfloat16) if name.endswith("/kernel") else variable
+
+
+def has_bfloat16():
+    """Whether this TensorFlow has convolutions in bfloat16."""
+    return not tf.__version__.startswith("1.")

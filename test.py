@@ -15,9 +15,13 @@ from tqdm import tqdm
 
 from model import ABLATIONS, MODELS, SCALES, count_multi_adds, count_parameters, drsan
 from ops import tf
-from tools import download
-from utils import (DATASETS, FORMATS, Upscaler, UserError, bicubic, compose, find_checkpoint, find_dataset,
-                   find_pictures, fit_format, open_session, positive, read_pair, read_picture, restore_weights, run_main,
+from tools.checkpoints import find_checkpoint, restore_weights
+from tools.data import download
+from tools.pictures.files import FORMATS
+from tools.pictures.tiles import Upscaler
+from tools.pictures.upscale import upscale
+from tools.runtime import open_session
+from utils import (BENCHMARKS, DATASETS, UserError, bicubic, find_dataset, positive, read_pair, replacing, run_main,
                    save_image, score, to_uint8)
 
 PAPER_TABLE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "figures", "paper_table.csv")
@@ -92,13 +96,12 @@ def check_writable(args):
 
 
 def write_csv(path, rows):
-    """Write (model, scale, data set, image, Scores) rows under a temporary name, then rename it to `path`."""
-    with open(path + ".tmp", "w", newline="") as file:
+    """Write (model, scale, data set, image, Scores) rows, all or nothing."""
+    with replacing(path) as temporary, open(temporary, "w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("model", "scale", "dataset", "image") + Scores._fields)
         for row in rows:
             writer.writerow(row[:4] + tuple("%.4f" % value for value in row[4]))
-    os.replace(path + ".tmp", path)
 
 
 def published_scores(paper, model, scale, dataset):
@@ -127,7 +130,7 @@ def offer_downloads(args, combinations):
     """Offer to download what the authors published and these arguments need: images, and their weights if asked for."""
     files = []
     for name in args.dataset:  # in EDSR's layout, the images are the user's own
-        if name in download.BENCHMARKS and not os.path.isdir(os.path.join(args.data_dir, name, "HR")):
+        if name in BENCHMARKS and not os.path.isdir(os.path.join(args.data_dir, name, "HR")):
             files += download.benchmark_files(name, args.data_dir, [SCALES[scale] for scale in args.scale])
     if args.checkpoint == "authors":
         for model, scale in combinations:
@@ -139,7 +142,7 @@ def evaluate_named(upscaler, model, scale, name, args):
     """Find a data set by its name, print what it is, and evaluate it: (name, {image: Scores}, how many failed)."""
     dataset = find_dataset(name, SCALES[scale], args.data_dir)
     print("data             %s: %s" % (dataset.name, dataset.origin))
-    if name in download.BENCHMARKS:
+    if name in BENCHMARKS:
         print("                 as published: %d of %d files" % download.count_published(dataset, SCALES[scale]))
     output = args.output and os.path.join(args.output, "%s_%s" % (model, scale), dataset.name)
     if output:
@@ -158,7 +161,6 @@ def print_mean(mean, count, failed, published):
 
 def test(args):
     """Evaluate every combination that the arguments name; returns the exit status, 1 if any or any image failed."""
-    check_writable(args)
     paper = read_paper_table()
     rows, means, failed = [], collections.OrderedDict(), 0
     combinations = [(model, scale) for scale in args.scale for model in args.model]
@@ -191,67 +193,6 @@ def test(args):
         write_csv(args.csv, rows + [key + ("mean", mean) for key, mean in means.items()])
     if len(means) > 1:
         print_table(means, paper)
-    return 1 if failed else 0
-
-
-def name_outputs(paths, scale, args):
-    """{path of SR: path of LR}. Raises UserError if two pictures would get one name, or one that of another's LR."""
-    outputs, inputs = collections.OrderedDict(), {os.path.realpath(path) for path in paths}
-    for path in paths:
-        stem = os.path.splitext(os.path.basename(path))[0]
-        output = os.path.join(args.output, "%s_%s.%s" % (stem, scale, args.format))
-        if output in outputs:
-            raise UserError("%s and %s would both become %s" % (outputs[output], path, output))
-        if os.path.realpath(output) in inputs:
-            raise UserError("%s would become %s, which is an input, too" % (path, output))
-        outputs[output] = path
-    return outputs
-
-
-def upscale_picture(upscaler, path, output, args):
-    """Upscale one image file, and print a line for it. Raises UserError, OSError or MemoryError."""
-    before = time.time()
-    if os.path.exists(output) and not args.overwrite:
-        raise UserError("%s exists already: add --overwrite" % output)
-    picture = fit_format(read_picture(path, args.max_megapixels), args.format)
-    height, width = picture.color.shape[:2]
-    if upscaler.scale * max(height, width) > FORMATS[args.format]:
-        raise UserError("%s would have %dx%d pixels, and %s holds %d a side" % (
-            output, upscaler.scale * width, upscaler.scale * height, args.format, FORMATS[args.format]))
-    image = compose(upscaler(picture.color), picture, upscaler.scale)
-    options = {} if args.format == "png" else {"quality": args.quality}
-    save_image(output, image, format=args.format, icc_profile=picture.profile, **options)
-    for note in picture.notes:
-        tqdm.write("note: %s: %s" % (path, note), file=sys.stderr)
-    seconds = time.time() - before
-    tqdm.write("%-20s %dx%d -> %s %dx%d, %.1f s, %.2f megapixels/s" % (
-        path, width, height, output, image.width, image.height, seconds, image.width * image.height / 1e6 / seconds))
-
-
-def upscale(args):
-    """Upscale the pictures of --input; returns the exit status, 1 if any failed."""
-    check_writable(args)
-    paths, errors = find_pictures(args.input, args.output)
-    jobs = [(scale, name_outputs(paths, scale, args)) for scale in args.scale]
-    offer_downloads(args, [(args.model[0], scale) for scale in args.scale])
-    for error in errors:
-        print("error: %s" % error, file=sys.stderr)
-    done, failed, before = 0, len(errors), time.time()
-    for scale, outputs in jobs if paths else []:
-        try:
-            upscaler = build(args.model[0], scale, args)
-        except UserError as error:
-            failed += len(outputs)
-            print("error: %s" % error, file=sys.stderr)
-            continue
-        for output, path in tqdm(outputs.items(), unit="picture", leave=False, disable=None):
-            try:
-                upscale_picture(upscaler, path, output, args)
-                done += 1
-            except (UserError, OSError, MemoryError) as error:
-                failed += 1
-                tqdm.write("error: %s" % (str(error) or "not enough memory for %s" % path), file=sys.stderr)
-    print("%d of %d pictures in %.1f s" % (done, done + failed, time.time() - before))
     return 1 if failed else 0
 
 
@@ -336,7 +277,11 @@ def parse_args():
 
 def main():
     args = parse_args()
-    return upscale(args) if args.input else test(args)
+    check_writable(args)
+    if args.input:
+        offer_downloads(args, [(args.model[0], scale) for scale in args.scale])
+        return upscale(args, args.scale, lambda scale: build(args.model[0], scale, args))
+    return test(args)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import test as evaluation  # noqa: E402
 import utils  # noqa: E402
 from model import drsan  # noqa: E402
 from ops import tf  # noqa: E402
+from tools import checkpoints
 
 GOLDEN = os.path.join(ROOT, "tests", "golden")
 
@@ -36,7 +37,7 @@ def weights(tmp_path):
     drsan(tf.placeholder(tf.float32, [None, None, None, 3]), "32s", "x2")
     with tf.Session() as session:
         session.run(tf.global_variables_initializer())
-        return utils.save_weights(session, str(tmp_path / "weights"), "32s", "x2")
+        return checkpoints.save_weights(session, str(tmp_path / "weights"), "32s", "x2")
 
 
 @pytest.fixture

@@ -13,7 +13,9 @@ import sys
 import time
 
 import train_tiny  # noqa: F401: small, so that saving takes most of the time; and the path of the modules below
+
 import train
+import utils
 from ops import tf
 
 
@@ -24,7 +26,7 @@ def fork(options):
         sys.argv = ["train.py", "--gpu", "-1", "--recipe", "fast", "--batch", "2", "--patch", "12", "--valid-every", "2",
                     "--workers", "1", "--threads", "1", "--save-minutes", "0"] + options
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        train.run_main(lambda: train.train(train.parse_args()))
+        utils.run_main(lambda: train.train(train.parse_args()))
         os._exit(0)
     return child
 

@@ -1,4 +1,4 @@
-"""tools/ablation.py: which networks it trains and evaluates, and that the README shows what it writes."""
+"""tools/paper/ablation.py: which networks it trains and evaluates, and that the README shows what it writes."""
 import json
 import os
 import subprocess
@@ -10,7 +10,7 @@ import test as evaluation
 import train
 import utils
 from conftest import ROOT, call
-from tools import ablation, tables
+from tools.paper import ablation, tables
 from utils import UserError
 
 PSNR = {None: 34.0, "dra": 33.9, "dynamics": 34.0625, "rsa": 33.5}
@@ -25,7 +25,7 @@ def test_readme_shows_what_the_tool_writes():
         readme = file.read()
     results = ablation.read_results(os.path.join(tables.FIGURES, "ablation.csv"))
     assert readme == tables.replace_block(readme, ablation.to_markdown(results), "ablation"), (
-        "run: python tools/ablation.py --redraw")
+        "run: python tools/paper/ablation.py --redraw")
 
 
 def test_shipped_table_is_of_all_networks():

@@ -1,9 +1,15 @@
 """tools/compare_recipes.py: what it takes for a candidate, and what it refuses before photographs are loaded."""
-import pytest
+import re
 
-import train
+import pytest
+from PIL import Image
+
 from conftest import call
+from model import MODELS, Variant
 from tools import compare_recipes
+from tools.data.photographs import hold_out
+from tools.training import graph
+from utils import UserError, find_dataset, read_image
 
 
 @pytest.fixture
@@ -24,6 +30,35 @@ def test_candidates(run):
 
 
 def test_bfloat16_is_refused_at_once_where_there_is_none(run, monkeypatch):
-    monkeypatch.setattr(train, "has_bfloat16", lambda: False)
+    monkeypatch.setattr(graph, "has_bfloat16", lambda: False)
     status, err = run("batch=4", "--precision", "bfloat16")
     assert status == 1 and "cannot convolve in bfloat16: leave out --precision, or use TensorFlow 2\n" in err
+
+
+def test_candidates_are_trained_and_compared(monkeypatch, capsys, tmp_path):
+    """The same candidate gives the same twice, and a strong weight decay smaller kernels; the best on the held-out is first."""
+    monkeypatch.setitem(MODELS, "32s", Variant(channels=16, drags=1, blocks=1))
+    for i, pair in enumerate(find_dataset("Sample", 2, "").pairs):
+        Image.fromarray(read_image(pair.hr)[100:200, 100:220]).save(str(tmp_path / ("%d.png" % i)))
+    share = next(i / 100 for i in range(1, 100) if len(held_out(str(tmp_path), i / 100)) == 1)
+    status, out, err = call(
+        monkeypatch, capsys, lambda: compare_recipes.compare(compare_recipes.parse_args()), "--data", tmp_path,
+        "--pixels", 0.004, "--valid", tmp_path, "--valid-share", share, "--workers", 1, "--threads", 1,
+        "batch=2,patch=12,warmup=0", "batch=2,patch=12,warmup=0", "batch=2,patch=12,warmup=0,decay=100")
+    assert status == 0, err
+    lines = out.splitlines()
+    first, again, decayed = [[float(value) for value in re.findall(r"[-+]?\d+\.\d+(?:e-?\d+)?", line)[:2]] for line in lines
+                             if line.startswith("done: ")]
+    assert first == again != decayed
+    table = [line.split() for line in lines[-3:]]
+    assert [row[3] for row in table] == ["14"] * 3  # 4,000 pixels in patches of 2 x 144
+    assert sorted((float(row[1]) for row in table), reverse=True) == [float(row[1]) for row in table]
+    rms = {" ".join(row[8:]): float(row[6]) for row in table}
+    assert rms["batch 2, decay 100.0, patch 12, warmup 0"] < 0.8 * rms["batch 2, patch 12, warmup 0"]
+
+
+def held_out(folder, share):
+    try:
+        return hold_out(folder, share)[1]
+    except UserError:
+        return []

@@ -1,4 +1,4 @@
-"""tools/download.py, the downloads of test.py and tools/check_benchmarks.py, against a local server that misbehaves."""
+"""tools/data/download.py, the downloads of test.py and tools/paper/check_benchmarks.py, against a local server that misbehaves."""
 import concurrent.futures
 import csv
 import hashlib
@@ -21,8 +21,11 @@ import test
 from conftest import ROOT, call
 from model import drsan
 from ops import tf
-from tools import check_benchmarks, download
-from utils import UserError, downscale, find_dataset, open_session, save_weights
+from tools.checkpoints import save_weights
+from tools.data import download
+from tools.paper import check_benchmarks
+from tools.runtime import open_session
+from utils import UserError, downscale, find_dataset
 
 HR = "psnrtest/HR/Set5/baby.png"
 
@@ -235,8 +238,8 @@ def test_manifest():
 def test_digests(tmp_path):
     path = tmp_path / "hello"
     path.write_bytes(b"hello\n")
-    assert download.compute_digest(str(path), "git blob") == "ce013625030ba8dba906f756967f9e9ca394464a"
-    assert download.compute_digest(str(path), "sha256").startswith("5891b5b522d5df08")
+    assert download.file_digest(str(path), "git blob") == "ce013625030ba8dba906f756967f9e9ca394464a"
+    assert download.file_digest(str(path), "sha256").startswith("5891b5b522d5df08")
 
 
 # --------------------------------------------------------------------------------------------- well-behaved server
@@ -385,7 +388,7 @@ def test_attempts_count_anew_after_progress(server, monkeypatch):
 
     server.faults[HR] = [sends_some] * 4
     download.download(set5("HR.*baby"), "data", server.url)
-    assert len(server.requests) == 5 and download.compute_digest("data/HR/Set5/baby.png", "git blob") == git_blob(body)
+    assert len(server.requests) == 5 and download.file_digest("data/HR/Set5/baby.png", "git blob") == git_blob(body)
 
 
 # --------------------------------------------------------------------------------------------- disk and two processes
@@ -562,7 +565,7 @@ def test_authors_weights_and_missing_images(server, monkeypatch, capsys, tmp_pat
     authors = ["--checkpoint", "authors", "--model", "32s", "--scale", "x2", "x3"]
     status, out, err = run_test(monkeypatch, capsys, *authors)  # without a terminal and --download: what to do
     assert status == 1 and not server.requests and not os.path.exists("data")
-    assert err.count("get them with: python tools/download.py authors-weights\n") == 2
+    assert err.count("get them with: python tools/data/download.py authors-weights\n") == 2
 
     authors += ["--mirror", server.url, "--csv", "authors.csv"]
     status, out, err = run_test(monkeypatch, capsys, "--download", *authors)
@@ -580,13 +583,13 @@ def test_authors_weights_and_missing_images(server, monkeypatch, capsys, tmp_pat
     with open("data/authors-weights/x2/DRSAN_32s/DRSAN32s.data-00000-of-00001", "r+b") as file:
         file.write(b"?")
     status, _, err = run_test(monkeypatch, capsys, "--checkpoint", "authors")
-    assert status == 1 and "or not as published: get them with: python tools/download.py authors-weights\n" in err
+    assert status == 1 and "or not as published: get them with: python tools/data/download.py authors-weights\n" in err
     status, _, err = run_test(monkeypatch, capsys, "--checkpoint", "authors", "--model", "32l", "--scale", "x3")
     assert status == 1 and "the authors publish no weights for 32l at x3\n" in err
 
 
 def test_missing_images_name_the_command():
-    with pytest.raises(UserError, match="no images of Set5.*: python tools/download.py Set5 --data-dir there$"):
+    with pytest.raises(UserError, match="no images of Set5.*: python tools/data/download.py Set5 --data-dir there$"):
         find_dataset("Set5", 2, "there")
 
 
@@ -608,7 +611,7 @@ def test_images_in_the_other_layout_are_used(server, monkeypatch):
 # ----------------------------------------------------------------------------------------------- commands of their own
 
 def test_command_without_a_mirror():
-    command = [sys.executable, os.path.join(ROOT, "tools", "download.py"), "Set5", "--mirror", "nowhere"]
+    command = [sys.executable, os.path.join(ROOT, "tools", "data", "download.py"), "Set5", "--mirror", "nowhere"]
     process = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.returncode == 1
     assert re.match(b"error: the mirror nowhere is no folder[^\n]*\n$", process.stderr)

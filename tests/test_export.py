@@ -1,4 +1,4 @@
-"""tools/export.py: what is written gives the output of the checkpoint, and is checked before it is kept."""
+"""tools/pictures/export.py: what is written gives the output of the checkpoint, and is checked before it is kept."""
 import os
 import sys
 
@@ -6,15 +6,14 @@ import numpy as np
 import pytest
 
 import utils
-from conftest import ROOT, call
+from conftest import call
 from model import drsan
 from ops import tf
-
-sys.path.insert(0, os.path.join(ROOT, "tools"))
-import export  # noqa: E402
+from tools import checkpoints
+from tools.pictures import export, tiles
 
 # of a photograph: what no photograph has, the network may amplify until float32 does not suffice for 1e-5
-IMAGE = utils.network_input(utils.read_image(utils.find_dataset("Sample", 2, "").pairs[2].hr)[200:213, 300:321])
+IMAGE = tiles.network_input(utils.read_image(utils.find_dataset("Sample", 2, "").pairs[2].hr)[200:213, 300:321])
 
 
 @pytest.fixture
@@ -29,7 +28,7 @@ def expected():
         lr = tf.placeholder(tf.float32, [1, None, None, 3])
         sr = drsan(lr, "32s", "x2")
         with tf.Session() as session:
-            utils.restore_weights(session, utils.find_checkpoint("32s", "x2"))
+            checkpoints.restore_weights(session, checkpoints.find_checkpoint("32s", "x2"))
             return session.run(sr, {lr: IMAGE})
 
 

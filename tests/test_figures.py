@@ -12,7 +12,8 @@ import utils
 from conftest import call
 from model import MODELS, count_parameters, drsan, model_variables
 from ops import tf
-from tools import drawings, figures, tables
+from tools import checkpoints
+from tools.paper import attention, canvas, comparison, drawings, figures, tables
 from utils import UserError
 
 random = np.random.RandomState(5)
@@ -26,13 +27,13 @@ def weights(tmp_path_factory):
         drsan(tf.placeholder(tf.float32, [None, None, None, 3]), "48s", "x2")
         shapes = [variable.shape.as_list() for variable in model_variables()]
         gains = [np.sqrt(2.0 / np.prod(shape[:-1])) if len(shape) == 4 else 0.1 for shape in shapes]
-        utils.load_values(session, model_variables(), [gain * draw.randn(*shape) for gain, shape in zip(gains, shapes)])
-        return utils.save_weights(session, str(tmp_path_factory.mktemp("weights")), "48s", "x2")
+        checkpoints.load_values(session, model_variables(), [gain * draw.randn(*shape) for gain, shape in zip(gains, shapes)])
+        return checkpoints.save_weights(session, str(tmp_path_factory.mktemp("weights")), "48s", "x2")
 
 
 @pytest.fixture
 def network(weights):
-    return figures.open_network("48s", "x2", weights, -1)
+    return attention.open_network("48s", "x2", weights, -1)
 
 
 @pytest.fixture
@@ -68,24 +69,24 @@ def test_parts_of_the_drawing_are_those_of_the_graph(model, scale, total):
 
 @pytest.mark.parametrize("model", ["32m"])
 def test_drawings_name_every_part(model):
-    with figures.pyplot.rc_context(figures.STYLE):
+    with figures.pyplot.rc_context(canvas.STYLE):
         figure = drawings.structure(model, "x2")
         texts = [text.get_text() for text in figure.axes[0].texts]
         channels, drags, blocks = MODELS[model]
         assert ("DRAG\n%d" % drags) in texts and ("upsampler\nx2") in texts
         assert [text for text in texts if re.match(r"DRSA\$_\d\$$", text)] == [
             "DRSA$_%d$" % n for n in range(1, blocks + 1)]
-        assert [text for text in texts if text.startswith("$r_")] == figures.path_names(blocks)
+        assert [text for text in texts if text.startswith("$r_")] == canvas.path_names(blocks)
         assert "{:,} parameters".format(sum(drawings.count_parts(model, "x2").values())) in texts[0]
         figures.pyplot.close(figure)
         figure = drawings.signal_flow(model)
         texts = " ".join(text.get_text() for text in figure.axes[0].texts)
-        assert "conv 1x1\n%d" % len(figures.path_names(blocks)) in texts and "$r_2^3$" in texts
+        assert "conv 1x1\n%d" % len(canvas.path_names(blocks)) in texts and "$r_2^3$" in texts
         figures.pyplot.close(figure)
 
 
 def test_names_of_paths():
-    assert figures.path_names(3) == ["$r_0^1$", "$r_0^2$", "$r_1^2$", "$r_0^3$", "$r_1^3$", "$r_2^3$"]
+    assert canvas.path_names(3) == ["$r_0^1$", "$r_0^2$", "$r_1^2$", "$r_0^3$", "$r_1^3$", "$r_2^3$"]
 
 
 @pytest.mark.parametrize("name", figures.DRAWINGS)
@@ -94,7 +95,7 @@ def test_drawings_are_written_as_png_and_svg(run, tmp_path, name):
     assert (status, err) == (0, "")
     assert sorted(os.listdir(str(tmp_path / "new"))) == [name + ".png", name + ".svg"]
     with Image.open(str(tmp_path / "new" / (name + ".png"))) as image:
-        assert image.size[0] == figures.WIDTH and image.mode == "RGB"
+        assert image.size[0] == canvas.WIDTH and image.mode == "RGB"
     with open(str(tmp_path / "new" / (name + ".svg"))) as file:
         assert "</svg>" in file.read()
 
@@ -106,19 +107,19 @@ def test_patches_lie_on_a_grid(tmp_path):
     folder.mkdir()
     image = random.randint(0, 256, (70, 100, 3)).astype(np.uint8)
     utils.save_image(str(folder / "a.png"), image)
-    lrs, hrs = figures.collect_patches([str(folder)], 2, "data", 16)
+    lrs, hrs = attention.collect_patches([str(folder)], 2, "data", 16)
     assert lrs.shape == (6, 16, 16, 3) and len(hrs) == 6
     np.testing.assert_array_equal(hrs[4], image[32:64, 32:64])
     np.testing.assert_array_equal(lrs[4], utils.downscale(image, 2)[16:32, 16:32])
     with pytest.raises(UserError, match="no image of .* has a patch of 64x64"):
-        figures.collect_patches([str(folder)], 2, "data", 64)
+        attention.collect_patches([str(folder)], 2, "data", 64)
 
 
 def test_groups_are_the_clusters_and_show_their_middle():
     centers = np.array([[0, 0], [10, 0], [0, 10]], float)
     sizes = 9, 4, 6
     values = np.concatenate([center + 0.1 * random.randn(size, 2) for center, size in zip(centers, sizes)])
-    clusters = figures.group_patches(values, 3, 2)
+    clusters = attention.group_patches(values, 3, 2)
     assert [size for _, size in clusters] == [9, 6, 4]
     for (members, size), (first, last) in zip(clusters, [(0, 9), (13, 19), (9, 13)]):
         part = values[first:last]
@@ -126,14 +127,14 @@ def test_groups_are_the_clusters_and_show_their_middle():
         scaled = (part - part.mean(0)) / values.std(0)
         assert set(members - first) == set(np.argsort((scaled ** 2).sum(1))[:2])
     with pytest.raises(UserError, match="19 patches are too few for 3 groups of 7"):
-        figures.group_patches(values, 3, 7)
+        attention.group_patches(values, 3, 7)
 
 
 def test_dra_values_are_those_of_each_patch_alone(network):
     lrs = random.randint(0, 256, (70, 8, 8, 3)).astype(np.uint8)  # more than one batch
-    values = figures.dra_values(network, lrs, 2)
+    values = attention.dra_values(network, lrs, 2)
     assert values.shape == (70, 6)
-    np.testing.assert_allclose(values[66], figures.fetch(network, network.dra[1], lrs[66:67])[0, 0, 0], atol=1e-5)
+    np.testing.assert_allclose(values[66], attention.fetch(network, network.dra[1], lrs[66:67])[0, 0, 0], atol=1e-5)
 
 
 def test_dra_figure_draws_bands_and_means(weights, tmp_path):
@@ -142,12 +143,12 @@ def test_dra_figure_draws_bands_and_means(weights, tmp_path):
     utils.save_image(str(folder / "a.png"), random.randint(0, 256, (96, 96, 3)).astype(np.uint8))
     args = argparse.Namespace(model="48s", scale="x2", checkpoint=weights, gpu=-1, drag=3, dataset=[str(folder)],
                               data_dir="data", side=8, groups=2, patches=3)
-    with figures.pyplot.rc_context(figures.STYLE):
-        figure = figures.draw_dra(args)
+    with figures.pyplot.rc_context(canvas.STYLE):
+        figure = attention.draw_dra(args)
     axis = figure.axes[0]
-    lrs, hrs = figures.collect_patches([str(folder)], 2, "data", 8)
-    values = figures.dra_values(figures.open_network("48s", "x2", weights, -1), lrs, 3)
-    for i, (members, _) in enumerate(figures.group_patches(values, 2, 3)):
+    lrs, hrs = attention.collect_patches([str(folder)], 2, "data", 8)
+    values = attention.dra_values(attention.open_network("48s", "x2", weights, -1), lrs, 3)
+    for i, (members, _) in enumerate(attention.group_patches(values, 2, 3)):
         np.testing.assert_allclose(axis.lines[i].get_ydata(), values[members].mean(0), atol=1e-6)
         band = axis.collections[i].get_paths()[0].vertices
         for x in range(6):
@@ -163,15 +164,15 @@ def test_dra_figure_draws_bands_and_means(weights, tmp_path):
 
 def test_swap_feeds_the_donors_values(network):
     lr, donor = (random.randint(0, 256, size + (3,)).astype(np.uint8) for size in ((12, 14), (9, 7)))
-    own, swapped, values = figures.swap(network, lr, [lr, donor])
+    own, swapped, values = attention.swap(network, lr, [lr, donor])
     np.testing.assert_array_equal(swapped[0], own)      # its own values change nothing
     assert np.abs(swapped[1] - own).max() > 1e-3
     assert [len(value) for value in values] == [24, 24, 24]
     np.testing.assert_array_equal(values[0], values[1])
-    donors = figures.fetch(network, network.dra, donor[None])
+    donors = attention.fetch(network, network.dra, donor[None])
     np.testing.assert_array_equal(values[2], np.concatenate([value.ravel() for value in donors]))
     zero = [np.zeros_like(value) for value in donors]
-    np.testing.assert_allclose(figures.fetch(network, network.sr, lr[None], zero)[0], no_dra(network, lr), atol=1e-5)
+    np.testing.assert_allclose(attention.fetch(network, network.sr, lr[None], zero)[0], no_dra(network, lr), atol=1e-5)
 
 
 def no_dra(network, lr):
@@ -179,23 +180,23 @@ def no_dra(network, lr):
     last = ["DRAN/conv2d_%d/%s" % (2 + 9 * k, part) for k in range(4) for part in ("kernel", "bias")]
     variables = [variable for variable in model_variables() if variable.op.name in last]
     assert len(variables) == 8
-    utils.load_values(network.session, variables, [np.zeros(variable.shape.as_list()) for variable in variables])
-    return figures.fetch(network, network.sr, lr[None])[0]
+    checkpoints.load_values(network.session, variables, [np.zeros(variable.shape.as_list()) for variable in variables])
+    return attention.fetch(network, network.sr, lr[None])[0]
 
 
 # ------------------------------------------------------------------------------------------------------------- crops
 
 def test_crop_is_cut_from_the_whole_image(run, weights, photograph, tmp_path):
-    patch = figures.parse_patch(photograph + ":10,4,20,12", 2, "data")
+    patch = canvas.parse_patch(photograph + ":10,4,20,12", 2, "data")
     assert (patch.name, patch.box) == ("photo", (10, 4, 20, 12))
-    hr, bicubic, ours = figures.crop_row(patch, "48s", "x2", weights, -1)
+    hr, bicubic, ours = comparison.crop_row(patch, "48s", "x2", weights, -1)
     image = utils.read_image(photograph)
     lr = utils.downscale(image, 2)
     np.testing.assert_array_equal(hr[1], image)
     np.testing.assert_array_equal(bicubic[1], utils.bicubic(lr, 2))
     assert bicubic[2] == utils.score(bicubic[1], image, 2) and ours[2] == utils.score(ours[1], image, 2)
-    np.testing.assert_array_equal(ours[1], figures.upscale(figures.open_network("48s", "x2", weights, -1), lr))
-    np.testing.assert_array_equal(figures.cut(ours[1], patch.box), ours[1][4:16, 10:30])
+    np.testing.assert_array_equal(ours[1], attention.upscale(attention.open_network("48s", "x2", weights, -1), lr))
+    np.testing.assert_array_equal(canvas.cut(ours[1], patch.box), ours[1][4:16, 10:30])
     status, out, err = run("crops", "--crops", photograph + ":10,4,20,12", "--gpu", "-1", "--model", "48s",
                            "--checkpoint", weights, "--output", tmp_path / "crops")
     assert (status, err) == (0, "")
@@ -209,33 +210,34 @@ def test_crop_is_cut_from_the_whole_image(run, weights, photograph, tmp_path):
 def test_crop_of_an_untrained_model(photograph, monkeypatch, tmp_path):
     def missing(model, scale, checkpoint):
         raise UserError("no checkpoint")
-    monkeypatch.setattr(figures, "find_checkpoint", missing)
-    patch = figures.parse_patch(photograph, 2, "data")
-    assert figures.crop_row(patch, "48m", "x4", None, -1)[2] == ("DRSAN-48m", None, None)
+    monkeypatch.setattr(comparison, "find_checkpoint", missing)
+    patch = canvas.parse_patch(photograph, 2, "data")
+    assert comparison.crop_row(patch, "48m", "x4", None, -1)[2] == ("DRSAN-48m", None, None)
     with pytest.raises(UserError, match="no checkpoint"):
-        figures.crop_row(patch, "48m", "x4", "named", -1)
+        comparison.crop_row(patch, "48m", "x4", "named", -1)
     (tmp_path / "damaged.index").write_bytes(b"damaged")
-    monkeypatch.setattr(figures, "find_checkpoint", lambda *arguments: str(tmp_path / "damaged"))
+    for module in comparison, attention:
+        monkeypatch.setattr(module, "find_checkpoint", lambda *arguments: str(tmp_path / "damaged"))
     with pytest.raises(UserError, match="cannot read the checkpoint"):  # which is not "not trained"
-        figures.crop_row(patch, "48m", "x4", None, -1)
+        comparison.crop_row(patch, "48m", "x4", None, -1)
 
 
 def test_patches_are_named_by_data_set_or_path(photograph):
-    patch = figures.parse_patch("Sample/chelsea:100,80,96,64", 2, "data")
-    lr, hr = figures.read_patch(patch, 2)
+    patch = canvas.parse_patch("Sample/chelsea:100,80,96,64", 2, "data")
+    lr, hr = canvas.read_patch(patch, 2)
     image = utils.read_image(patch.pair.hr)
     np.testing.assert_array_equal(hr, image[80:144, 100:196])
     np.testing.assert_array_equal(lr, utils.downscale(utils.crop_to_multiple(image, 2), 2)[40:72, 50:98])
-    assert figures.read_patch(patch, 3)[1].shape == (63, 96, 3)
-    assert figures.read_patch(figures.parse_patch(photograph, 2, "data"), 2)[1].shape == (40, 48, 3)
+    assert canvas.read_patch(patch, 3)[1].shape == (63, 96, 3)
+    assert canvas.read_patch(canvas.parse_patch(photograph, 2, "data"), 2)[1].shape == (40, 48, 3)
     for text, message in [("Sample/nobody", "there is no image Sample/nobody"), ("no.png:1,2,3,4", "no image no"),
                           (photograph + ":1,2,3", "a patch is x,y,width,height"), (photograph + ":0,0,0,9", "a patch")]:
         with pytest.raises(UserError, match=message):
-            figures.parse_patch(text, 2, "data")
+            canvas.parse_patch(text, 2, "data")
     with pytest.raises(UserError, match="40,0,10,10 is not inside its image of 48x40"):
-        figures.cut(utils.read_image(photograph), (40, 0, 10, 10))
+        canvas.cut(utils.read_image(photograph), (40, 0, 10, 10))
     with pytest.raises(UserError, match="too small"):
-        figures.read_patch(figures.parse_patch(photograph + ":0,0,1,9", 2, "data"), 2)
+        canvas.read_patch(canvas.parse_patch(photograph + ":0,0,1,9", 2, "data"), 2)
 
 
 # --------------------------------------------------------------------------------------------------------------- rsa
@@ -247,42 +249,42 @@ def test_rsa_is_the_sigmoid_of_each_block(network):
     zero = [np.zeros((1, 1, 1, 6), np.float32)] * 4
     concat = next(op for op in network.sr.graph.get_operations()
                   if op.name.startswith("DRAN/DRAG2/") and op.type == "ConcatV2")
-    rsa, features = figures.fetch(network, [network.rsa[1], list(concat.inputs)[:4]], lr, zero)
-    for attention, feature in zip(rsa, features[1:]):
-        assert attention.shape == (1, 6, 5, 48) and attention.std() > 0.01
-        np.testing.assert_allclose(feature, np.log(attention / (1 - attention)) * attention, atol=1e-4)
+    rsa, features = attention.fetch(network, [network.rsa[1], list(concat.inputs)[:4]], lr, zero)
+    for one, feature in zip(rsa, features[1:]):
+        assert one.shape == (1, 6, 5, 48) and one.std() > 0.01
+        np.testing.assert_allclose(feature, np.log(one / (1 - one)) * one, atol=1e-4)
 
 
 def test_channels_that_vary_most():
-    attention = np.full((4, 4, 5), 0.5)
-    attention[0, 0, 3], attention[0, 0, 1] = 0.9, 0.6
-    assert figures.choose_channels(attention, 3) == [3, 1, 0]
+    rsa = np.full((4, 4, 5), 0.5)
+    rsa[0, 0, 3], rsa[0, 0, 1] = 0.9, 0.6
+    assert attention.choose_channels(rsa, 3) == [3, 1, 0]
 
 
 # --------------------------------------------------------------------------------------------------------- trade-off
 
 def test_points_of_the_trade_off():
     measured = [tables.Measured("x2", "32s", "w", 368427, 84.9, "Set5", 5, 37.2, 0.95, 33, 0.9)]
-    points = figures.trade_off_points(measured, "Set5")
+    points = comparison.trade_off_points(measured, "Set5")
     assert [len(points[scale]) for scale in ("x2", "x3", "x4")] == [22 + 5 + 1, 17 + 4, 16 + 4]
-    assert figures.Point("32s", "ours", 0.368427, 84.9, 37.2) in points["x2"]
-    assert figures.Point("48m", "paper", 1.27, 88.7, 32.34) in points["x4"]
-    assert figures.Point("IMDN", "published", 0.7, None, 34.36) in points["x3"]
-    assert len(figures.trade_off_points([], "Urban100")["x2"]) == 22 + 5 - 1  # SelNet has no figure there
+    assert comparison.Point("32s", "ours", 0.368427, 84.9, 37.2) in points["x2"]
+    assert comparison.Point("48m", "paper", 1.27, 88.7, 32.34) in points["x4"]
+    assert comparison.Point("IMDN", "published", 0.7, None, 34.36) in points["x3"]
+    assert len(comparison.trade_off_points([], "Urban100")["x2"]) == 22 + 5 - 1  # SelNet has no figure there
 
 
 def test_range_leaves_out_a_point_that_lies_alone():
-    points = [figures.Point(str(psnr), kind, 1, 1, psnr) for kind, psnr in (
+    points = [comparison.Point(str(psnr), kind, 1, 1, psnr) for kind, psnr in (
         ("published", 30), ("published", 36), ("published", 38), ("paper", 38))]
-    low, high = figures.psnr_range(points)
+    low, high = comparison.psnr_range(points)
     assert 30 < low < 36 and high > 38
-    low, _ = figures.psnr_range(points + [figures.Point("a", "ours", 1, 1, 31)])
+    low, _ = comparison.psnr_range(points + [comparison.Point("a", "ours", 1, 1, 31)])
     assert low < 30  # ours is always shown, and now the lowest is near it
 
 
 def test_labels_do_not_collide():
-    with figures.pyplot.rc_context(figures.STYLE):
-        figure = figures.draw_trade_off(argparse.Namespace(dataset="Set5"))
+    with figures.pyplot.rc_context(canvas.STYLE):
+        figure = comparison.draw_trade_off(argparse.Namespace(dataset="Set5"))
         figure.canvas.draw()
     renderer = figure.canvas.get_renderer()
     assert len(figure.axes) == 6
@@ -290,13 +292,13 @@ def test_labels_do_not_collide():
         boxes = [text.get_window_extent(renderer) for text in axis.texts if text.get_text()]
         assert len(boxes) >= 16
         boxes = [(box.x0, box.y0 + 0.15 * box.height, box.x1, box.y1 - 0.15 * box.height) for box in boxes]
-        assert not any(figures.overlap(one, other) for one, other in itertools.combinations(boxes, 2))
+        assert not any(comparison.overlap(one, other) for one, other in itertools.combinations(boxes, 2))
     figures.pyplot.close(figure)
 
 
 def test_overlap():
-    assert figures.overlap((0, 0, 4, 3), (2, 1, 9, 9)) == 4
-    assert figures.overlap((0, 0, 4, 3), (4, 0, 9, 9)) == figures.overlap((0, 0, 4, 3), (5, 5, 9, 9)) == 0
+    assert comparison.overlap((0, 0, 4, 3), (2, 1, 9, 9)) == 4
+    assert comparison.overlap((0, 0, 4, 3), (4, 0, 9, 9)) == comparison.overlap((0, 0, 4, 3), (5, 5, 9, 9)) == 0
 
 
 # ----------------------------------------------------------------------------------------------------------- command
@@ -312,7 +314,7 @@ def test_figures_of_a_model_are_written(run, weights, photograph, tmp_path, argu
         assert (status, err) == (0, "") and "wrote " in out
     assert sorted(os.listdir(str(tmp_path / "out"))) == ["a.png", "b.png"]
     with Image.open(str(tmp_path / "out" / "a.png")) as image:
-        assert image.size[0] == figures.WIDTH
+        assert image.size[0] == canvas.WIDTH
     assert (tmp_path / "out" / "a.png").read_bytes() == (tmp_path / "out" / "b.png").read_bytes()
 
 
@@ -321,7 +323,7 @@ def test_shipped_figures_are_small_and_readable():
         path = os.path.join(figures.FIGURES, name + ".png")
         assert os.path.getsize(path) < 300000
         with Image.open(path) as image:
-            assert image.size[0] == figures.WIDTH
+            assert image.size[0] == canvas.WIDTH
 
 
 @pytest.mark.parametrize("arguments, status, message", [

@@ -13,22 +13,20 @@ from PIL import Image
 jax = pytest.importorskip("jax", reason="the tools that train with JAX need it: pip install jax (Python 3.11 or later)")
 jax.config.update("jax_disable_most_optimizations", True)  # most of the time goes into compiling
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-sys.path[:0] = [ROOT, os.path.join(ROOT, "tools")]
-import export_graph as export_graph_module  # noqa: E402
-import import_weights  # noqa: E402
-import measure_jax  # noqa: E402
-import pack_tiles  # noqa: E402
-import ship  # noqa: E402
-import tables  # noqa: E402
-import train_jax  # noqa: E402
-from conftest import golden_weight  # noqa: E402
-from export_graph import describe_graph, export_graph, write_npz  # noqa: E402
-from jax_graph import execute, load_graph, read_graph  # noqa: E402
+from conftest import ROOT, golden_weight  # noqa: E402
 from model import MODELS, SCALES, Variant, count_multi_adds, model_variables  # noqa: E402
 from ops import tf  # noqa: E402
-from train import OPTIMIZERS, Recipe, build_training, learning_rate, make_recipe  # noqa: E402
-from utils import UserError, checkpoint_config, checkpoint_prefix, downscale, training_history  # noqa: E402
+from tools import ship  # noqa: E402
+from tools.checkpoints import checkpoint_config, checkpoint_prefix, training_history  # noqa: E402
+from tools.data import pack_tiles  # noqa: E402
+from tools.gpu import export_graph as export_graph_module  # noqa: E402
+from tools.gpu import import_weights, measure_jax, train_jax  # noqa: E402
+from tools.gpu.export_graph import describe_graph, export_graph  # noqa: E402
+from tools.gpu.jax_graph import execute, load_graph, read_graph  # noqa: E402
+from tools.paper import tables  # noqa: E402
+from tools.training.graph import build_training  # noqa: E402
+from tools.training.recipes import OPTIMIZERS, Recipe, learning_rate, make_recipe  # noqa: E402
+from utils import UserError, downscale, write_npz  # noqa: E402
 
 ALL = [(model, scale) for model in MODELS for scale in SCALES]
 
@@ -376,12 +374,12 @@ WITHOUT_TENSORFLOW = """import runpy, sys
 sys.modules.update(tensorflow=None, skimage=None)  # their import fails
 sys.argv = sys.argv[1:]
 sys.path[0] = %r
-runpy.run_path(sys.argv[0], run_name="__main__")""" % os.path.join(ROOT, "tools")
+runpy.run_path(sys.argv[0], run_name="__main__")""" % os.path.join(ROOT, "tools", "gpu")
 
 
 def start(arguments):
     """train_jax.py as a process of its own, in which TensorFlow and scikit-image are missing."""
-    return subprocess.Popen([sys.executable, "-c", WITHOUT_TENSORFLOW, os.path.join(ROOT, "tools", "train_jax.py")]
+    return subprocess.Popen([sys.executable, "-c", WITHOUT_TENSORFLOW, os.path.join(ROOT, "tools", "gpu", "train_jax.py")]
                             + [str(argument) for argument in arguments],
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True)
 

@@ -1,4 +1,4 @@
-"""tools/make_photo_set.py: which photographs of a git repository it takes, what it cuts from them, and what it leaves alone."""
+"""tools/data/make_photo_set.py: which photographs of a git repository it takes, what it cuts from them, and what it leaves alone."""
 import csv
 import hashlib
 import os
@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from conftest import call
-from tools import make_photo_set
+from tools.data import make_photo_set
 from utils import read_image
 
 

@@ -8,7 +8,8 @@ import utils
 from conftest import call
 from model import drsan, model_variables
 from ops import tf
-from tools import ship, tables
+from tools import checkpoints, ship
+from tools.paper import tables
 
 
 @pytest.fixture
@@ -28,7 +29,7 @@ def make_run(folder, init_from):
         values = session.run(model_variables())
     utils.write_json(str(folder / "config.json"), dict(
         model="32s", scale="x2", init_from=init_from and str(init_from),
-        trained_before=utils.training_history(utils.checkpoint_prefix(str(init_from)) or init_from) if init_from else [], recipe="fast", optimizer="muon", rate=1e-3,
+        trained_before=checkpoints.training_history(checkpoints.checkpoint_prefix(str(init_from)) or init_from) if init_from else [], recipe="fast", optimizer="muon", rate=1e-3,
         schedule="cosine", batch=8, patch=32, candidates=3, ema=0.999, precision="float32", steps=90, trained_steps=70,
         trained_seconds=7200, data={"files": 5}, framework="TensorFlow", device="2 CPUs"))
     return values
@@ -53,7 +54,7 @@ def test_shipped_weights_carry_their_history_and_digests(tmp_path, run):
     assert config["init_from"] == str(shipped) and "sha256" not in config["trained_before"][0]
 
     with tf.Session() as session:
-        utils.restore_weights(session, str(shipped / "DRSAN32sx2"))
+        checkpoints.restore_weights(session, str(shipped / "DRSAN32sx2"))
         for ours, expected in zip(session.run(model_variables()), values):
             np.testing.assert_array_equal(ours, expected)
 
@@ -73,12 +74,12 @@ def test_a_changed_checkpoint_is_named(tmp_path, run, capsys):
     assert run(tmp_path / "best", "--to", tmp_path / "checkpoints")[0] == 0
     shipped = tmp_path / "checkpoints" / "x2" / "32s"
     with tf.Session() as session:
-        utils.restore_weights(session, str(shipped / "DRSAN32sx2"))
+        checkpoints.restore_weights(session, str(shipped / "DRSAN32sx2"))
         assert "SHA-256" not in "".join(capsys.readouterr())
         config = json.loads((shipped / "config.json").read_text())
         config["sha256"]["DRSAN32sx2.index"] = "0" * 64
         (shipped / "config.json").write_text(json.dumps(config))
-        utils.restore_weights(session, str(shipped / "DRSAN32sx2"))
+        checkpoints.restore_weights(session, str(shipped / "DRSAN32sx2"))
     assert "DRSAN32sx2.index is not the file that was trained" in "".join(capsys.readouterr())
 
 

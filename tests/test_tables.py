@@ -11,7 +11,8 @@ import utils
 from conftest import ROOT, call
 from model import drsan
 from ops import tf
-from tools import tables
+from tools import checkpoints
+from tools.paper import tables
 from utils import UserError
 
 
@@ -29,7 +30,7 @@ def shipped(tmp_path):
     drsan(tf.placeholder(tf.float32, [None, None, None, 3]), "32s", "x2")
     with tf.Session() as session:
         session.run(tf.global_variables_initializer())
-        utils.save_weights(session, str(tmp_path / "checkpoints" / "x2" / "32s"), "32s", "x2")
+        checkpoints.save_weights(session, str(tmp_path / "checkpoints" / "x2" / "32s"), "32s", "x2")
     images = tmp_path / "data" / "HR" / "Set5"
     images.mkdir(parents=True)
     random = np.random.RandomState(2)
@@ -52,7 +53,7 @@ def test_readme_shows_what_the_tool_writes():
     with open(os.path.join(ROOT, "README.md"), encoding="utf-8") as file:
         readme = file.read()
     lines = tables.build_lines(tables.read_measured(os.path.join(tables.FIGURES, "our_table.csv")))
-    assert readme == tables.replace_block(readme, tables.to_readme(lines)), "run: python tools/tables.py --redraw"
+    assert readme == tables.replace_block(readme, tables.to_readme(lines)), "run: python tools/paper/tables.py --redraw"
 
 
 def test_overview_of_checkpoints_is_what_the_tool_writes():
@@ -61,7 +62,7 @@ def test_overview_of_checkpoints_is_what_the_tool_writes():
         overview = file.read()
     measured = tables.read_measured(os.path.join(tables.FIGURES, "our_table.csv"))
     table = tables.to_checkpoints(measured, tables.shipped_checkpoints(folder))
-    assert overview == tables.replace_block(overview, table), "run: python tools/tables.py --redraw"
+    assert overview == tables.replace_block(overview, table), "run: python tools/paper/tables.py --redraw"
 
 
 @pytest.mark.parametrize("name, write", [

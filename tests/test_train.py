@@ -13,16 +13,23 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import ops
 import train
 import utils
 from conftest import ROOT, call, run_script
 from model import MODELS, SCALES, Variant, drsan, model_variables
 from ops import conv2d, tf
-from train import Recipe, Sampler, build_training, learning_rate, make_recipe
+from tools import checkpoints
+from tools.data.patches import Sampler
+from tools.data.photographs import hold_out, load_photographs
+from tools.data.records import RecordSampler, write_records
+from tools.training import cluster, graph, recipes
+from tools.training.graph import build_training
+from tools.training.recipes import Recipe, learning_rate, make_recipe
 
 ADAM = make_recipe("paper", "32s", "x2")
 MUON = make_recipe("fast", "32s", "x2")._replace(ema=0, decay=3)
-bfloat16 = pytest.mark.skipif(not train.has_bfloat16(), reason="this TensorFlow has no convolutions in bfloat16")
+bfloat16 = pytest.mark.skipif(not ops.has_bfloat16(), reason="this TensorFlow has no convolutions in bfloat16")
 
 
 # recipes
@@ -77,7 +84,7 @@ def photographs(tmp_path):
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
 def test_patches_are_aligned_and_augmented(photographs, scale):
-    pairs = train.load_photographs(str(photographs), scale, 12, 1)
+    pairs = load_photographs(str(photographs), scale, 12, 1)
     assert [hr.shape for _, hr in pairs] == [(121 - 121 % scale, 142 - 142 % scale, 3)] * 2
     sampler = Sampler(pairs, scale, 40, 12, seed=1)
     lr, hr = sampler(0)
@@ -126,13 +133,13 @@ def test_bad_photographs_are_named(photographs, tmp_path, capsys):
     (photographs / "broken.jpg").write_bytes(b"nothing")
     Image.new("RGB", (30, 30)).save(str(photographs / "small.png"))
     Image.new("RGB", (1, 1)).save(str(photographs / "dot.png"))
-    assert len(train.load_photographs(str(photographs), 2, 16, 1)) == 2
+    assert len(load_photographs(str(photographs), 2, 16, 1)) == 2
     out = capsys.readouterr().out
     assert "left out: cannot read the image" in out and "broken.jpg" in out
     assert "small.png is smaller than a patch of 16 LR pixels" in out and "dot.png is smaller than 2 pixels" in out
     (tmp_path / "empty").mkdir()
     with pytest.raises(utils.UserError, match="no usable photograph below"):
-        train.load_photographs(str(tmp_path / "empty"), 2, 16, 1)
+        load_photographs(str(tmp_path / "empty"), 2, 16, 1)
 
 
 # records
@@ -153,7 +160,7 @@ def authors_record(path, scale, patch, count):
 
 def test_authors_records_are_read_once_an_epoch_in_changing_order(tmp_path):
     pairs = authors_record(tmp_path / "train_SR_aug_X3_10.tfrecord", 3, 8, 10)
-    sampler = train.RecordSampler(str(tmp_path), 3, 5, 8, seed=0)
+    sampler = RecordSampler(str(tmp_path), 3, 5, 8, seed=0)
 
     def epoch(first):
         batches = [sampler(first), sampler(first + 1)]
@@ -166,34 +173,34 @@ def test_authors_records_are_read_once_an_epoch_in_changing_order(tmp_path):
     assert sorted(epoch(0)) == sorted(epoch(2)) == list(range(10))
     assert epoch(0) != epoch(2) and epoch(0) == epoch(0)
     with pytest.raises(utils.UserError, match="is no pair of 8x8 and 16x16 patches"):
-        train.RecordSampler(str(tmp_path), 2, 5, 8, seed=0)
+        RecordSampler(str(tmp_path), 2, 5, 8, seed=0)
     data = (tmp_path / "train_SR_aug_X3_10.tfrecord").read_bytes()
     (tmp_path / "train_SR_aug_X3_10.tfrecord").write_bytes(data[:-5])
     with pytest.raises(utils.UserError, match="does not consist of records"):
-        train.RecordSampler(str(tmp_path), 3, 5, 8, seed=0)
+        RecordSampler(str(tmp_path), 3, 5, 8, seed=0)
     (tmp_path / "train_SR_aug_X3_10.tfrecord").write_bytes(data[:3])
     with pytest.raises(utils.UserError, match="is too short to hold a record"):
-        train.RecordSampler(str(tmp_path), 3, 5, 8, seed=0)
+        RecordSampler(str(tmp_path), 3, 5, 8, seed=0)
 
 
 def test_records_are_written_once_and_continued(photographs, tmp_path):
-    sampler = Sampler(train.load_photographs(str(photographs), 2, 12, 1), 2, 4, 12, seed=0)
+    sampler = Sampler(load_photographs(str(photographs), 2, 12, 1), 2, 4, 12, seed=0)
     folder = tmp_path / "records"
     folder.mkdir()
-    train.write_records(sampler, str(folder), 10, 3)
+    write_records(sampler, str(folder), 10, 3)
     content = {path.name: path.read_bytes() for path in folder.iterdir()}
     assert sorted(content) == ["train_SR_aug_X2_10-%05d-of-00003.tfrecord" % i for i in range(3)]
-    records = train.RecordSampler(str(folder), 2, 10, 12, seed=0)
+    records = RecordSampler(str(folder), 2, 10, 12, seed=0)
     lr, hr = records(0)
     written = [sampler(i, size) for i, size in enumerate((3, 3, 4))]
     for ours, expected in (lr, np.concatenate([a for a, _ in written])), (hr, np.concatenate([b for _, b in written])):
         assert sorted(image.tobytes() for image in ours) == sorted(image.tobytes() for image in expected)
     (folder / "train_SR_aug_X2_10-00001-of-00003.tfrecord").unlink()
     (folder / "train_SR_aug_X2_10-00001-of-00003.tfrecord.tmp").write_bytes(b"half")
-    train.write_records(sampler, str(folder), 10, 3)
+    write_records(sampler, str(folder), 10, 3)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == content
     with pytest.raises(utils.UserError, match="GB free, but the records need"):
-        train.write_records(sampler, str(folder), 10 ** 12, 3)
+        write_records(sampler, str(folder), 10 ** 12, 3)
 
 
 # graph
@@ -276,7 +283,18 @@ def test_muon_directions_have_singular_values_near_one():
     update = muon_directions(np.random.RandomState(0).randn(3, 3, 32, 32))
     singular = np.linalg.svd(update.reshape(-1, 32), compute_uv=False) / (0.8 * np.sqrt(288))
     assert 0.6 < singular.min() and singular.max() < 1.25
-    assert np.sqrt(np.mean(update ** 2)) == pytest.approx(train.UPDATE_RMS, rel=0.2)
+    assert np.sqrt(np.mean(update ** 2)) == pytest.approx(recipes.UPDATE_RMS, rel=0.2)
+
+
+def test_weight_decay_alone():
+    """Without a gradient, W <- W - rate decay W, in either framework's formula: here in TensorFlow's."""
+    kernel = tf.get_variable("kernel", [3, 3, 16, 32])
+    step = ops.muon_step(kernel, ops.muon_momentum(kernel), tf.zeros(kernel.shape), 1e-3, 30)
+    with tf.Session() as session:
+        session.run(tf.global_variables_initializer())
+        before = session.run(kernel)
+        session.run(step)
+        np.testing.assert_allclose(session.run(kernel), 0.97 * np.float64(before), rtol=1e-6)
 
 
 @pytest.mark.parametrize("devices", [("",), ("/cpu:0", "/cpu:0")])
@@ -285,7 +303,7 @@ def test_three_muon_steps_against_singular_value_decomposition(monkeypatch, devi
     training = build_training("32s", "x3", MUON, devices)
     variables = model_variables()
     names = [variable.op.name for variable in tf.global_variables()]
-    by_muon = [train.uses_muon(variable.shape.as_list()) for variable in variables]
+    by_muon = [recipes.uses_muon(variable.shape.as_list()) for variable in variables]
     assert sum(by_muon) == 8  # of the DRM's two the first, four of the RBs, the closing one, that before the skip, the upsampler's
     for variable, muon in zip(variables, by_muon):
         assert (variable.op.name + "/Muon" in names, "DRAN/" + variable.op.name + "/AdamOptimizer" in names
@@ -342,7 +360,7 @@ def test_a_bad_step_changes_nothing_but_the_step(monkeypatch, recipe):
 def test_gradient_norm_against_its_running_median(small_network):
     """The limit is that of the last 101 norms, and waits for 51 of them."""
     training = build_training("32s", "x2", ADAM._replace(skip_above=2))
-    gradients, random, norms = tf.gradients(training.loss, model_variables()), np.random.RandomState(0), []
+    gradients, random = tf.gradients(training.loss, model_variables()), np.random.RandomState(0)
     window = next(variable for variable in tf.global_variables() if variable.op.name == "gradient_norms")
     batch = {training.lr: random.randint(0, 256, (1, 8, 8, 3)), training.hr: random.randint(0, 256, (1, 16, 16, 3))}
     with tf.Session() as session:
@@ -384,7 +402,7 @@ def test_what_is_logged_of_a_step(small_network):
 def test_bfloat16_kernels_round_what_is_convolved_and_nothing_else():
     """1 + 2^-10 is rounded to 1, in the input, the kernel and the gradient, and sums of ones are exact; biases are not rounded."""
     near_one = 1 + 2.0 ** -10
-    with tf.variable_scope("scope", custom_getter=train.bfloat16_kernels):
+    with tf.variable_scope("scope", custom_getter=ops.bfloat16_kernels):
         x = tf.fill([1, 4, 5, 2], near_one)
         y = conv2d(x, 3, 3)
     kernel, bias = tf.trainable_variables()
@@ -508,7 +526,7 @@ def test_ablation_is_recorded_and_asked_for(photographs, tmp_path, run, tiny):
 def test_bfloat16_is_recorded_or_refused(photographs, tmp_path, monkeypatch, tiny, instructions):
     monkeypatch.setattr(train, "cpu_has_bfloat16", lambda: instructions)
     status, out, err = tiny("--data", photographs, "--precision", "bfloat16", "--steps", 8)
-    if train.has_bfloat16():
+    if ops.has_bfloat16():
         assert status == 0 and "done" in out and ("note: this processor has no" in out) == (not instructions), err
         assert json.loads((tmp_path / "run" / "best" / "config.json").read_text())["precision"] == "bfloat16"
     else:
@@ -559,7 +577,7 @@ def poison(monkeypatch):
     sampled, run = [], tf.Session.run
 
     def poisoned_run(session, fetches, feed_dict=None, **kwargs):
-        if isinstance(fetches, list) and [getattr(one, "name", "") for one in fetches[1:2]] == ["Loss:0"] and sampled.pop(0) in steps:
+        if isinstance(fetches, list) and len(fetches) == 4 and fetches[1].name == "Loss:0" and sampled.pop(0) in steps:
             feed_dict = dict(feed_dict, **{"DRAN/DRAG1/DRA:0": np.full([2, 1, 1, 1], np.nan)})
         return run(session, fetches, feed_dict, **kwargs)
 
@@ -630,15 +648,15 @@ def test_held_out_photographs(tmp_path):
     folder.mkdir()
     for i in range(400):
         (folder / ("%03d.png" % i)).write_bytes(b"")
-    kept, held = train.hold_out(str(folder), 0.1)
+    kept, held = hold_out(str(folder), 0.1)
     assert len(kept) + len(held) == 400 and 25 <= len(held) <= 60 and not set(kept) & set(held)
-    assert train.hold_out(str(folder), 0) == (sorted(kept + held), [])
+    assert hold_out(str(folder), 0) == (sorted(kept + held), [])
     (folder / "000.png").unlink()
-    assert set(train.hold_out(str(folder), 0.1)[1]) == set(held) - {str(folder / "000.png")}
-    assert set(train.hold_out(str(folder), 0.2)[1]) > set(train.hold_out(str(folder), 0.1)[1])
+    assert set(hold_out(str(folder), 0.1)[1]) == set(held) - {str(folder / "000.png")}
+    assert set(hold_out(str(folder), 0.2)[1]) > set(hold_out(str(folder), 0.1)[1])
     rows = ["%03d.png,someone/photos,%d.jpg" % (i, i // 8) for i in range(1, 400)]
     (folder / "manifest.csv").write_text("\n".join(["file,repo,path"] + rows))
-    kept, held = train.hold_out(str(folder), 0.1)
+    kept, held = hold_out(str(folder), 0.1)
     photograph = {str(folder / row.split(",")[0]): row.split(",")[2] for row in rows}
     assert len(held) == len({photograph[path] for path in held}) and not {photograph[path] for path in held} & {
         photograph[path] for path in kept}
@@ -646,12 +664,12 @@ def test_held_out_photographs(tmp_path):
         (8 if photograph[path] != "0.jpg" else 7) // 2] for path in held)
     assert len(kept) == 399 - sum(name in {photograph[path] for path in held} for name in photograph.values())
     with pytest.raises(utils.UserError, match="--valid-share 1e-06 holds out 0 of the 50 photographs below"):
-        train.hold_out(str(folder), 1e-6)
+        hold_out(str(folder), 1e-6)
     (folder / "manifest.csv").write_text("nothing")
-    assert len(train.hold_out(str(folder), 0.1)[1]) > 25
+    assert len(hold_out(str(folder), 0.1)[1]) > 25
     (folder / "manifest.csv").write_text("file,size\n001.png,3")
     with pytest.raises(utils.UserError, match="manifest.csv is not the manifest of a photo set"):
-        train.hold_out(str(folder), 0.1)
+        hold_out(str(folder), 0.1)
 
 
 def test_best_is_best_on_the_held_out(photographs, tmp_path, run, tiny):
@@ -680,7 +698,7 @@ def test_best_is_best_on_the_held_out(photographs, tmp_path, run, tiny):
 def hold_out_or_none(photographs, share):
     """What is held out, or [] if this share takes none or all."""
     try:
-        return train.hold_out(str(photographs), share)[1]
+        return hold_out(str(photographs), share)[1]
     except utils.UserError:
         return []
 
@@ -856,12 +874,20 @@ def test_cluster_trains_as_one_machine_though_a_worker_dies(photographs, tmp_pat
         np.testing.assert_allclose(together[name], alone[name], rtol=0, atol=1e-4, err_msg=name)
 
 
+def test_a_batch_that_machines_cannot_share():
+    addresses = {"chief": ["localhost:1"], "worker": ["localhost:2", "localhost:3"]}
+    with pytest.raises(utils.UserError, match="a batch of 16 cannot be split over 3 machines: give --batch 15 or 18$"):
+        cluster.Devices([-1], 1, 16, cluster.Cluster(addresses, "chief", 0))
+    with pytest.raises(utils.UserError, match="a batch of 2 cannot be split over 3 machines: give --batch 3$"):
+        cluster.Devices([-1], 1, 2, cluster.Cluster(addresses, "chief", 0))
+
+
 @pytest.mark.parametrize("config", ["nothing", '{"cluster": {"chief": ["a:1"]}, "task": {"type": "worker", "index": 0}}',
                                     '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 0}}'])
 def test_bad_cluster_is_one_line(config, monkeypatch):
     monkeypatch.setenv("TF_CONFIG", config)
     with pytest.raises(utils.UserError, match='TF_CONFIG lacks .*: expected {"cluster"'):
-        train.read_cluster()
+        cluster.read_cluster()
 
 
 def test_ema_weights_are_swapped_in_and_out(small_network, photographs):
@@ -871,7 +897,7 @@ def test_ema_weights_are_swapped_in_and_out(small_network, photographs):
         before = session.run(model_variables())
         for variable in training.averages:
             variable.load(np.ones(variable.shape.as_list()), session)
-        with train.averaged_weights(session, training):
+        with graph.averaged_weights(session, training):
             assert all((value == 1).all() for value in session.run(model_variables()))
         for ours, expected in zip(session.run(model_variables()), before):
             np.testing.assert_array_equal(ours, expected)
@@ -887,12 +913,12 @@ def test_transfer_of_weights(tmp_path):
         return session
 
     session = build("32s", "x2")
-    prefix = utils.save_weights(session, str(tmp_path), "32s", "x2")
+    prefix = checkpoints.save_weights(session, str(tmp_path), "32s", "x2")
     lr = np.random.RandomState(0).rand(1, 10, 12, 3)
     sr = session.run("DRAN/SR:0", {"LR:0": lr})
     before, upsampler, output = session.run(["DRAN/conv2d_%d/kernel:0" % i for i in (45, 46, 47)])
     session = build("32s", "x4")
-    taken, fresh, _ = utils.transfer_weights(session, prefix)
+    taken, fresh, _ = checkpoints.transfer_weights(session, prefix)
     assert fresh == ["DRAN/conv2d_47/kernel", "DRAN/conv2d_47/bias"] and len(taken) == 132
     for ours, expected in zip(session.run(["DRAN/conv2d_%d/kernel:0" % i for i in (45, 46, 48)]), (before, upsampler, output)):
         np.testing.assert_array_equal(ours, expected)
@@ -905,7 +931,7 @@ def test_transfer_of_weights(tmp_path):
     rows, columns = (np.mgrid[:12, :16] - 0.5) / 2
     np.testing.assert_allclose(larger[0, 2:-2, 2:-2, 31], (2 * rows + 3 * columns)[2:-2, 2:-2], atol=1e-5)
     session = build("32s", "x3")
-    taken, fresh, message = utils.transfer_weights(session, prefix)
+    taken, fresh, message = checkpoints.transfer_weights(session, prefix)
     assert fresh == [] and len(taken) == 132 and message == "132 variables taken from " + prefix
     ours = session.run("DRAN/conv2d_46/kernel:0").reshape([3, 3, 32, 3, 3, 32])
     corners = upsampler.reshape([3, 3, 32, 2, 2, 32])
@@ -914,9 +940,9 @@ def test_transfer_of_weights(tmp_path):
     np.testing.assert_allclose(ours[..., 1, 1, :], corners.mean(axis=(-3, -2)), atol=1e-6)
     session = build("48s", "x4")
     with pytest.raises(utils.UserError, match=r"has the shape \[3, 3, 3, 32\], and this model's has \[3, 3, 3, 48\]"):
-        utils.transfer_weights(session, prefix)
+        checkpoints.transfer_weights(session, prefix)
     session = build("32m", "x2")  # four new DRAGs, each the identity
-    taken, fresh, message = utils.transfer_weights(session, prefix)
+    taken, fresh, message = checkpoints.transfer_weights(session, prefix)
     assert message == "132 variables taken from %s, %d not: %s" % (prefix, len(fresh), " ".join(fresh))
     assert len(taken) == 132  # x0, four DRAGs, the convolution before the skip, upsampler and output
     assert {name.split("/")[1] for name in fresh if "block" in name} == {

@@ -13,8 +13,11 @@ import utils
 from conftest import call
 from model import MODELS, drsan, model_variables
 from ops import tf
-from tools import bench
-from utils import Picture, Store, Upscaler, UserError, read_picture
+from tools import bench, checkpoints
+from tools.pictures import files, tiles
+from tools.pictures.files import Picture, read_picture
+from tools.pictures.tiles import Store, Upscaler
+from utils import UserError
 
 random = np.random.RandomState(7)
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -37,7 +40,7 @@ def build(model, scale):
     lr = tf.placeholder(tf.float32, [1, None, None, 3])
     sr, session = drsan(lr, model, scale), tf.Session()
     if (model, scale) == ("32s", "x2"):
-        utils.restore_weights(session, utils.find_checkpoint(model, scale))
+        checkpoints.restore_weights(session, checkpoints.find_checkpoint(model, scale))
     else:
         for variable in model_variables():
             shape = variable.shape.as_list()
@@ -82,13 +85,13 @@ def test_gray_and_16_bits_are_the_same_network_input():
     image = random.randint(0, 256, (5, 4, 1)).astype(np.uint8)
     expected = np.repeat(image[None] / 255.0, 3, axis=3)
     for equal in image, image.astype(np.uint16) * 257:
-        np.testing.assert_allclose(utils.network_input(equal), expected, atol=1e-7)
+        np.testing.assert_allclose(tiles.network_input(equal), expected, atol=1e-7)
 
 
 def test_tiles_cover_every_pixel_once():
     for height, width, side in (1, 1, 16), (50, 33, 16), (64, 64, 64), (65, 20, 64):
         count = np.zeros((height, width), int)
-        for tile in utils.tiles(height, width, side, 5):
+        for tile in tiles.tiles(height, width, side, 5):
             count[tile.own] += 1
             rows, columns = np.mgrid[:height, :width]
             assert (rows[tile.read][tile.inner] == rows[tile.own]).all()
@@ -102,7 +105,7 @@ def test_tiles_cover_every_pixel_once():
 
 def test_plan_stays_below_the_memory():
     upscaler = Upscaler(*build("32s", "x2"))
-    halo, per_pixel = 2 * 4 + 3, utils.bytes_per_pixel(MODELS["32s"], 2)
+    halo, per_pixel = 2 * 4 + 3, tiles.bytes_per_pixel(MODELS["32s"], 2)
     kinds = set()
     for size in 100, 1000, 4000, 9000:
         for gibibytes in 0.25, 1, 4, 16:
@@ -122,10 +125,10 @@ def test_plan_stays_below_the_memory():
 
 def test_memory_of_a_gpu(monkeypatch):
     """A GPU's memory bounds the tiles, and what goes to disk depends on the machine's."""
-    monkeypatch.setattr(utils, "gpu_memory", lambda session: 2 ** 30)
+    monkeypatch.setattr(tiles, "gpu_memory", lambda session: 2 ** 30)
     network = build("32s", "x2")
     tile, on_disk = Upscaler(*network).plan(4000, 3000)
-    room = utils.bytes_per_pixel(MODELS["32s"], 2) * (tile + 2 * 11) ** 2
+    room = tiles.bytes_per_pixel(MODELS["32s"], 2) * (tile + 2 * 11) ** 2
     assert 0.75 * 2 ** 30 < room <= 0.8 * 2 ** 30
     assert Upscaler(*network, memory=2 ** 28).plan(4000, 3000)[0] < tile
     assert Upscaler(*network).plan(300, 300) == (None, False)
@@ -135,7 +138,7 @@ def test_benchmark_of_sizes(tmp_path, capsys):
     options = argparse.Namespace(model="32s", scale="x2", gpu=[-1], sizes=[40, 24], tile=16, runs=2)
     rows = bench.time_sizes(options)
     assert [row[0] for row in rows] == [24, 40] and rows[0][2] <= rows[1][2] <= bench.peak_memory()
-    assert rows[1][3] - rows[0][3] == utils.bytes_per_pixel(MODELS["32s"], 2) * ((16 + 22) ** 2 - 24 ** 2)
+    assert rows[1][3] - rows[0][3] == tiles.bytes_per_pixel(MODELS["32s"], 2) * ((16 + 22) ** 2 - 24 ** 2)
     results = [{"tensorflow": "2.0", "sizes": {"tiles": rows, "whole": [[100, 0.2, 3 * 2 ** 20, 4 * 2 ** 20]]}}]
     bench.print_sizes(results)
     assert capsys.readouterr().out.splitlines()[2].split() == "100x100 whole, TensorFlow 2.0 0.20 20.00 3 4".split()
@@ -243,23 +246,23 @@ def test_compose_keeps_depth_and_upscales_alpha():
     sr.array()[...] = random.rand(*sr.shape) * 1.2 - 0.1
     alpha = random.randint(0, 256, (height, width)).astype(np.uint8)
     color = np.zeros((height, width, 3), np.uint8)
-    result = np.asarray(utils.compose(sr, Picture(color, alpha, None, []), scale))
+    result = np.asarray(files.compose(sr, Picture(color, alpha, None, []), scale))
     assert (result[:, :, :3] == utils.to_uint8(255 * sr.array())).all()
     assert (result[:, :, 3] == utils.bicubic(alpha[:, :, None], scale)[:, :, 0]).all()
-    image = utils.compose(sr, Picture(color[:, :, :1].astype(np.uint16), None, None, []), scale)
+    image = files.compose(sr, Picture(color[:, :, :1].astype(np.uint16), None, None, []), scale)
     luma = np.clip(sr.array().dot([0.299, 0.587, 0.114]), 0, 1)
     assert image.mode == "I;16" and np.abs(np.asarray(image, np.float64) - 65535 * luma).max() < 0.6
 
 
 def test_formats(tmp_path):
     color, alpha = np.uint8([[[100, 100, 100]]]), np.uint8([[51]])
-    assert utils.fit_format(Picture(color, alpha, None, []), "webp").alpha is alpha
-    jpeg = utils.fit_format(Picture(color, alpha, None, []), "jpeg")
+    assert files.fit_format(Picture(color, alpha, None, []), "webp").alpha is alpha
+    jpeg = files.fit_format(Picture(color, alpha, None, []), "jpeg")
     assert jpeg.alpha is None and (jpeg.color == 224).all()  # a fifth of 100, the rest white
     assert jpeg.notes == ["its transparency becomes white: jpeg has none"]
     deep = Picture(np.uint16([[[257 * 9]]]), None, None, [])
-    assert utils.fit_format(deep, "png") is not None and utils.fit_format(deep, "png").color.dtype == np.uint16
-    assert (utils.fit_format(deep, "webp").color == 9).all()
+    assert files.fit_format(deep, "png") is not None and files.fit_format(deep, "png").color.dtype == np.uint16
+    assert (files.fit_format(deep, "webp").color == 9).all()
 
 
 # the command
@@ -281,7 +284,7 @@ class Repeat(object):
 
     def __call__(self, image):
         sr = Store((2 * image.shape[0], 2 * image.shape[1], 3))
-        sr.array()[...] = utils.network_input(image)[0].repeat(2, axis=0).repeat(2, axis=1)
+        sr.array()[...] = tiles.network_input(image)[0].repeat(2, axis=0).repeat(2, axis=1)
         return sr
 
 
@@ -503,7 +506,7 @@ def test_damaged_files_are_read_or_named(tmp_path, name, capfd):
         assert picture.alpha is None or picture.alpha.shape == (height, width)
         with Image.open(path) as image:
             assert (width, height) in (image.size, image.size[::-1])
-        assert utils.compose(Store((2 * height, 2 * width, 3)), picture, 2).size == (2 * width, 2 * height)
+        assert files.compose(Store((2 * height, 2 * width, 3)), picture, 2).size == (2 * width, 2 * height)
     assert 5 < read < 480  # PNG has checksums
     assert capfd.readouterr() == ("", "")
 

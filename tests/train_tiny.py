@@ -6,8 +6,9 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 import model  # noqa: E402
 import train  # noqa: E402
+import utils
 
 model.MODELS["32s"] = model.Variant(channels=16, drags=1, blocks=1)
 
 if __name__ == "__main__":
-    train.run_main(lambda: train.train(train.parse_args()))
+    utils.run_main(lambda: train.train(train.parse_args()))

@@ -23,11 +23,16 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 import model as model_module  # noqa: E402
 import ops  # noqa: E402
+from ops import has_bfloat16  # noqa: E402
 from ops import tf  # noqa: E402
+from tools.data.patches import Sampler, prefetch  # noqa: E402
+from tools.pictures.tiles import LARGEST_TILE, OVERHEAD, Upscaler, bytes_per_pixel, resident_memory  # noqa: E402
 from tools.plot_training import COLORS, save_figure  # noqa: E402
-from train import Devices, Sampler, build_training, has_bfloat16, make_recipe, parse_gpus, prefetch  # noqa: E402
-from utils import (LARGEST_TILE, OVERHEAD, UserError, Upscaler, bytes_per_pixel, open_session,  # noqa: E402
-                   resident_memory, run_main)
+from tools.runtime import open_session  # noqa: E402
+from tools.training.cluster import Devices, parse_gpus  # noqa: E402
+from tools.training.graph import build_training  # noqa: E402
+from tools.training.recipes import make_recipe  # noqa: E402
+from utils import UserError, run_main  # noqa: E402
 
 
 def published_prelu(x, name):
@@ -60,7 +65,7 @@ def inference(args, variant, closing):
 
 def training_step(args, variant, closing):
     """As inference(): a training step that finds its batch ready."""
-    devices = Devices(args, args.batch)
+    devices = Devices(args.gpu, args.threads, args.batch)
     training = build_training(args.model, args.scale, make_recipe("paper", args.model, args.scale),
                               devices.names if variant.threads else [""], precision=variant.precision)
     session = devices.connect() if variant.threads else open_session(args.gpu)
@@ -84,7 +89,7 @@ def training_feed(training, batch):
 def profile_training(args):
     """The share of time that steps wait for their batches, and {type of operation: share of the time of all operations}."""
     tf.reset_default_graph()
-    devices = Devices(args, args.batch)
+    devices = Devices(args.gpu, args.threads, args.batch)
     training = build_training(args.model, args.scale, make_recipe("paper", args.model, args.scale), devices.names)
     fetches, waited, types = [training.train, training.loss], 0.0, collections.Counter()
     with devices.connect() as session:

@@ -16,10 +16,13 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from model import MODELS, SCALES, model_variables  # noqa: E402
 from ops import tf  # noqa: E402
-from train import (PRECISIONS, RECIPE_OPTIONS, Devices, Sampler, averaged_weights, build_training,  # noqa: E402
-                   check_precision, hold_out, learning_rate, load_photographs, make_recipe, open_valid, parse_gpus, prefetch,
-                   validate)
-from utils import find_checkpoint, fraction, load_values, positive, run_main, transfer_weights  # noqa: E402
+from tools.checkpoints import find_checkpoint, load_values, transfer_weights  # noqa: E402
+from tools.data.patches import Sampler, prefetch  # noqa: E402
+from tools.data.photographs import hold_out, load_photographs, open_valid  # noqa: E402
+from tools.training.cluster import Devices, parse_gpus  # noqa: E402
+from tools.training.graph import PRECISIONS, averaged_weights, build_training, check_precision, validate  # noqa: E402
+from tools.training.recipes import RECIPE_OPTIONS, learning_rate, make_recipe  # noqa: E402
+from utils import fraction, positive, run_main  # noqa: E402
 
 COMPARED = [key for key in RECIPE_OPTIONS if key != "steps"]  # which follow from --pixels
 
@@ -44,7 +47,7 @@ def train_candidate(recipe, photographs, valid, args):
     scale = SCALES[args.scale]
     tf.reset_default_graph()
     tf.set_random_seed(args.seed)
-    devices = Devices(args, recipe.batch)
+    devices = Devices(args.gpu, args.threads, recipe.batch)
     training = build_training(args.model, args.scale, recipe, devices.names, precision=args.precision)
     session = devices.connect()
     session.run(tf.global_variables_initializer())

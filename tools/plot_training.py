@@ -10,7 +10,7 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from utils import UserError, run_main  # noqa: E402
+from utils import UserError, replacing, run_main  # noqa: E402
 
 COLORS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000"]  # Okabe and Ito's, told apart by all
 
@@ -63,13 +63,12 @@ def plot(runs, output, health=False):
 
 
 def save_figure(figure, output):
-    """Write a figure of matplotlib under a temporary name, then rename it to `output`. Raises UserError."""
+    """Write a figure of matplotlib, all or nothing. Raises UserError."""
     figure.tight_layout()
-    temporary = output + ".tmp"
     try:
         os.makedirs(os.path.dirname(output) or ".", exist_ok=True)
-        figure.savefig(temporary, dpi=120, format=os.path.splitext(output)[1][1:] or "png")
-        os.replace(temporary, output)
+        with replacing(output) as temporary:
+            figure.savefig(temporary, dpi=120, format=os.path.splitext(output)[1][1:] or "png")
     except (OSError, ValueError) as error:
         raise UserError("cannot write %s: %s" % (output, error))
 

@@ -14,8 +14,9 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from model import SCALES, drsan  # noqa: E402
 from ops import tf  # noqa: E402
-from utils import (UserError, checkpoint_prefix, file_sha256, open_session, restore_weights, run_main,  # noqa: E402
-                   save_weights, write_json)
+from tools.checkpoints import checkpoint_prefix, restore_weights, save_weights  # noqa: E402
+from tools.runtime import open_session  # noqa: E402
+from utils import UserError, file_digest, run_main, write_json  # noqa: E402
 
 CHECKPOINTS = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "checkpoints")
 
@@ -45,7 +46,7 @@ def ship(folder, root):
         shutil.rmtree(target + ".tmp", ignore_errors=True)
         written = save_weights(session, target + ".tmp", config["model"], config["scale"])
     name = os.path.basename(written)
-    config["sha256"] = {name + suffix: file_sha256(written + suffix) for suffix in (".data-00000-of-00001", ".index")}
+    config["sha256"] = {name + suffix: file_digest(written + suffix) for suffix in (".data-00000-of-00001", ".index")}
     write_json(os.path.join(target + ".tmp", "config.json"), config)
     for log in os.path.join(folder, "log.jsonl"), os.path.join(folder, os.pardir, "log.jsonl"):
         if os.path.exists(log):

@@ -1,4 +1,4 @@
-"""Download benchmark images, the authors' weights and DIV2K, each file verified: python tools/download.py Set5 Set14
+"""Download benchmark images, the authors' weights and DIV2K, each file verified: python tools/data/download.py Set5 Set14
 
 Files come from the authors' public repository at a fixed commit; each gets its final name only after its content was
 checked against the git blob id in authors_files.csv. What is there and right is not downloaded again, so that the same
@@ -9,7 +9,6 @@ import concurrent.futures
 import contextlib
 import csv
 import functools
-import hashlib
 import http.client
 import os
 import pathlib
@@ -27,14 +26,13 @@ from collections import OrderedDict, namedtuple
 
 from tqdm import tqdm
 
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-from utils import UserError, download_command, lock_file, run_main
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
+from utils import BENCHMARKS, UserError, download_command, file_digest, lock_file, run_main
 
 AUTHORS_URL = "https://raw.githubusercontent.com/saturnian77/DRSAN/88418748075a05954f561a512db8921e251fd935"
 DIV2K_URL = "https://data.vision.ee.ethz.ch/cvl/DIV2K"
 MANIFEST = os.path.join(os.path.dirname(os.path.abspath(__file__)), "authors_files.csv")
 
-BENCHMARKS = ("Set5", "Set14", "B100", "Urban100")
 WEIGHTS = "authors-weights"
 MEGABYTES = {"Set5": 1.3, "Set14": 7.3, "B100": 39.7, "Urban100": 196.6, WEIGHTS: 153}
 
@@ -96,22 +94,10 @@ def authors_checkpoint(model, scale, data_dir):
 
 # ---------------------------------------------------------------------------------------------------- verification
 
-def compute_digest(path, algorithm):
-    """Hexadecimal digits of a file: "sha256", or "git blob", the SHA-1 of "blob <size>\\0" and the content."""
-    if algorithm == "git blob":
-        result = hashlib.sha1(b"blob %d\0" % os.path.getsize(path))
-    else:
-        result = hashlib.new(algorithm)
-    with open(path, "rb") as file:
-        for chunk in iter(lambda: file.read(1 << 20), b""):
-            result.update(chunk)
-    return result.hexdigest()
-
-
 def is_right(path, digest):
     """Whether there is a readable file with that content; digest: (algorithm, hexadecimal digits)."""
     try:
-        return os.path.isfile(path) and compute_digest(path, digest[0]) == digest[1]
+        return os.path.isfile(path) and file_digest(path, digest[0]) == digest[1]
     except OSError:
         return False
 

@@ -1,4 +1,4 @@
-"""The paper's results table with our own models beside: python tools/tables.py
+"""The paper's results table with our own models beside: python tools/paper/tables.py
 
 Evaluates every shipped checkpoint on every data set that is present and keeps the means in figures/our_table.csv; from
 these and the published figures it writes results.md, results.tex and results.csv beside, the table of the README, and those
@@ -13,15 +13,14 @@ import subprocess
 import sys
 import tempfile
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path.insert(0, ROOT)
 from model import MODELS, SCALES, count_multi_adds, count_parameters, drsan
 from ops import tf
-from utils import (DATASETS, UserError, checkpoint_config, checkpoint_prefix, file_sha256, find_dataset,
-                   run_main)
+from tools.checkpoints import checkpoint_config, checkpoint_prefix
+from utils import BENCHMARKS, DATASETS, UserError, file_digest, find_dataset, replacing, run_main
 
 FIGURES = os.path.join(ROOT, "figures")
-PAPER_DATASETS = ("Set5", "Set14", "B100", "Urban100")
 GROUPS = ((0.5, "under 0.5 M parameters"), (1, "0.5 to 1 M parameters"), (float("inf"), "1 M parameters and more"))
 BEGIN, END = "<!-- %s:begin -->", "<!-- %s:end -->"  # lines around a table of that name in a Markdown file
 NOTE = """Published figures as printed in K. Park, J. W. Soh, N. I. Cho, IEEE TMM 25 (2023) 907-918; its x2 B100 PSNR of
@@ -39,7 +38,7 @@ Line = collections.namedtuple("Line", "scale group method source params multi_ad
 
 def digest(prefix):
     """The first 12 hexadecimal digits of the SHA-256 of a checkpoint's values."""
-    return file_sha256(prefix + ".data-00000-of-00001")[:12]
+    return file_digest(prefix + ".data-00000-of-00001")[:12]
 
 
 def shipped_checkpoints(folder):
@@ -140,11 +139,10 @@ def read_csv(path):
 
 
 def write_text(path, text):
-    """Write a file under a temporary name, then rename it to `path`. Raises UserError."""
+    """Write a file, all or nothing. Raises UserError."""
     try:
-        with open(path + ".tmp", "w", encoding="utf-8") as file:
+        with replacing(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
             file.write(text)
-        os.replace(path + ".tmp", path)
     except OSError as error:
         raise UserError("cannot write %s: %s" % (path, error.strerror))
 
@@ -188,7 +186,7 @@ def group_of(params):
 def published_line(row, method, source):
     """The Line of a row of a published table."""
     cells = {name: "%s / %s" % (row[name + "_psnr"], row[name + "_ssim"]) if row[name + "_psnr"] else "-"
-             for name in PAPER_DATASETS}
+             for name in BENCHMARKS}
     return Line(row["scale"], group_of(float(row["params_M"])), method, source, row["params_M"] + " M",
                 row["multi_adds_G"] + " G" if row["multi_adds_G"] else "-", cells)
 
@@ -210,7 +208,7 @@ def our_lines(scale, model, measured, paper):
     if paper:
         cells = {name: "%+.2f / %+.4f" % (measured[name].psnr - float(paper[name + "_psnr"]),
                                           measured[name].ssim - float(paper[name + "_ssim"]))
-                 if name in measured and name in PAPER_DATASETS else "" for name in DATASETS}
+                 if name in measured and name in BENCHMARKS else "" for name in DATASETS}
         lines.append(Line(scale, group, method, "difference", "", "", cells))
     return lines
 
@@ -252,9 +250,9 @@ def markdown_row(cells):
 
 def to_markdown(lines):
     """results.md: one table for each scale, a bold line above each group."""
-    text = "# Results\n\nWritten by `python tools/tables.py`. PSNR / SSIM of Y; difference: ours less the paper's.\n"
+    text = "# Results\n\nWritten by `python tools/paper/tables.py`. PSNR / SSIM of Y; difference: ours less the paper's.\n"
     text += "\n%s\n" % NOTE
-    head = ("method", "source", "parameters", "multi-adds") + PAPER_DATASETS
+    head = ("method", "source", "parameters", "multi-adds") + BENCHMARKS
     for scale in SCALES:
         text += "\n## %s\n\n" % scale + markdown_row(head) + "|" + "---|" * len(head) + "\n"
         group = ""
@@ -263,20 +261,20 @@ def to_markdown(lines):
                 text += markdown_row(["**%s**" % line.group] + [""] * (len(head) - 1))
             group = line.group
             text += markdown_row((line.method, line.source, line.params, line.multi_adds)
-                                 + tuple(line.cells[name] for name in PAPER_DATASETS))
+                                 + tuple(line.cells[name] for name in BENCHMARKS))
     return text
 
 
 def to_latex(lines):
     """results.tex: one tabular without packages, for \\input."""
-    head = ("Scale", "Method", "Source", "Parameters", "Multi-adds") + PAPER_DATASETS
-    text = "% Written by python tools/tables.py\n\\begin{tabular}{lllrrcccc}\n\\hline\n" + " & ".join(head) + " \\\\\n"
+    head = ("Scale", "Method", "Source", "Parameters", "Multi-adds") + BENCHMARKS
+    text = "% Written by python tools/paper/tables.py\n\\begin{tabular}{lllrrcccc}\n\\hline\n" + " & ".join(head) + " \\\\\n"
     last = None
     for line in lines:
         if (line.scale, line.group) != last:
             text += "\\hline\n\\multicolumn{9}{l}{%s%s} \\\\\n" % (line.scale, ", " + line.group if line.group else "")
         last = line.scale, line.group
-        cells = tuple(line.cells[name] for name in PAPER_DATASETS)
+        cells = tuple(line.cells[name] for name in BENCHMARKS)
         if line.source == "difference":
             cells = tuple(cell.replace("+", "$+$").replace("-", "$-$") for cell in cells)
         head = line.scale, line.method, line.source, line.params, line.multi_adds
@@ -287,9 +285,9 @@ def to_latex(lines):
 def to_wide_csv(lines):
     """results.csv: as paper_table.csv, with the group and the source of each line; empty where there is no figure."""
     rows = [["scale", "group", "method", "source", "parameters", "multi_adds"]
-            + [name + part for name in PAPER_DATASETS for part in ("_psnr", "_ssim")]]
+            + [name + part for name in BENCHMARKS for part in ("_psnr", "_ssim")]]
     for line in lines:
-        cells = [line.cells[name].split(" / ") for name in PAPER_DATASETS]
+        cells = [line.cells[name].split(" / ") for name in BENCHMARKS]
         rows.append(list(line[:4]) + [line.params.replace(",", ""), line.multi_adds]
                     + [value for cell in cells for value in (cell if len(cell) == 2 else ("", ""))])
     return to_csv(rows)
@@ -320,7 +318,7 @@ def to_checkpoints(measured, shipped):
     for (scale, model), prefix in shipped.items():
         name, config = "%s/%s" % (scale, model), checkpoint_config(prefix)
         cells = [scores.get((scale, model, dataset), "-") for dataset in DATASETS]
-        figures += markdown_row([name] + cells + ["`%s`" % file_sha256(prefix + ".data-00000-of-00001")])
+        figures += markdown_row([name] + cells + ["`%s`" % file_digest(prefix + ".data-00000-of-00001")])
         for one in config.get("trained_before", []) + [config]:
             if "recipe" not in one:  # someone else's weights, named in the next row
                 continue

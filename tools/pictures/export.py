@@ -1,4 +1,4 @@
-"""Export DRSAN for use without this project: python tools/export.py --model 32s --scale x2
+"""Export DRSAN for use without this project: python tools/pictures/export.py --model 32s --scale x2
 
 Writes to OUT/DRSAN32sx2 + suffix, in each case from LR, float32 RGB in [0, 1], [N, H, W, 3] of any N, H and W, to SR,
 not clipped:
@@ -14,11 +14,13 @@ import sys
 
 import numpy as np
 
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 from model import MODELS, SCALES, drsan
-from ops import quiet_stderr, tf
-from utils import (UserError, find_checkpoint, find_dataset, network_input, open_session, read_image, restore_weights,
-                   run_main)
+from ops import tf
+from tools.checkpoints import find_checkpoint, restore_weights
+from tools.pictures.tiles import network_input
+from tools.runtime import open_session
+from utils import UserError, find_dataset, quiet_stderr, read_image, run_main
 
 TOLERANCE = 1e-5
 OPSET = 17  # of ONNX

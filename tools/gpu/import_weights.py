@@ -1,4 +1,4 @@
-"""Make a checkpoint of a state of train_jax.py: python tools/import_weights.py runs/jax_32s_x2/state.npz DIR
+"""Make a checkpoint of a state of train_jax.py: python tools/gpu/import_weights.py runs/jax_32s_x2/state.npz DIR
 
 Written are the moving averages of the weights if the training keeps them, after a comparison of the outputs of
 TensorFlow and JAX on a photograph, a config.json that says how they were trained, and the log.jsonl of their training;
@@ -11,12 +11,14 @@ import sys
 
 import numpy as np
 
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-from export_graph import export_graph
-from jax_graph import read_graph
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 from model import SCALES, model_variables
-from train_jax import averaged_weights, load_state, upscale
-from utils import UserError, find_dataset, load_values, open_session, read_pair, run_main, save_weights, write_json
+from tools.checkpoints import load_values, save_weights
+from tools.gpu.export_graph import export_graph
+from tools.gpu.jax_graph import read_graph
+from tools.gpu.train_jax import averaged_weights, load_state, upscale
+from tools.runtime import open_session
+from utils import UserError, find_dataset, read_pair, run_main, write_json
 
 TOLERANCE = 1e-5  # of the outputs in [0, 1]: the order of float32 sums differs
 

@@ -1,4 +1,4 @@
-"""Write the graph that model.py builds as data, for jax_graph.py: python tools/export_graph.py --model 32s --scale x2
+"""Write the graph that model.py builds as data, for jax_graph.py: python tools/gpu/export_graph.py --model 32s --scale x2
 
 OUT/<model>_<scale>.json is the inference graph, for any batch and image size: the nodes in an order in which they can
 be executed, with their inputs, attributes and constants. OUT/<model>_<scale>.npz has its variables under the names of
@@ -8,12 +8,12 @@ import argparse
 import os
 import sys
 
-import numpy as np
-
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 from model import MODELS, SCALES, drsan, model_variables
 from ops import tf
-from utils import find_checkpoint, open_session, restore_weights, run_main, training_history, transfer_weights, write_json
+from tools.checkpoints import find_checkpoint, restore_weights, training_history, transfer_weights
+from tools.runtime import open_session
+from utils import run_main, write_json, write_npz
 
 
 def _attribute(value):
@@ -52,15 +52,8 @@ def export_graph(model, scale, init_from=None, trained_before=()):
     init_from: the checkpoint that the weights will be from. trained_before: what training_history() says of it.
     """
     lr = tf.placeholder(tf.float32, [None, None, None, 3], "LR")
-    return dict(describe_graph(lr, drsan(lr, model, scale)), model=model, scale=scale, init_from=init_from,
-                trained_before=list(trained_before))
-
-
-def write_npz(path, arrays):
-    """Write a dict of arrays to a temporary name, then rename it to `path`."""
-    with open(path + ".tmp", "wb") as file:
-        np.savez(file, **arrays)
-    os.replace(path + ".tmp", path)
+    return dict(describe_graph(lr, drsan(lr, model, scale)), model=model, scale=scale, factor=SCALES[scale],
+                init_from=init_from, trained_before=list(trained_before))
 
 
 def main():

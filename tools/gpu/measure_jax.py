@@ -1,4 +1,4 @@
-"""Measure how fast train_jax.py trains: python tools/measure_jax.py --graph runs/graphs/32s_x2.json
+"""Measure how fast train_jax.py trains: python tools/gpu/measure_jax.py --graph runs/graphs/32s_x2.json
 
 Prints the device's two ceilings (a large copy, a large matrix product) and, for each setting, the steps per second and
 the two limits on them: arithmetic/s, if the convolutions ran at the rate of the matrix product, and traffic/s, if their
@@ -14,10 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-from model import SCALES
-from train import make_recipe
-from train_jax import PRECISIONS, l1_loss, new_state, read_graph_file, read_weights, run_steps, stack_tiles
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
+from tools.gpu.train_jax import PRECISIONS, l1_loss, new_state, read_graph_file, read_weights, run_steps, stack_tiles
+from tools.training.recipes import make_recipe
 from utils import run_main
 
 
@@ -49,7 +48,7 @@ def product_rate(side, precision):
 
 def convolution_costs(graph, weights, precision, batch, patch):
     """(floating-point operations, bytes of operands and results) of all convolutions in a training step."""
-    side, dtype = patch * SCALES[graph.scale], PRECISIONS[precision][0]
+    side, dtype = patch * graph.factor, PRECISIONS[precision][0]
     lr, hr = np.zeros([batch, patch, patch, 3], np.uint8), np.zeros([batch, side, side, 3], np.uint8)
     program = jax.make_jaxpr(jax.grad(lambda weights: l1_loss(graph, weights, lr, hr, dtype)))(weights)
     operations = size = 0
@@ -81,7 +80,7 @@ def main():
         "graph", "precision", "batch", "compile s", "steps/s", "images/s", "arithmetic/s", "traffic/s"))
     for path, precision, batch in itertools.product(args.graph, args.precision, args.batch):
         graph, weights = read_graph_file(path), read_weights(path)
-        scale = SCALES[graph.scale]
+        scale = graph.factor
         recipe = make_recipe("fast", graph.model, graph.scale)._replace(batch=batch, patch=args.patch)
         random = np.random.RandomState(0)
         pairs = [tuple(random.randint(256, size=(side, side, 3)).astype(np.uint8)

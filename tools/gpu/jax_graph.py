@@ -16,15 +16,16 @@ Node = namedtuple("Node", "name op inputs attributes")
 
 
 class Graph(object):
-    """An inference graph: nodes in order of execution, names of input and output, model and scale, the checkpoint that the weights
+    """An inference graph: nodes in order of execution, names of input and output, model and scale (and its factor), the checkpoint that the weights
     beside it are from, or None, and what trained those.
 
     One object equals itself alone, so that functions compiled for it can be kept.
     """
 
-    def __init__(self, nodes, input, output, model, scale, init_from, trained_before):
+    def __init__(self, nodes, input, output, model, scale, factor, init_from, trained_before):
         self.nodes, self.input, self.output = nodes, input, output
-        self.model, self.scale, self.init_from, self.trained_before = model, scale, init_from, trained_before
+        self.model, self.scale, self.factor = model, scale, factor
+        self.init_from, self.trained_before = init_from, trained_before
 
 
 def absolute(x):
@@ -102,7 +103,7 @@ def read_graph(value):
         if node.op not in OPERATIONS and node.op not in NOT_COMPUTED:
             raise ValueError("no JAX function for the operation type %s (of node %s): add it to OPERATIONS in "
                              "jax_graph.py" % (node.op, node.name))
-    return Graph(nodes, *[value[key] for key in ("input", "output", "model", "scale", "init_from", "trained_before")])
+    return Graph(nodes, *[value[key] for key in ("input", "output", "model", "scale", "factor", "init_from", "trained_before")])
 
 
 def load_graph(path):

@@ -1,4 +1,4 @@
-"""Pack a folder of images for transport: python tools/pack_tiles.py data/photos runs/tiles
+"""Pack a folder of images for transport: python tools/data/pack_tiles.py data/photos runs/tiles
 
 OUT, cleared of older parts, gets part-000.tar, part-001.tar, ...: the images as lossless WebP in random order, so that
 each part is a fair sample of all. train_jax.py reads such parts, and plain image files beside them.
@@ -14,8 +14,8 @@ import tarfile
 
 from PIL import Image
 
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-from utils import UserError, find_dataset, list_images, read_image, run_main
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
+from utils import UserError, find_dataset, list_images, read_image, replacing, run_main
 
 BATCH = 64         # images that are encoded ahead
 OVERHEAD = 12288   # bytes of a tar file besides its data: a member's header and padding, and the end
@@ -35,12 +35,11 @@ def encode(path, side):
 
 def write_part(path, files):
     """Write [(name, bytes)] as a tar file, without dates and owners: the same files give the same bytes."""
-    with tarfile.open(path + ".tmp", "w", format=tarfile.USTAR_FORMAT) as part:
+    with replacing(path) as temporary, tarfile.open(temporary, "w", format=tarfile.USTAR_FORMAT) as part:
         for name, data in files:
             info = tarfile.TarInfo(name)
             info.size = len(data)
             part.addfile(info, io.BytesIO(data))
-    os.replace(path + ".tmp", path)
 
 
 def split_parts(files, limit):
@@ -65,7 +64,7 @@ def read_files(folder):
     """Yield (name, bytes) of all images in the parts of a folder, then of its image files. Raises UserError."""
     parts, images = list_parts(folder), list_images(folder)
     if not parts and not images:
-        raise UserError("no part-000.tar and no image in %s: make parts by tools/pack_tiles.py" % folder)
+        raise UserError("no part-000.tar and no image in %s: make parts by tools/data/pack_tiles.py" % folder)
     for path in parts:
         try:
             with tarfile.open(path) as part:

@@ -1,4 +1,4 @@
-"""Train an exported graph with JAX: python tools/train_jax.py --graph runs/graphs/32s_x2.json --data runs/tiles
+"""Train an exported graph with JAX: python tools/gpu/train_jax.py --graph runs/graphs/32s_x2.json --data runs/tiles
 
 TensorFlow is not needed: jax, numpy, scipy, pillow and tqdm are. A run lives in runs/jax_<model>_<scale>: log.jsonl,
 and state.npz (weights, optimizer, averages, step, random key and config), from which the same command resumes. For several
@@ -20,14 +20,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-from export_graph import write_npz
-from jax_graph import absolute, execute, load_graph
-from model import SCALES
-from pack_tiles import decode, read_files
-from train import (MAX_LOSS, MAX_SKIPPED, MOMENTUM, NORMS, UPDATE_RMS, add_recipe_options, check_same_config, choose_recipe,
-                   detail, format_progress, learning_rate, orthogonalize, resume_log, uses_muon)
-from utils import UserError, crop_to_multiple, downscale, luma, not_negative, positive, psnr, run_main, to_uint8
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
+from tools.data.pack_tiles import decode, read_files
+from tools.data.patches import detail
+from tools.gpu.jax_graph import absolute, execute, load_graph
+from tools.training.history import check_same_config, format_progress, resume_log
+from tools.training.recipes import (MAX_LOSS, MAX_SKIPPED, MOMENTUM, NORMS, UPDATE_RMS, add_recipe_options, choose_recipe,
+                                    learning_rate, orthogonalize, uses_muon)
+from utils import UserError, crop_to_multiple, downscale, not_negative, positive, psnr_y, run_main, to_uint8, write_npz
 
 # ------------------------------------------------------------------------------------------------------------ data
 
@@ -234,7 +234,7 @@ def run_steps(graph, recipe, precision, state, tiles, rates):
 
     def step(state, inputs):
         rate, patches = inputs
-        lr, hr = cut_patches(tiles, patches, recipe.patch, SCALES[graph.scale])
+        lr, hr = cut_patches(tiles, patches, recipe.patch, graph.factor)
         weights = {name: state[name] for name in names}
         loss, gradients = jax.value_and_grad(lambda weights: l1_loss(graph, weights, lr, hr, dtype))(weights)
         state, norm, skipped = guarded_update(state, gradients, loss, rate, recipe)
@@ -253,11 +253,11 @@ def upscale(graph, weights, lr):
 
 def validate(graph, state, pairs):
     """Mean PSNR of Y over (LR, HR) pairs, without a border of `scale` pixels."""
-    weights, scale = averaged_weights(state), SCALES[graph.scale]
+    weights = averaged_weights(state)
     values = []
     for lr, hr in pairs:
         sr = to_uint8(np.asarray(upscale(graph, weights, lr[None])[0]))
-        values.append(psnr(*[luma(image[scale:-scale, scale:-scale]) for image in (sr, hr)]))
+        values.append(psnr_y(sr, hr, graph.factor))
     return float(np.mean(values))
 
 
@@ -337,7 +337,7 @@ def give_up(path, step, loss, norm, save):
 def main():
     args, started = parse_args(), time.time()
     graph = read_graph_file(args.graph)
-    scale = SCALES[graph.scale]
+    scale = graph.factor
     recipe = choose_recipe(args, graph.model, graph.scale)
     config = dict(recipe._asdict(), model=graph.model, scale=graph.scale, recipe=args.recipe, seed=args.seed,
                   init_from=graph.init_from, trained_before=graph.trained_before)

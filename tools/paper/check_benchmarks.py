@@ -1,4 +1,4 @@
-"""Compare our imresize with the published LR images, and score bicubic upscaling: python tools/check_benchmarks.py
+"""Compare our imresize with the published LR images, and score bicubic upscaling: python tools/paper/check_benchmarks.py
 
 For each data set and scale: how many of the files are as published, the share of values of our LR that differ from the
 published LR, by how many levels at worst, and PSNR / SSIM of bicubic upscaling by the paper's protocol.
@@ -11,10 +11,10 @@ import sys
 import numpy as np
 from tqdm import tqdm
 
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 from model import SCALES
-from tools import download
-from utils import UserError, bicubic, downscale, find_dataset, read_pair, run_main, score
+from tools.data import download
+from utils import BENCHMARKS, UserError, bicubic, downscale, find_dataset, read_pair, run_main, score
 
 
 def check_pair(pair, scale):
@@ -38,7 +38,7 @@ def check(dataset, scale, pool):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--dataset", nargs="+", default=list(download.BENCHMARKS), choices=download.BENCHMARKS)
+    parser.add_argument("--dataset", nargs="+", default=list(BENCHMARKS), choices=BENCHMARKS)
     parser.add_argument("--data-dir", default="data", metavar="DIR", help="where the data sets are (default data)")
     args = parser.parse_args()
     print("%-12s %7s %13s %15s %7s %19s"

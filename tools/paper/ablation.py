@@ -1,4 +1,4 @@
-"""The ablation: python tools/ablation.py --data data/photos
+"""The ablation: python tools/paper/ablation.py --data data/photos
 
 Trains DRSAN-32s x2 whole, from two seeds, and without DRA, without its dynamics and without RSA, each from scratch by the recipe
 `fast` once over the same --steps batches, which it first writes to records; evaluates the five on the data sets that are present;
@@ -13,11 +13,12 @@ import tempfile
 
 import numpy as np
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path.insert(0, ROOT)
+from tools.paper.tables import (FIGURES, costs, markdown_row, present, read_csv, replace_in_file, to_csv,  # noqa: E402
+                                write_text)
 from tools.plot_training import read_curves  # noqa: E402
-from tools.tables import FIGURES, costs, markdown_row, present, read_csv, replace_in_file, to_csv, write_text  # noqa: E402
-from train import make_recipe  # noqa: E402
+from tools.training.recipes import make_recipe  # noqa: E402
 from utils import DATASETS, UserError, positive, run_main  # noqa: E402
 
 MODEL, SCALE = "32s", "x2"

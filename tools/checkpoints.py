@@ -1,0 +1,161 @@
+"""TensorFlow V2 checkpoints with the authors' variable names: found, read into DRSAN in the default graph, and written.
+
+What the config.json beside one says of its training is read here, too. Runs, which have optimizer slots, are in training/runs.py.
+"""
+import contextlib
+import glob
+import json
+import os
+
+from model import model_variables
+from ops import tf
+from tools.weights import neutral_value, resample_subpixels, roles
+from utils import UserError, file_digest, notice_once
+
+SHIPPED = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "checkpoints")
+PATTERN = set("*?[")  # characters in paths that TensorFlow expands without need
+
+
+def checkpoint_prefix(path):
+    """The prefix of a TensorFlow V2 checkpoint named by its prefix, its .index file or its folder, or None."""
+    if os.path.isdir(path):
+        with contextlib.suppress(ValueError):  # a state file that is empty
+            state = tf.train.get_checkpoint_state(path)  # latest_checkpoint() would take its path for a pattern
+            if state and os.path.exists(state.model_checkpoint_path + ".index"):
+                return state.model_checkpoint_path
+        indexes = glob.glob(os.path.join(glob.escape(path), "*.index"))  # its state file may name another machine's path
+        return indexes[0][:-len(".index")] if len(indexes) == 1 else None
+    prefix = path[:-len(".index")] if path.endswith(".index") else path
+    return prefix if os.path.exists(prefix + ".index") else None
+
+
+def find_checkpoint(model, scale, path=None):
+    """The prefix of the checkpoint at `path`, by default the one shipped for model and scale. Raises UserError, also for a path
+    that TensorFlow cannot read."""
+    shipped = os.path.join(SHIPPED, scale, model)
+    prefix = checkpoint_prefix(shipped if path is None else path)
+    if prefix and set(prefix) & PATTERN:
+        raise UserError("TensorFlow takes the characters *?[ in %s for a pattern: rename the folder" % prefix)
+    if prefix:
+        return prefix
+    if path is not None:
+        raise UserError("no checkpoint at %s: expected a prefix, an .index file or a folder with one checkpoint" % path)
+    train = "train it with: python train.py --model %s --scale %s --data FOLDER" % (model, scale)
+    if model == "32l" and scale != "x2":
+        train = "the paper publishes none for 32l at %s; %s" % (scale, train)
+    raise UserError("no checkpoint for %s %s in %s: %s" % (model, scale, os.path.relpath(shipped), train))
+
+
+def checkpoint_config(prefix):
+    """What stands in the config.json beside a checkpoint: how it was trained; {} if there is none, as with the authors'."""
+    try:
+        with open(os.path.join(os.path.dirname(prefix), "config.json")) as file:
+            return dict(json.load(file))
+    except (OSError, ValueError, TypeError):
+        return {}
+
+
+def training_history(prefix):
+    """The configs of all trainings that led to a checkpoint, the first one first; that of unknown weights is their path alone."""
+    config = checkpoint_config(prefix)
+    if "trained_before" not in config:
+        return [{"checkpoint": prefix}]
+    return config.pop("trained_before") + [{key: value for key, value in config.items() if key != "sha256"}]
+
+
+def _check_sha256(prefix):
+    """Say so if a file of the checkpoint is not the one whose SHA-256 stands in the config.json beside it."""
+    folder, name = os.path.split(prefix)
+    for file, digest in sorted(checkpoint_config(prefix).get("sha256", {}).items()):
+        path = os.path.join(folder, file)
+        if file.startswith(name + ".") and os.path.exists(path) and file_digest(path) != digest:
+            notice_once("%s is not the file that was trained: its SHA-256 differs from that in config.json" % path)
+
+
+def _check_ablation(prefix, without):
+    """Raise UserError if a checkpoint was trained without another part of the network than `without` (None: with all)."""
+    trained = checkpoint_config(prefix).get("without")
+    if trained != without:
+        raise UserError("%s was trained %s" % (prefix, "without %s: it needs test.py --without %s" % (trained, trained)
+                                               if trained else "with all parts of the network: leave out --without"))
+
+
+def restore_weights(session, prefix, without=None):
+    """Load the variables of DRSAN in the default graph from a checkpoint; whatever else it holds is ignored.
+
+    without: as in drsan(). Raises UserError if the checkpoint is that of another ablation, and names the first variable that it
+    lacks or has in another shape.
+    """
+    _check_ablation(prefix, without)
+    _check_sha256(prefix)
+    with checkpoint_errors(prefix):
+        reader = tf.train.NewCheckpointReader(prefix)
+        shapes = reader.get_variable_to_shape_map()
+        for variable in model_variables():
+            name, shape = variable.op.name, variable.shape.as_list()
+            if shapes.get(name) != shape:
+                raise UserError("%s is a checkpoint of another model or scale: %s should have the shape %s, but %s" % (
+                    prefix, name, shape, "has %s" % shapes[name] if name in shapes else "is missing"))
+        load_values(session, model_variables(), [reader.get_tensor(v.op.name) for v in model_variables()])
+
+
+def transfer_weights(session, prefix):
+    """Load what a checkpoint of another scale or depth has in common with DRSAN in the default graph.
+
+    A variable is taken if it has the same role (see roles) and shape: x0, the DRAGs that both have, the convolution before the
+    skip, and the output convolution. The upsampler of another scale is taken, too, with its sub-pixels interpolated. What is new
+    starts as initialised, but where it can, it passes on what it gets (see neutral_value), so that training starts from an image
+    and does not spoil what was taken. Returns the names taken, the names not taken, and a line that says so. Raises UserError if
+    the checkpoint is not DRSAN's, or its features have another number of channels, so that nothing can be taken.
+    """
+    _check_ablation(prefix, None)
+    with checkpoint_errors(prefix):
+        reader = tf.train.NewCheckpointReader(prefix)
+        shapes = reader.get_variable_to_shape_map()
+        there = {role: name for name, role in roles(shapes).items()}
+        first = model_variables()[0]
+        if shapes.get(first.op.name) != first.shape.as_list():
+            raise UserError("nothing can be taken from %s: its %s %s, and this model's has %s" % (
+                prefix, first.op.name, "has the shape %s" % shapes[first.op.name] if first.op.name in shapes else "is missing",
+                first.shape.as_list()))
+        channels = first.shape.as_list()[-1]
+        own = roles(variable.op.name for variable in model_variables())
+        names, fresh, variables, values = [], [], [], []
+        for variable in model_variables():
+            role, shape = own[variable.op.name], variable.shape.as_list()
+            value = reader.get_tensor(there[role]) if role in there else None
+            if value is not None and "upsampler" in role:
+                value = resample_subpixels(value, shape, channels)
+            if value is not None and list(value.shape) == shape:
+                names.append(variable.op.name)
+            else:
+                fresh.append(variable.op.name)
+                value = neutral_value(role, shape, channels)
+            if value is not None:
+                variables.append(variable)
+                values.append(value)
+    load_values(session, variables, values)
+    return names, fresh, "%d variables taken from %s%s" % (
+        len(names), prefix, ", %d not: %s" % (len(fresh), " ".join(fresh)) if fresh else "")
+
+
+@contextlib.contextmanager
+def checkpoint_errors(prefix):
+    """Turn what TensorFlow raises while it reads a checkpoint into a UserError that names it."""
+    try:
+        yield
+    except (tf.errors.OpError, ValueError, RuntimeError, IndexError) as error:  # the last two by TensorFlow 2's reader
+        raise UserError("cannot read the checkpoint %s: %s" % (prefix, str(error).splitlines()[0]))
+
+
+def load_values(session, variables, values):
+    """Assign arrays to variables in one call, without new operations in the graph."""
+    initializers = [variable.initializer for variable in variables]
+    session.run(initializers, {initializer.inputs[1]: value for initializer, value in zip(initializers, values)})
+
+
+def save_weights(session, folder, model, scale):
+    """Write the variables of DRSAN, without optimiser slots, as the one checkpoint of `folder`; returns its prefix."""
+    os.makedirs(folder, exist_ok=True)
+    saver = tf.train.Saver(model_variables(), save_relative_paths=True)
+    return saver.save(session, os.path.join(folder, "DRSAN%s%s" % (model, scale)), write_meta_graph=False)

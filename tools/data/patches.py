@@ -1,0 +1,66 @@
+"""Random batches of patches of photographs in memory."""
+import queue
+import threading
+
+import numpy as np
+
+
+def detail(patch, numpy=np):
+    """How much detail [..., H, W, C] has: mean absolute difference of horizontal neighbours, plus that of vertical ones.
+
+    patch: of a type that holds differences, so not uint8. numpy: the library to compute with.
+    """
+    return sum(numpy.abs(numpy.diff(patch, axis=axis)).mean(axis=(-3, -2, -1)) for axis in (-3, -2))
+
+
+class Sampler(object):
+    """Random batches of patches: uniform over all positions in all photographs, and over the 8 flips and rotations.
+
+    With several candidates, the one with the most detail of so many such positions: flat patches teach little (S. Wang et al.,
+    SamplingAug, arXiv 2111.15185).
+    """
+
+    def __init__(self, photographs, scale, batch, patch, seed, candidates=1):
+        self.photographs, self.scale, self.batch, self.patch, self.seed = photographs, scale, batch, patch, seed
+        self.candidates = candidates
+        positions = [(lr.shape[0] - patch + 1) * (lr.shape[1] - patch + 1) for lr, _ in photographs]
+        self.share = np.cumsum(positions) / np.sum(positions)
+
+    def _draw(self, random):
+        """One of the photographs as (LR, HR), and (y, x) of a patch in LR."""
+        lr, hr = self.photographs[np.searchsorted(self.share, random.rand())]
+        return lr, hr, random.randint(lr.shape[0] - self.patch + 1), random.randint(lr.shape[1] - self.patch + 1)
+
+    def __call__(self, step, batch=None):
+        """The batch of a step, a function of seed and step alone: LR [batch, p, p, 3], HR [batch, sp, sp, 3], uint8."""
+        random, s, p = np.random.RandomState([self.seed, step]), self.scale, self.patch
+        lr_batch, hr_batch = [], []
+        for _ in range(self.batch if batch is None else batch):
+            drawn = [self._draw(random) for _ in range(self.candidates)]
+            if self.candidates > 1:
+                drawn.sort(key=lambda one: detail(one[0][one[2]:one[2] + p, one[3]:one[3] + p].astype(np.int16)))
+            lr, hr, y, x = drawn[-1]
+            quarter_turns, mirror = random.randint(4), random.randint(2)
+            for image, f, images in (lr, 1, lr_batch), (hr, s, hr_batch):
+                image = np.rot90(image[f * y:f * (y + p), f * x:f * (x + p)], quarter_turns)
+                images.append(image[:, ::-1] if mirror else image)
+        return np.stack(lr_batch), np.stack(hr_batch)
+
+
+def prefetch(function, first, last, depth=4):
+    """Yield function(i) for i in range(first, last), computed ahead in a thread."""
+    results = queue.Queue(depth)
+
+    def work():
+        try:
+            for i in range(first, last):
+                results.put((function(i), None))
+        except Exception as error:
+            results.put((None, error))
+
+    threading.Thread(target=work, daemon=True).start()
+    for _ in range(first, last):
+        result, error = results.get()
+        if error:
+            raise error
+        yield result

@@ -1,0 +1,113 @@
+"""Folders of photographs to train on: which files they have, which of them are held out for validation, and all in memory."""
+import collections
+import concurrent.futures
+import csv
+import functools
+import glob
+import hashlib
+import os
+
+from tqdm import tqdm
+
+from utils import IMAGE_SUFFIXES, Pair, UserError, check_size, find_dataset, read_pair
+
+
+def load_pair(path, scale):
+    """(LR, HR) of one photograph, uint8 RGB, or the UserError that says why it cannot be used."""
+    try:
+        return read_pair(Pair(path, path, None), scale)
+    except UserError as error:
+        return error
+
+
+def list_photographs(folder):
+    """The paths of all image files below `folder`, sorted."""
+    return sorted(os.path.join(parent, file) for parent, _, files in os.walk(folder) for file in files
+                  if file.lower().endswith(IMAGE_SUFFIXES))
+
+
+def photograph_of(folder):
+    """{path: photograph} of all image files below `folder`: tiles that manifest.csv says are of one photograph have the same."""
+    photographs = {path: os.path.splitext(os.path.relpath(path, folder))[0] for path in list_photographs(folder)}
+    manifest = os.path.join(folder, "manifest.csv")
+    if os.path.exists(manifest):
+        try:
+            with open(manifest, newline="") as file:
+                for row in csv.DictReader(file):
+                    path = os.path.join(folder, row["file"])
+                    if path in photographs:
+                        photographs[path] = "%s/%s" % (row["repo"], row["path"])
+        except (KeyError, TypeError, ValueError, csv.Error) as error:
+            raise UserError("%s is not the manifest of a photo set (%s): remove it, or build the set anew" % (manifest, error))
+    return photographs
+
+
+def hold_out(folder, share):
+    """Divide the image files below `folder` into those for training and those for validation, two sorted lists of paths.
+
+    About `share` of the photographs are held out: those whose name, or repository and path, has a SHA-256 below this share of
+    all. Of each, validation gets one tile, that in the middle of the list, and training none. Raises UserError if no photograph
+    is left on one of the sides.
+    """
+    tiles = {}
+    for path, photograph in sorted(photograph_of(folder).items()):
+        tiles.setdefault(photograph, []).append(path)
+    held = {name for name in tiles if int(hashlib.sha256(os.fsencode(name)).hexdigest()[:8], 16) < share * 16 ** 8}
+    if share and not 0 < len(held) < len(tiles):
+        raise UserError("--valid-share %g holds out %d of the %d photographs below %s: give another share, or leave it out" % (
+            share, len(held), len(tiles), folder))
+    return (sorted(path for name in tiles if name not in held for path in tiles[name]),
+            sorted(tiles[name][len(tiles[name]) // 2] for name in held))
+
+
+def load_photographs(folder, scale, patch, workers, share=0):
+    """The photographs below `folder` as a list of (LR, HR) in memory, uint8 RGB, LR made by imresize, but for the share that is
+    held out.
+
+    Those that cannot be read, or are smaller than a patch (in LR pixels), are named and left out. Raises UserError if none is
+    left.
+    """
+    paths, photographs = hold_out(folder, share)[0], []
+    with concurrent.futures.ProcessPoolExecutor(workers) as pool:
+        loaded = pool.map(functools.partial(load_pair, scale=scale), paths, chunksize=4)
+        for path, pair in zip(paths, tqdm(loaded, "reading", len(paths), unit="photo", disable=None)):
+            if isinstance(pair, UserError):
+                print("left out: %s" % pair)
+            elif min(pair[0].shape[:2]) < patch:
+                print("left out: %s is smaller than a patch of %d LR pixels" % (path, patch))
+            else:
+                photographs.append(pair)
+    if not photographs:
+        raise UserError("no usable photograph below %s: give --data a folder of %s images" % (folder, "/".join(
+            suffix[1:].upper() for suffix in IMAGE_SUFFIXES)))
+    return photographs
+
+
+def describe_data(folder):
+    """What config.json says of a folder of photographs or records: its path, and a digest of the names and sizes of its files.
+
+    Raises UserError if there are none.
+    """
+    digest = hashlib.sha256()
+    paths = list_photographs(folder) or sorted(glob.glob(os.path.join(glob.escape(folder), "*.tfrecord")))
+    if not paths:
+        raise UserError("no training data below %s: expected %s images" % (
+            folder, "/".join(suffix[1:].upper() for suffix in IMAGE_SUFFIXES)))
+    for path in paths:
+        digest.update(("%s %d\n" % (os.path.relpath(path, folder), os.path.getsize(path))).encode())
+    return {"folder": folder, "files": len(paths), "sha256_of_names_and_sizes": digest.hexdigest()}
+
+
+def open_valid(name, held_out, scale, data_dir):
+    """{key in the log: (name, (LR, HR) pairs)} of the validation sets: the data set of this name, and the photographs held out.
+
+    The last of them judges which weights are the best. Raises UserError if an image is too small for PSNR and SSIM.
+    """
+    sets = collections.OrderedDict(psnr=(name, find_dataset(name, scale, data_dir).pairs))
+    if held_out:
+        sets["psnr_held_out"] = "held-out photographs", [Pair(path, path, None) for path in held_out]
+    for key, (name, pairs) in sets.items():
+        sets[key] = name, [read_pair(pair, scale) for pair in pairs]
+        for _, hr in sets[key][1]:
+            check_size(hr, scale)
+    return sets

@@ -1,0 +1,224 @@
+"""The figures that look into a trained network: DRA values of patches, swapped DRA values, and RSA."""
+import collections
+
+import numpy as np
+import scipy.cluster.vq
+
+from model import MODELS, SCALES, drsan, tensor_name
+from ops import tf
+from tools.checkpoints import find_checkpoint, restore_weights
+from tools.paper.canvas import (MARKERS, WIDTH, frame, magnified, parse_patch, path_names, pixel_axes, pixel_figure,
+                                read_patch, show)
+from tools.plot_training import COLORS
+from tools.runtime import open_session
+from utils import UserError, find_dataset, luma, read_pair, score, to_uint8
+
+# dra, rsa: their tensors, dra[k - 1] of DRAG k and rsa[k - 1][n - 1] of its n-th DRSA
+Network = collections.namedtuple("Network", "session lr sr dra rsa scale")
+
+
+def open_network(model, scale, checkpoint, gpu):
+    """DRSAN with the weights of `checkpoint` (None: the shipped ones) in a new graph. Raises UserError."""
+    prefix = find_checkpoint(model, scale, checkpoint)
+    tf.reset_default_graph()
+    lr = tf.placeholder(tf.float32, [None, None, None, 3])
+    sr = drsan(lr, model, scale)
+    graph = tf.get_default_graph()
+    drags = range(1, MODELS[model].drags + 1)
+    dra = [graph.get_tensor_by_name(tensor_name(k, "DRA")) for k in drags]
+    rsa = [[op.outputs[0] for op in graph.get_operations()
+            if op.type == "Sigmoid" and op.name.startswith("DRAN/DRAG%d/" % k)] for k in drags]
+    session = open_session([gpu])
+    restore_weights(session, prefix)
+    return Network(session, lr, sr, dra, rsa, SCALES[scale])
+
+
+def fetch(network, tensors, lr, dra=()):
+    """The values of `tensors` for LR images, uint8 [N, H, W, 3]; dra: values in place of those of DRAG 1, 2, ..."""
+    feed = dict(zip(network.dra, dra))
+    feed[network.lr] = lr / np.float32(255)
+    return network.session.run(tensors, feed)
+
+
+def upscale(network, lr, dra=()):
+    """SR of one LR image, both uint8 [H, W, 3]; dra: as in fetch()."""
+    return to_uint8(255 * fetch(network, network.sr, lr[None], dra)[0])
+
+
+def collect_patches(names, scale, data_dir, side):
+    """All patches of side x side LR pixels on the grid of that width in the images of the data sets: (LR patches, uint8
+    [N, side, side, 3], list of HR patches). Raises UserError."""
+    lrs, hrs = [], []
+    for name in names:
+        for pair in find_dataset(name, scale, data_dir).pairs:
+            lr, hr = read_pair(pair, scale)
+            for y in range(0, lr.shape[0] - side + 1, side):
+                for x in range(0, lr.shape[1] - side + 1, side):
+                    lrs.append(lr[y:y + side, x:x + side])
+                    hrs.append(hr[scale * y:scale * (y + side), scale * x:scale * (x + side)])
+    if not lrs:
+        raise UserError("no image of %s has a patch of %dx%d LR pixels" % (" ".join(names), side, side))
+    return np.array(lrs), hrs
+
+
+def dra_values(network, lrs, k):
+    """The DRA values of DRAG k for each LR patch alone: [N, number of paths]."""
+    return np.concatenate([fetch(network, network.dra[k - 1], lrs[i:i + 64])[:, 0, 0] for i in range(0, len(lrs), 64)])
+
+
+def group_patches(values, groups, shown):
+    """k-means of the DRA values, each standardised: for each cluster, the largest first, (indices of the `shown`
+    patches nearest to its mean, number of patches in it).
+
+    The first centre is the patch farthest from the mean of all, each further one the patch farthest from the centres so
+    far: no chance is involved. Raises UserError if there are too few patches.
+    """
+    if len(values) < groups * shown:
+        raise UserError("%d patches are too few for %d groups of %d" % (len(values), groups, shown))
+    points = (values - values.mean(0)) / np.maximum(values.std(0), 1e-12)
+    centers = [points[np.argmax((points ** 2).sum(1))]]
+    while len(centers) < groups:
+        distance = np.min([((points - center) ** 2).sum(1) for center in centers], axis=0)
+        centers.append(points[np.argmax(distance)])
+    centers, label = scipy.cluster.vq.kmeans2(points, np.array(centers), iter=100, minit="matrix")
+    clusters = []
+    for i in sorted(range(groups), key=lambda i: -np.sum(label == i)):
+        members = np.flatnonzero(label == i)
+        nearest = np.argsort(((points[members] - centers[i]) ** 2).sum(1), kind="mergesort")[:shown]
+        clusters.append((members[nearest], len(members)))
+    return clusters
+
+
+def draw_dra(args):
+    """DRA values of one DRAG for groups of patches: a min-max band and the mean of each group, and its patches."""
+    network = open_network(args.model, args.scale, args.checkpoint, args.gpu)
+    if not 1 <= args.drag <= len(network.dra):
+        raise UserError("DRSAN-%s has no DRAG %d: choose from 1 to %d" % (args.model, args.drag, len(network.dra)))
+    lrs, hrs = collect_patches(args.dataset, network.scale, args.data_dir, args.side)
+    values = dra_values(network, lrs, args.drag)
+    clusters = group_patches(values, args.groups, args.patches)
+
+    side = magnified(hrs[0].shape, (WIDTH - 110) // args.patches - 6)[0]
+    figure = pixel_figure(495 + args.groups * (side + 8))
+    axis, x = pixel_axes(figure, 110, 35, 930, 370), np.arange(values.shape[1])
+    for i, (members, size) in enumerate(clusters):
+        color = COLORS[i % len(COLORS)]
+        axis.fill_between(x, values[members].min(0), values[members].max(0), color=color, alpha=0.25, linewidth=0)
+        axis.plot(x, values[members].mean(0), color=color, marker=MARKERS[i % len(MARKERS)], markersize=5,
+                  label="group %d: %d of %d patches" % (i + 1, size, len(values)))
+        for j, member in enumerate(members):
+            thumbnail = pixel_axes(figure, 110 + j * (930 // args.patches), 490 + i * (side + 8), side, side)
+            show(thumbnail, hrs[member])
+            frame(thumbnail, color)
+            if j == 0:
+                thumbnail.set_ylabel("group %d" % (i + 1))
+    axis.axhline(0, color="#808080", linewidth=0.8)
+    axis.set_xticks(x)
+    axis.set_xticklabels(path_names(MODELS[args.model].blocks))
+    axis.set_ylabel("DRA value")
+    axis.set_title("DRA of DRAG %d, DRSAN-%s %s: mean and min-max band of the patches below"
+                   % (args.drag, args.model, args.scale))
+    axis.legend(ncol=args.groups, loc="upper center", bbox_to_anchor=(0.5, -0.08), handlelength=1.5, columnspacing=1)
+    return figure
+
+
+def swap(network, lr, donors):
+    """What the DRA values of donor patches do to an LR patch, all of them uint8 [H, W, 3] of any sizes.
+
+    Returns (own SR, list of SR with the DRA values of each donor in all DRAGs, all float32 and not clipped; list of the
+    DRA values of all DRAGs, first those of the patch itself, then of each donor).
+    """
+    values = [fetch(network, network.dra, image[None]) for image in [lr] + donors]
+    outputs = [fetch(network, network.sr, lr[None], dra)[0] for dra in [()] + values[1:]]
+    return outputs[0], outputs[1:], [np.concatenate([value.ravel() for value in dra]) for dra in values]
+
+
+def draw_swap(args):
+    """A patch with its own DRA values and with those of donor patches: SR, and the differences on Y."""
+    network = open_network(args.model, args.scale, args.checkpoint, args.gpu)
+    lr, hr = read_patch(parse_patch(args.patch, network.scale, args.data_dir), network.scale)
+    donors = [read_patch(parse_patch(text, network.scale, args.data_dir), network.scale) for text in args.donors]
+    own, swapped, values = swap(network, lr, [donor for donor, _ in donors])
+    differences = [np.abs(luma(255 * sr) - luma(255 * own)) for sr in swapped]
+    limit = max(1e-3, np.percentile(differences, 99.8))
+
+    step = (WIDTH - 165) // (1 + len(donors))
+    width, height = magnified(hr.shape, step - 8)
+    tops = 30, 30 + height + 50, 30 + 2 * height + 2 * 50 + 5
+    figure = pixel_figure(tops[2] + height + 30)
+
+    def panel(i, j):  # in the i-th row and the j-th column
+        return pixel_axes(figure, 95 + j * step, tops[i], width, height)
+
+    show(panel(0, 0), hr, "HR")
+    image = to_uint8(255 * own)
+    show(panel(1, 0), image, "SR, own DRA\n%.2f dB / %.4f" % score(image, hr, network.scale))
+    axis = panel(2, 0)
+    for i, (sr, difference) in enumerate(zip(swapped, differences), 1):
+        axes = panel(0, i)
+        show(axes, donors[i - 1][1], "donor %d" % i)
+        frame(axes, COLORS[i % len(COLORS)])
+        image = to_uint8(255 * sr)
+        show(panel(1, i), image, "DRA of donor %d\n%.2f dB / %.4f" % ((i,) + score(image, hr, network.scale)))
+        title = "difference on Y\nmean %.2f, max %.1f" % (difference.mean(), difference.max())
+        shown = show(panel(2, i), difference, title, cmap="cividis", vmin=0, vmax=limit)
+        axis.plot(values[i] - values[0], color=COLORS[i % len(COLORS)], linewidth=1.2)
+    axis.axhline(0, color="#808080", linewidth=0.8)
+    axis.set_title("DRA, donor less own,\nof each DRAG", pad=3)
+    axis.tick_params(labelsize=8)
+    axis.locator_params(axis="y", nbins=5)
+    paths = len(values[0]) // len(network.dra)
+    axis.set_xticks([paths * k - 0.5 for k in range(len(network.dra) + 1)])
+    axis.set_xticklabels([])
+    for k in range(len(network.dra)):
+        axis.annotate(str(k + 1), (paths * (k + 0.5) - 0.5, -0.03), xycoords=axis.get_xaxis_transform(), ha="center",
+                      va="top", fontsize=8)
+    place = shown.axes.get_position()
+    bar = figure.colorbar(shown, cax=figure.add_axes([place.x1 + 0.01, place.y0, 0.012, place.height]))
+    bar.ax.tick_params(labelsize=8)
+    return figure
+
+
+def draw_rsa(args):
+    """The attention maps of each DRSA for one image: the mean over the channels, and some channels of one DRSA."""
+    network = open_network(args.model, args.scale, args.checkpoint, args.gpu)
+    drags, blocks = len(network.rsa), len(network.rsa[0])
+    drag, block = args.at
+    if not (1 <= drag <= drags and 1 <= block <= blocks):
+        raise UserError("DRSAN-%s has no DRSA %d.%d: DRAGs 1 to %d have DRSAs 1 to %d"
+                        % (args.model, drag, block, drags, blocks))
+    lr, _ = read_patch(parse_patch(args.patch, network.scale, args.data_dir), network.scale)
+    maps = fetch(network, network.rsa, lr[None])
+    at = maps[drag - 1][block - 1][0]
+    channels = args.channels or choose_channels(at, 3)
+    if not 0 <= min(channels) <= max(channels) < at.shape[2]:
+        raise UserError("DRSAN-%s has the channels 0 to %d" % (args.model, at.shape[2] - 1))
+
+    columns = max(blocks, 1 + len(channels))
+    step = (WIDTH - 10) // columns
+    width, height = magnified(lr.shape, step - 6)
+    figure = pixel_figure(30 + (drags + 1) * (height + 32) + 5)
+
+    def panel(i, j):  # in the i-th row and the j-th column
+        return pixel_axes(figure, 10 + j * step, 58 + i * (height + 32), width, height)
+
+    show(panel(0, 0), lr, "LR")
+    for j, channel in enumerate(channels, 1):
+        show_attention(panel(0, j), at[:, :, channel], "%d.%d, channel %d" % (drag, block, channel))
+    for k in range(drags):
+        for n in range(blocks):
+            show_attention(panel(k + 1, n), maps[k][n][0].mean(2), "DRSA %d.%d" % (k + 1, n + 1))
+    title = "RSA of DRSAN-%s %s: 0.5 is white, lower violet, higher orange, within \u00b1 the range in the title"
+    figure.text(0.5, 0.995, title % (args.model, args.scale), ha="center", va="top")
+    return figure
+
+
+def choose_channels(attention, count):
+    """The `count` channels of [H, W, C] that vary most over the image, by standard deviation, the first the most."""
+    return [int(i) for i in np.argsort(-attention.std((0, 1)), kind="mergesort")[:count]]
+
+
+def show_attention(axis, attention, title):
+    """Show an attention map [H, W] around sigmoid(0) = 0.5, which is white, in its own range, stated in the title."""
+    span = max(1e-6, np.percentile(np.abs(attention - 0.5), 99.5))
+    show(axis, attention, "%s:  \u00b1%.2g" % (title, span), cmap="PuOr_r", vmin=0.5 - span, vmax=0.5 + span)

@@ -1,0 +1,222 @@
+"""Upscaling of images of any size within a stated memory, whole or in tiles, by a restored network in a session."""
+import os
+import tempfile
+from collections import namedtuple
+
+import numpy as np
+from tqdm import tqdm
+
+from model import MODELS, SCALES, tensor_name
+from ops import tf
+from tools.runtime import gpu_memory
+from utils import UserError
+
+Span = namedtuple("Span", "own read inner")  # slices: of a side, with the halo on it, and of `read` what is `own`
+LARGEST_TILE = 256   # pixels a side; on a CPU, larger ones take more memory and no less time
+SMALLEST_TILE = 16   # smaller ones are nearly all halo
+OVERHEAD = 2 ** 26   # bytes that running any network takes, besides those of its feature maps
+
+
+class Store(object):
+    """A float32 array of zeros in memory or, if `folder` is given, in a temporary file there that has no name.
+
+    Raises UserError if the disk is too full.
+    """
+
+    def __init__(self, shape, folder=None):
+        self.shape = tuple(shape)
+        self._array = self._file = None
+        if folder is None:
+            self._array = np.zeros(self.shape, np.float32)
+        else:
+            size = 4 * int(np.prod(self.shape, dtype=np.int64))
+            try:
+                self._file = tempfile.TemporaryFile(dir=folder)
+                if hasattr(os, "posix_fallocate"):  # or a full disk would kill the process when a page is written
+                    os.posix_fallocate(self._file.fileno(), 0, size)
+                self._file.truncate(size)
+            except OSError as error:
+                raise UserError("cannot keep %.2f GiB in %s: %s" % (size / 2 ** 30, folder, error.strerror))
+
+    def array(self):
+        """The array. Call it for each use and keep no reference: pages of a file count as memory until it is let go."""
+        return self._array if self._file is None else np.memmap(self._file, np.float32, "r+", shape=self.shape)
+
+
+def cut(start, stop, size, halo):
+    """The Span [start, stop) of a side of `size` pixels; the halo ends at the border, where SAME convolutions pad."""
+    first = max(start - halo, 0)
+    return Span(slice(start, stop), slice(first, min(stop + halo, size)), slice(start - first, stop - first))
+
+
+def enlarge(span, scale):
+    """The slice of an SR image that belongs to a slice of its LR image."""
+    return slice(scale * span.start, scale * span.stop)
+
+
+def tiles(height, width, side, halo):
+    """Cut an image into nearly equal tiles of at most side x side pixels: Spans whose fields are (rows, columns)."""
+    def spans(size):
+        count = -(-size // side)
+        return [cut(size * i // count, size * (i + 1) // count, size, halo) for i in range(count)]
+    return [Span(*zip(rows, columns)) for rows in spans(height) for columns in spans(width)]
+
+
+def _dihedral(image, t):
+    """View t of the 8 that flips and a transposition make of [H, W, C]."""
+    image = image.transpose(1, 0, 2) if t & 4 else image
+    image = image[::-1] if t & 2 else image
+    return image[:, ::-1] if t & 1 else image
+
+
+def network_input(image):
+    """uint8 or uint16 [H, W, 3], or [H, W, 1] for gray, as the network takes it: float32 [1, H, W, 3] in [0, 1]."""
+    return np.repeat(image[None] / np.float32(np.iinfo(image.dtype).max), 3 // image.shape[2], axis=3)
+
+
+class Upscaler(object):
+    """Upscales images of any size by a restored network within a stated memory.
+
+    lr, sr: placeholder and output of the network in `session`. tile: the most pixels a side of a tile, or None: the
+    whole image where it fits. memory: the bytes that this process may take (on a GPU: of its memory), or None: 4/5 of
+    what is free. ensemble: average over the 8 flips and transpositions. folder: for temporary files, where memory does
+    not do.
+
+    The result does not depend on the tiles (to 1e-5): the DRM pools over the whole image, so the network runs DRAG by
+    DRAG over all tiles, with the halo that its convolutions need, and the sums over all tiles become the DRA values of
+    the next pass. All of it is parts of one graph, cut off at its named tensors.
+    """
+
+    def __init__(self, session, lr, sr, model, scale, tile=None, memory=None, ensemble=False, folder=None):
+        self.session, self.lr, self.sr, self.scale = session, lr, sr, SCALES[scale]
+        self.variant = MODELS[model]
+        self.tile, self.ensemble, self.folder = tile, ensemble, folder or tempfile.gettempdir()
+        gpu = gpu_memory(session)
+        self.host = (0.8 * free_memory() if memory is None or gpu else memory - resident_memory()) - OVERHEAD
+        self.device = (memory or 0.8 * gpu) if gpu else None
+
+    def __call__(self, image):
+        """Upscale uint8 or uint16 [H, W, 3 or 1 (gray)]; returns a Store of SR, float32 [s H, s W, 3].
+
+        White is 1 in SR, which is not clipped. Raises UserError if the memory does not suffice.
+        """
+        height, width = image.shape[:2]
+        side, on_disk = self.plan(height, width)
+        views = range(8 if self.ensemble else 1)
+        try:
+            sr = self._store(height * self.scale, width * self.scale, 3, on_disk)
+            for view in views:
+                def add(region, values):
+                    _dihedral(sr.array(), view)[region] += values / len(views)
+                self._run(_dihedral(image, view), side, on_disk, add)
+            return sr
+        except (tf.errors.ResourceExhaustedError, MemoryError):
+            raise UserError("not enough memory for an LR image of %dx%d pixels%s: try a smaller --tile, or --gpu -1" % (
+                width, height, " in tiles of %d" % side if side else ""))
+
+    def plan(self, height, width):
+        """(side of the tiles, or None for the whole image; whether what grows with the image goes to disk)."""
+        pixels, per_pixel = height * width, bytes_per_pixel(self.variant, self.scale)
+        stores = (12 * self.scale ** 2 + 8 * self.variant.channels) * pixels  # SR, and the features between passes
+        spare = self.host - 4 * self.scale ** 2 * pixels                      # without the picture that is written
+        if not self.tile and per_pixel * pixels < (self.device or spare):
+            return None, False
+        on_disk = stores > spare / 2
+        room = self.device or (spare if on_disk else spare - stores)
+        halo = self.halo(self.variant.drags)
+        largest = max(height, width) if self.device else LARGEST_TILE
+        side = self.tile or min(int(max(room / per_pixel, 0) ** 0.5) - 2 * halo, largest)
+        if side < SMALLEST_TILE and not self.tile:
+            more = per_pixel * (SMALLEST_TILE + 2 * halo) ** 2 - room
+            raise UserError("not enough memory for an LR image of %dx%d pixels: %.2f GiB more are needed" % (
+                width, height, more / 2 ** 30))
+        return side, on_disk
+
+    def halo(self, k):
+        """Pixels around a tile on which pass k depends: 3x3 convolutions, and in the last those after the DRAGs."""
+        if k == 0:
+            return 1
+        return 2 * self.variant.blocks + (3 if k == self.variant.drags else 1)
+
+    def _store(self, height, width, channels, on_disk):
+        return Store((height, width, channels), self.folder if on_disk else None)
+
+    def _run(self, image, side, on_disk, add):
+        """Run the network on one image; add(region, values) takes the parts of SR, region being (rows, columns)."""
+        if side is None:
+            add(Ellipsis, self.session.run(self.sr, {self.lr: network_input(image)})[0])
+            return
+        height, width = image.shape[:2]
+        source, target = (self._store(height, width, self.variant.channels, on_disk) for _ in range(2))
+        dra = None
+        for k in range(self.variant.drags + 1):
+            dra = self._pass(k, image, side, dra, source, target, add)
+            source, target = target, source
+
+    def _pass(self, k, image, side, dra, source, target, add):
+        """Pass k over all tiles: DRAG k with these DRA values, from the features in `source` to those in `target`.
+
+        Pass 0 has no DRAG, and pass 1 makes the features that it reads. Returns the DRA values of DRAG k + 1; the last
+        pass makes SR instead.
+        """
+        last = k == self.variant.drags
+        fetches = [self.sr] if last else [tensor_name(k + 1, "DRM")] + [tensor_name(k, "features")] * (k > 0)
+        total = 0
+        for tile in tqdm(tiles(image.shape[0], image.shape[1], side, self.halo(k)), unit="tile", leave=False,
+                         disable=None, desc="pass %d of %d" % (k + 1, self.variant.drags + 1)):
+            feed = {self.lr: network_input(image[tile.read])}
+            if k > 0:
+                feed[tensor_name(k, "DRA")] = dra
+            if k > 1:
+                feed[tensor_name(k - 1, "features")] = source.array()[tile.read][None]
+            results = self.session.run(fetches, feed)
+            if last:
+                inner = tuple(enlarge(span, self.scale) for span in tile.inner)
+                add(tuple(enlarge(span, self.scale) for span in tile.own), results[0][0][inner])
+                continue
+            total = total + results[0][0][tile.inner].sum(axis=(0, 1), dtype=np.float64)
+            if k > 0:
+                target.array()[tile.own] = results[1][0][tile.inner]
+        return np.reshape(total, [1, 1, 1, -1]) / (image.shape[0] * image.shape[1])
+
+
+def bytes_per_pixel(variant, scale):
+    """Bytes of memory that the network takes for a pixel of the LR image on a CPU, an upper bound of what was measured.
+
+    Feature maps of f float32 channels that live at the same time: some of LR's size, three of SR's in the upsampler.
+    TensorFlow 1 holds more of them.
+    """
+    maps = 24 + 12 * scale ** 2 if tf.__version__.startswith("1.") else 10 + 3 * scale ** 2
+    return 4 * variant.channels * maps
+
+
+def resident_memory():
+    """Bytes of memory that this process takes; 2^29 where the system does not say."""
+    try:
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 2 ** 29
+
+
+def free_memory():
+    """Bytes of memory that are free on this machine or in its control group; 2^32 where the system does not say."""
+    try:
+        free = 1024 * int(_read_fields("/proc/meminfo")["MemAvailable:"])
+    except OSError:
+        return 2 ** 32
+    for folder, limit, used, cache in (
+            ("/sys/fs/cgroup/", "memory.max", "memory.current", "file"),
+            ("/sys/fs/cgroup/memory/", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_cache")):
+        try:
+            limit, used = (int(open(folder + name).read()) for name in (limit, used))
+            free = min(free, limit - used + int(_read_fields(folder + "memory.stat")[cache]))
+        except (OSError, ValueError):  # no such control group, or one without a limit
+            pass
+    return free
+
+
+def _read_fields(path):
+    """{first word: second word} of the lines of a file."""
+    with open(path) as file:
+        return dict(line.split()[:2] for line in file)

@@ -1,0 +1,64 @@
+"""Which TensorFlow runs the project, and its sessions: TensorFlow 1.x, or its graph-mode API within TensorFlow 2.x.
+
+`from ops import tf` is how the rest of the project gets it. What needs no TensorFlow does not import this module.
+"""
+import ctypes
+import os
+
+from utils import notice_once, quiet_stderr
+
+
+def _keep_freed_memory():
+    """Let both allocators of TensorFlow 1.8 (jemalloc, and glibc within Eigen) keep what is freed. By default they give it
+    back to the system after every operation, and half of the time on a CPU goes to page faults."""
+    M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8  # of malloc.h
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
+    if mallopt:
+        mallopt(M_TRIM_THRESHOLD, 2 ** 31 - 1)
+        mallopt(M_MMAP_MAX, 0)
+        mallopt(M_ARENA_MAX, 1)
+
+
+os.environ.setdefault("JEMALLOC_MALLOC_CONF", "lg_dirty_mult:-1")  # read on import, by TensorFlow 1.8 alone
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # read on import; by default, TensorFlow 2 has them on AVX-512 CPUs alone
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # errors come as exceptions; 0 shows all that the C++ runtime logs
+try:
+    with quiet_stderr():
+        import tensorflow as tf
+        if hasattr(tf, "compat") and hasattr(tf.compat, "v1"):
+            tf = tf.compat.v1
+            tf.logging.set_verbosity(tf.logging.ERROR)
+            tf.disable_v2_behavior()
+        else:
+            _keep_freed_memory()
+    tf.logging.set_verbosity(tf.logging.ERROR)
+except ImportError as error:  # one line, since nothing works without it
+    raise SystemExit("error: %s: pip install -r requirements.txt (tensorflow-gpu 1.8 needs CUDA 9; README.md names the other way)"
+                     % str(error).strip().splitlines()[-1])
+
+
+def open_session(gpus, target="", **config):
+    """A session on the GPUs with these indices, on the CPU if there is none (one line says so) or for [-1].
+
+    target: of the tf.train.Server whose cluster the session spans. config: further fields of tf.ConfigProto.
+    """
+    session = tf.Session(target, config=session_config(gpus, **config))
+    found = sum(device.device_type == "GPU" for device in session.list_devices())
+    if gpus[0] >= 0 and found < len(gpus):
+        notice_once("GPU %s is not available to TensorFlow %s: running on %s" % (
+            ",".join(map(str, gpus)), tf.__version__, "%d GPU" % found if found else "the CPU"))
+    return session
+
+
+def session_config(gpus, **config):
+    """The tf.ConfigProto of a process that sees the GPUs with these indices alone, and takes their memory as needed."""
+    os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
+    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, gpus))
+    config = tf.ConfigProto(allow_soft_placement=True, **config)
+    config.gpu_options.allow_growth = True
+    return config
+
+
+def gpu_memory(session):
+    """Bytes of memory of the smallest GPU of a session, 0 without one."""
+    return min([device.memory_limit_bytes for device in session.list_devices() if device.device_type == "GPU"] or [0])

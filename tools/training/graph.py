@@ -1,0 +1,108 @@
+"""The training graph: DRSAN, the L1 loss, and a step of a recipe's optimizer; and the validation of its weights."""
+import collections
+import contextlib
+
+import numpy as np
+
+from model import dra_values, drsan, model_variables
+from ops import bfloat16_kernels, has_bfloat16, is_bad, muon_momentum, muon_step, tf
+from tools.checkpoints import load_values
+from tools.training.recipes import uses_muon
+from utils import UserError, psnr_y, to_uint8
+
+
+def optimize_by(recipe, rate, loss, step):
+    """A training step by the optimizer of a Recipe; Muon leaves to Adam what is not for it.
+
+    Returns the operation, which also counts `step`, the norm of the gradient of all variables together, whether the step was
+    skipped (see is_bad), and the moving averages of the variables, [] without. A skipped step changes no variable but `step`.
+    """
+    adam = tf.train.AdamOptimizer(rate, 0.9, 0.999, 1e-8, name="AdamOptimizer")
+    pairs = adam.compute_gradients(loss, colocate_gradients_with_ops=True)
+    norm = tf.global_norm([gradient for gradient, _ in pairs])
+    skipped = is_bad(loss, norm, recipe.skip_above)
+    by_adam, by_muon = [], []
+    for gradient, variable in pairs:
+        if recipe.optimizer == "muon" and uses_muon(variable.shape.as_list()):
+            by_muon.append((variable, muon_momentum(variable), gradient))
+        else:
+            by_adam.append((gradient, variable))
+    average = tf.train.ExponentialMovingAverage(recipe.ema, num_updates=step) if recipe.ema else None
+
+    def apply():
+        with tf.name_scope(None):  # the names of variables made here are the published ones, not below that of the condition
+            updates = [muon_step(*one, rate=rate, decay=recipe.decay) for one in by_muon]
+            train = tf.group(adam.apply_gradients(by_adam), *updates)
+            if not average:
+                return train
+            with tf.control_dependencies([train]):
+                return average.apply(model_variables())
+
+    with tf.control_dependencies([step.assign_add(1)]):
+        train = tf.cond(skipped, tf.no_op, apply)
+    return train, norm, skipped, [average.average(variable) for variable in model_variables()] if average else []
+
+
+PRECISIONS = {"float32": None, "bfloat16": bfloat16_kernels}  # of convolutions -> custom getter of the model's variables
+
+
+def check_precision(precision):
+    """Raise UserError if this TensorFlow cannot train in one of PRECISIONS."""
+    if precision == "bfloat16" and not has_bfloat16():
+        raise UserError("TensorFlow %s cannot convolve in bfloat16: leave out --precision, or use TensorFlow 2" % tf.__version__)
+
+
+# norm: of the gradient; skipped: whether the step was; largest_dra, kernel_rms: what shows early that a training diverges
+Training = collections.namedtuple("Training", "lr hr rate sr loss step train averages norm skipped largest_dra kernel_rms")
+
+
+def build_training(model, scale, recipe, devices=("",), without=None, precision="float32"):
+    """Build the Training of a Recipe: its optimizer on the L1 loss, and with `ema` a moving average of the weights.
+
+    With several `devices`, each computes the gradient for an equal part of the batch. without: of an ablation (see drsan).
+    precision: of the convolutions of a step; `sr`, for validation, of a batch of any size, is always computed in float32.
+
+    Variables are named as in the published training graphs: the step is Variable, Adam's slots are <name>/AdamOptimizer and
+    <name>/AdamOptimizer_1, and beta1_power and beta2_power.
+    """
+    lr = tf.placeholder(tf.uint8, [None, None, None, 3], "LR")
+    hr = tf.placeholder(tf.uint8, [None, None, None, 3], "HR")
+    rate = tf.placeholder(tf.float32, [], "rate")
+    losses = []
+    for device, lr_part, hr_part in zip(devices, tf.split(lr, len(devices)), tf.split(hr, len(devices))):
+        with tf.device(device), tf.variable_scope(tf.get_variable_scope(), custom_getter=PRECISIONS[precision]):
+            sr = drsan(tf.cast(lr_part, tf.float32) / 255, model, scale, without)
+            losses.append(tf.reduce_mean(tf.abs(tf.cast(hr_part, tf.float32) / 255 - sr)))
+    dra = [tf.reduce_max(tf.abs(values)) for values in dra_values()] or [tf.ones([])]
+    sr = drsan(tf.cast(lr, tf.float32) / 255, model, scale, without)
+    loss = tf.identity(tf.add_n(losses) / len(losses), "Loss")
+    step = tf.Variable(0, trainable=False, name="Variable")
+    train, norm, skipped, averages = optimize_by(recipe, rate, loss, step)
+    kernels = [variable for variable in model_variables() if len(variable.shape) == 4]
+    kernel_rms = tf.sqrt(2 * tf.add_n([tf.nn.l2_loss(kernel) for kernel in kernels])
+                         / sum(kernel.shape.num_elements() for kernel in kernels))
+    return Training(lr, hr, rate, sr, loss, step, train, averages, norm, skipped, tf.reduce_max(tf.stack(dra)), kernel_rms)
+
+
+@contextlib.contextmanager
+def averaged_weights(session, training):
+    """Within this context the model has the averages of its weights, if the training keeps them."""
+    if not training.averages:
+        yield
+        return
+    weights, averages = session.run([model_variables(), training.averages])
+    load_values(session, model_variables(), averages)
+    try:
+        yield
+    finally:
+        load_values(session, model_variables(), weights)
+
+
+def validate(session, training, pairs, scale):
+    """Mean PSNR of Y over (LR, HR) pairs, and the SR images. Raises UserError if the memory does not do for one."""
+    try:
+        images = [to_uint8(255 * session.run(training.sr, {training.lr: lr[None]})[0]) for lr, _ in pairs]
+    except tf.errors.ResourceExhaustedError:
+        raise UserError("not enough memory to upscale an image of %s: give --valid smaller ones" % " x ".join(
+            map(str, max(lr.shape[:2] for lr, _ in pairs))))
+    return float(np.mean([psnr_y(sr, hr, scale) for sr, (_, hr) in zip(images, pairs)])), images

@@ -1,0 +1,123 @@
+"""The folder of a run of train.py: its config and log, the state from which it resumes, and its best weights."""
+import contextlib
+import glob
+import io
+import json
+import os
+import shutil
+
+import numpy as np
+from PIL import Image
+
+from model import model_variables
+from ops import tf
+from tools.checkpoints import checkpoint_errors, checkpoint_prefix, load_values
+from tools.training.history import check_same_config, resume_log
+from utils import UserError, lock_file, write_json
+
+
+class Run(object):
+    """The folder of a run: config.json, log.jsonl and TensorBoard's summaries, the last state, the best weights."""
+
+    def __init__(self, folder, config):
+        """Check that the run in the folder, if it has come to any weights, was started with the same config. Raises UserError."""
+        self.folder, self.config = folder, dict(config)
+        self.state, self.best = os.path.join(folder, "state"), os.path.join(folder, "best")
+        self.judged_by = "psnr_held_out" if config["valid_share"] else "psnr"  # the key of the PSNR in the log that `best` is of
+        path = os.path.join(folder, "config.json")
+        if os.path.exists(path) and any(map(checkpoint_prefix, (self.state, self.best))):
+            with open(path) as file:
+                started = json.load(file)
+            check_same_config(folder, started, config)
+            self.config["trained_before"] = started.get("trained_before")
+
+    @contextlib.contextmanager
+    def alone(self):
+        """Within this context no other process trains in the folder. Raises UserError if one does already."""
+        os.makedirs(self.folder, exist_ok=True)
+        try:
+            lock = lock_file(os.path.join(self.folder, ".lock"), wait=False)
+        except BlockingIOError:
+            raise UserError("another process trains in %s: wait for it, or give another --run" % self.folder)
+        with lock:
+            yield
+
+    def build(self, device):
+        """Add what saves and initialises the variables of the default graph; files are written by the given device's host."""
+        for folder in self.state, self.best:
+            os.makedirs(folder, exist_ok=True)
+            for left in glob.glob(os.path.join(glob.escape(folder), "*temp*")):  # by a run that was killed while it saved
+                shutil.rmtree(left) if os.path.isdir(left) else os.remove(left)
+        write_json(os.path.join(self.folder, "config.json"), self.config)
+        with tf.device(device):
+            self.state_saver, self.best_saver = (
+                tf.train.Saver(variables, max_to_keep=1, save_relative_paths=True)  # so that the folder can be moved
+                for variables in (tf.global_variables(), model_variables()))
+        for saver, folder in (self.state_saver, self.state), (self.best_saver, self.best):
+            known = tf.train.get_checkpoint_state(folder)
+            saver.recover_last_checkpoints(known.all_model_checkpoint_paths if known else [])  # to delete them in time
+        self.initialize = tf.global_variables_initializer()
+        self.summaries = tf.summary.FileWriter(self.folder)
+
+    def open(self, session, step):
+        """Restore the last state into the variables of the default graph, or initialise them; returns the step reached."""
+        self.session = session
+        if self.restore_state():
+            pass
+        elif glob.glob(os.path.join(glob.escape(self.state), "*.index")):
+            raise UserError("%s holds several states, and its file `checkpoint` names none of them: remove all but the last one"
+                            % self.state)
+        else:
+            session.run(self.initialize)
+        self.step = int(session.run(step))
+        self.best_psnr, self.seconds = -np.inf, 0.0
+        path = os.path.join(self.folder, "log.jsonl")
+        for record in resume_log(path, self.step):
+            self.best_psnr = max(self.best_psnr, record.get(self.judged_by, -np.inf))
+            self.seconds = record["seconds"]
+        self.log_file = open(path, "a", buffering=1)
+        return self.step
+
+    def log(self, record, images=()):
+        """Append a record to log.jsonl and to TensorBoard's summaries, where its figures have the paper's names."""
+        self.log_file.write(json.dumps(record, sort_keys=True) + "\n")
+        values = [tf.Summary.Value(tag=tag, simple_value=record[key]) for key, tag in (
+            ("loss", "Loss"), ("rate", "Learning_rate"), ("psnr", "PSNR_mean"), ("psnr_held_out", "PSNR_held_out"),
+            ("gradient_norm", "Gradient_norm"), ("skipped", "Skipped_steps"), ("largest_dra", "Largest_DRA"),
+            ("kernel_rms", "Kernel_RMS")) if key in record]
+        for i, image in enumerate(images):
+            png = io.BytesIO()
+            Image.fromarray(image).save(png, "PNG")
+            values.append(tf.Summary.Value(tag="SR/%d" % i, image=tf.Summary.Image(
+                height=image.shape[0], width=image.shape[1], colorspace=3, encoded_image_string=png.getvalue())))
+        self.summaries.add_summary(tf.Summary(value=values), record["step"])
+        self.summaries.flush()
+
+    def restore_state(self):
+        """Load the last state into the variables of the default graph; returns whether there is one."""
+        latest = checkpoint_prefix(self.state)
+        if latest:
+            with checkpoint_errors(latest):
+                reader = tf.train.NewCheckpointReader(latest)
+                load_values(self.session, tf.global_variables(),
+                            [reader.get_tensor(variable.op.name) for variable in tf.global_variables()])
+        return bool(latest)
+
+    def save_state(self, step):
+        """Save everything that the run continues from. Raises UserError, and keeps the last state, if that is not possible."""
+        self._save(self.state_saver, os.path.join(self.state, "state"), step)
+
+    def save_best(self, step, psnr):
+        """Save the weights as the best so far, with what they are in config.json beside them."""
+        self.best_psnr = psnr
+        self._save(self.best_saver, os.path.join(self.best, "DRSAN%s%s" % (self.config["model"], self.config["scale"])), step)
+        write_json(os.path.join(self.best, "config.json"), dict(
+            self.config, trained_steps=step, trained_seconds=round(self.seconds), validation_psnr=round(psnr, 4),
+            framework="TensorFlow %s" % tf.__version__,
+            device="GPU" if any(d.device_type == "GPU" for d in self.session.list_devices()) else "%d CPUs" % os.cpu_count()))
+
+    def _save(self, saver, prefix, step):
+        try:
+            saver.save(self.session, prefix, global_step=step, write_meta_graph=False)
+        except (tf.errors.OpError, OSError, ValueError) as error:
+            raise UserError("cannot save step %d as %s: %s; the one before is kept" % (step, prefix, str(error).splitlines()[0]))
