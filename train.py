@@ -13,7 +13,7 @@ import numpy as np
 
 from model import ABLATIONS, MODELS, SCALES, model_variables
 from ops import tf
-from tools.checkpoints import PATTERN, checkpoint_prefix, find_checkpoint, load_values, training_history, transfer_weights
+from tools.checkpoints import PATTERN_CHARACTERS, checkpoint_prefix, find_checkpoint, load_values, training_history, transfer_weights
 from tools.data.patches import Sampler, prefetch
 from tools.data.photographs import describe_data, hold_out, load_photographs, open_valid
 from tools.data.records import open_records, records_config
@@ -42,7 +42,7 @@ def train(args):
     valid = open_valid(args.valid, held_out, SCALES[args.scale], args.data_dir)
     sampler = sampler or open_photographs(args, recipe)
     print("recipe %s: %s" % (args.recipe, ", ".join("%s %s" % item for item in recipe._asdict().items())), flush=True)
-    with run.alone():
+    with run.locked():
         Trainer(args, recipe, run, sampler, valid).train(start, cluster)
 
 
@@ -154,7 +154,7 @@ class Trainer(object):
         return step
 
     def run_step(self, feed, step):
-        """The loss of a step, the norm of its gradient, and whether it was skipped. Raises UserError if the memory does not do."""
+        """The loss of a step, the norm of its gradient, and whether it was skipped. Raises UserError if the memory is too small."""
         training = self.training
         try:
             return self.session.run([training.train, training.loss, training.norm, training.skipped], feed)[1:]
@@ -235,7 +235,7 @@ def parse_args():
         parser.error("--valid-share goes with --data: it holds out photographs")
     if args.pairs < args.shards:
         parser.error("--pairs %d cannot fill --shards %d" % (args.pairs, args.shards))
-    if args.run and set(args.run) & PATTERN:
+    if args.run and set(args.run) & PATTERN_CHARACTERS:
         parser.error("--run %s: TensorFlow takes the characters *?[ for a pattern" % args.run)
     return args
 

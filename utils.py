@@ -246,20 +246,20 @@ def imresize(image, scale):
     return image.reshape(-1, rows, channels).transpose(1, 0, 2)       # [sH, sW, C]
 
 
-def crop_to_multiple(image, scale):
-    """Crop [H, W, ...] at the bottom and right so that both sides are multiples of `scale`."""
+def crop_to_multiple(image, factor):
+    """Crop [H, W, ...] at the bottom and right so that both sides are multiples of `factor`."""
     height, width = image.shape[:2]
-    return image[:height - height % scale, :width - width % scale]
+    return image[:height - height % factor, :width - width % factor]
 
 
-def downscale(hr, scale):
-    """The protocol's LR image of an HR image whose sides are multiples of `scale`: uint8 -> uint8."""
-    return to_uint8(imresize(hr, 1.0 / scale))
+def downscale(hr, factor):
+    """The protocol's LR image of an HR image whose sides are multiples of `factor`: uint8 -> uint8."""
+    return to_uint8(imresize(hr, 1.0 / factor))
 
 
-def bicubic(lr, scale):
+def bicubic(lr, factor):
     """Bicubic upscaling of an LR image, the base line of every table: uint8 -> uint8."""
-    return to_uint8(imresize(lr, scale))
+    return to_uint8(imresize(lr, factor))
 
 
 # --------------------------------------------------------------------------------------------------------- metrics
@@ -282,36 +282,36 @@ def ssim(y1, y2):
                                        use_sample_covariance=False))
 
 
-def check_size(sr, scale):
+def check_size(sr, factor):
     """Raise UserError if an SR image is too small for score()."""
     height, width = sr.shape[:2]
-    if min(height, width) < 11 + 2 * scale:
+    if min(height, width) < 11 + 2 * factor:
         raise UserError("an image of %dx%d pixels is too small to be evaluated at x%d: at least %d a side are needed"
-                        % (width, height, scale, 11 + 2 * scale))
+                        % (width, height, factor, 11 + 2 * factor))
 
 
-def scored_luma(sr, hr, scale):
+def scored_luma(sr, hr, factor):
     """What of an SR image and its HR image is compared by the paper's protocol: the Y of both, float64, without the border.
 
-    sr, hr: uint8 RGB [H, W, 3]. HR is cropped at the bottom and right to SR's size; `scale` pixels are cropped from every border.
+    sr, hr: uint8 RGB [H, W, 3]. HR is cropped at the bottom and right to SR's size; `factor` pixels are cropped from every border.
     """
     height, width = sr.shape[:2]
-    inner = slice(scale, height - scale), slice(scale, width - scale)
+    inner = slice(factor, height - factor), slice(factor, width - factor)
     return luma(sr[inner]), luma(hr[:height, :width][inner])
 
 
-def psnr_y(sr, hr, scale):
+def psnr_y(sr, hr, factor):
     """PSNR in dB of an SR image by the paper's protocol (see scored_luma), alone: SSIM takes most of the time of score()."""
-    return psnr(*scored_luma(sr, hr, scale))
+    return psnr(*scored_luma(sr, hr, factor))
 
 
-def score(sr, hr, scale):
+def score(sr, hr, factor):
     """(PSNR, SSIM) of an SR image by the paper's protocol (see scored_luma).
 
     Raises UserError if what is compared is smaller than SSIM's window of 11x11.
     """
-    check_size(sr, scale)
-    ys = scored_luma(sr, hr, scale)
+    check_size(sr, factor)
+    ys = scored_luma(sr, hr, factor)
     return psnr(*ys), ssim(*ys)
 
 
@@ -330,8 +330,8 @@ def download_command(name, data_dir):
     return "python tools/data/download.py %s%s" % (name, "" if data_dir == "data" else " --data-dir " + data_dir)
 
 
-def find_dataset(name, scale, data_dir):
-    """Find the images of a data set, one of DATASETS or the path of a folder of HR images, for `scale`.
+def find_dataset(name, factor, data_dir):
+    """Find the images of a data set, one of DATASETS or the path of a folder of HR images, for `factor`.
 
     Under `data_dir` two layouts are known, the authors' (HR/Set5/baby.png, x2/Set5/baby.png) and EDSR's
     (Set5/HR/baby.png, Set5/LR_bicubic/X2/babyx2.png). Without the folder of LR images, LR is made from HR. Returns a DataSet;
@@ -343,9 +343,9 @@ def find_dataset(name, scale, data_dir):
         pairs = [Pair(os.path.splitext(file)[0], os.path.join(folder, file), None) for file in SAMPLE]
         return DataSet(name, pairs, "%d photographs of scikit-image, LR by imresize" % len(pairs))
     if name in DATASETS:
-        layouts = [(os.path.join(data_dir, "HR", name), os.path.join(data_dir, "x%d" % scale, name), "%s%s"),
-                   (os.path.join(data_dir, name, "HR"), os.path.join(data_dir, name, "LR_bicubic", "X%d" % scale),
-                    "%%sx%d%%s" % scale)]
+        layouts = [(os.path.join(data_dir, "HR", name), os.path.join(data_dir, "x%d" % factor, name), "%s%s"),
+                   (os.path.join(data_dir, name, "HR"), os.path.join(data_dir, name, "LR_bicubic", "X%d" % factor),
+                    "%%sx%d%%s" % factor)]
     else:
         layouts, name = [(name, "", "")], os.path.basename(os.path.abspath(name))
     advice = "; get them with: " + download_command(name, data_dir) if name in DATASETS else ""
@@ -367,19 +367,19 @@ def find_dataset(name, scale, data_dir):
     return DataSet(name, list(pairs.values()), origin)
 
 
-def read_pair(pair, scale):
-    """Read a Pair: (LR, HR), both uint8 RGB; HR is cropped to `scale` times LR's size. Raises UserError."""
+def read_pair(pair, factor):
+    """Read a Pair: (LR, HR), both uint8 RGB; HR is cropped to `factor` times LR's size. Raises UserError."""
     hr = read_image(pair.hr)
     if pair.lr is None:
-        hr = crop_to_multiple(hr, scale)
+        hr = crop_to_multiple(hr, factor)
         if not hr.size:
-            raise UserError("%s is smaller than %d pixels" % (pair.hr, scale))
-        return downscale(hr, scale), hr
+            raise UserError("%s is smaller than %d pixels" % (pair.hr, factor))
+        return downscale(hr, factor), hr
     if not os.path.exists(pair.lr):
         raise UserError("%s has no LR image %s: add it, or remove the folder to have LR made from HR" % (pair.hr, pair.lr))
     lr = read_image(pair.lr)
-    expected = hr.shape[0] // scale, hr.shape[1] // scale
+    expected = hr.shape[0] // factor, hr.shape[1] // factor
     if lr.shape[:2] != expected:
         raise UserError("%s has %dx%d pixels, but %dx%d belong to %s at x%d"
-                        % (pair.lr, lr.shape[1], lr.shape[0], expected[1], expected[0], pair.hr, scale))
-    return lr, crop_to_multiple(hr, scale)
+                        % (pair.lr, lr.shape[1], lr.shape[0], expected[1], expected[0], pair.hr, factor))
+    return lr, crop_to_multiple(hr, factor)

@@ -280,7 +280,7 @@ def pictures(tmp_path):
 
 class Repeat(object):
     """In place of an Upscaler in tests of files: every pixel becomes 2x2."""
-    scale = 2
+    factor = 2
 
     def __call__(self, image):
         sr = Store((2 * image.shape[0], 2 * image.shape[1], 3))

@@ -2,6 +2,7 @@
 
 What the config.json beside one says of its training is read here, too. Runs, which have optimizer slots, are in training/runs.py.
 """
+import collections
 import contextlib
 import glob
 import json
@@ -9,11 +10,11 @@ import os
 
 from model import model_variables
 from ops import tf
-from tools.weights import neutral_value, resample_subpixels, roles
+from tools.weights import roles, transfer
 from utils import UserError, file_digest, notice_once
 
 SHIPPED = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "checkpoints")
-PATTERN = set("*?[")  # characters in paths that TensorFlow expands without need
+PATTERN_CHARACTERS = set("*?[")  # characters in paths that TensorFlow expands without need
 
 
 def checkpoint_prefix(path):
@@ -34,7 +35,7 @@ def find_checkpoint(model, scale, path=None):
     that TensorFlow cannot read."""
     shipped = os.path.join(SHIPPED, scale, model)
     prefix = checkpoint_prefix(shipped if path is None else path)
-    if prefix and set(prefix) & PATTERN:
+    if prefix and set(prefix) & PATTERN_CHARACTERS:
         raise UserError("TensorFlow takes the characters *?[ in %s for a pattern: rename the folder" % prefix)
     if prefix:
         return prefix
@@ -100,43 +101,29 @@ def restore_weights(session, prefix, without=None):
 
 
 def transfer_weights(session, prefix):
-    """Load what a checkpoint of another scale or depth has in common with DRSAN in the default graph.
+    """Load what a checkpoint of another scale or depth has in common with DRSAN in the default graph (see weights.transfer).
 
-    A variable is taken if it has the same role (see roles) and shape: x0, the DRAGs that both have, the convolution before the
-    skip, and the output convolution. The upsampler of another scale is taken, too, with its sub-pixels interpolated. What is new
-    starts as initialised, but where it can, it passes on what it gets (see neutral_value), so that training starts from an image
-    and does not spoil what was taken. Returns the names taken, the names not taken, and a line that says so. Raises UserError if
-    the checkpoint is not DRSAN's, or its features have another number of channels, so that nothing can be taken.
+    Returns the names taken, the names not taken, and a line that says so. Raises UserError if the checkpoint is not DRSAN's, or its
+    features have another number of channels, so that nothing can be taken.
     """
     _check_ablation(prefix, None)
+    variables = model_variables()
+    first = variables[0]
     with checkpoint_errors(prefix):
         reader = tf.train.NewCheckpointReader(prefix)
-        shapes = reader.get_variable_to_shape_map()
-        there = {role: name for name, role in roles(shapes).items()}
-        first = model_variables()[0]
-        if shapes.get(first.op.name) != first.shape.as_list():
+        found = reader.get_variable_to_shape_map()
+        if found.get(first.op.name) != first.shape.as_list():
             raise UserError("nothing can be taken from %s: its %s %s, and this model's has %s" % (
-                prefix, first.op.name, "has the shape %s" % shapes[first.op.name] if first.op.name in shapes else "is missing",
+                prefix, first.op.name, "has the shape %s" % found[first.op.name] if first.op.name in found else "is missing",
                 first.shape.as_list()))
-        channels = first.shape.as_list()[-1]
-        own = roles(variable.op.name for variable in model_variables())
-        names, fresh, variables, values = [], [], [], []
-        for variable in model_variables():
-            role, shape = own[variable.op.name], variable.shape.as_list()
-            value = reader.get_tensor(there[role]) if role in there else None
-            if value is not None and "upsampler" in role:
-                value = resample_subpixels(value, shape, channels)
-            if value is not None and list(value.shape) == shape:
-                names.append(variable.op.name)
-            else:
-                fresh.append(variable.op.name)
-                value = neutral_value(role, shape, channels)
-            if value is not None:
-                variables.append(variable)
-                values.append(value)
-    load_values(session, variables, values)
-    return names, fresh, "%d variables taken from %s%s" % (
-        len(names), prefix, ", %d not: %s" % (len(fresh), " ".join(fresh)) if fresh else "")
+        source = {name: reader.get_tensor(name) for name in roles(found)}
+        shapes = collections.OrderedDict((variable.op.name, variable.shape.as_list()) for variable in variables)
+        values, taken = transfer(source, shapes, first.shape.as_list()[-1])
+    changed = [variable for variable in variables if variable.op.name in values]
+    load_values(session, changed, [values[variable.op.name] for variable in changed])
+    new = [name for name in shapes if name not in taken]
+    return taken, new, "%d variables taken from %s%s" % (
+        len(taken), prefix, ", %d not: %s" % (len(new), " ".join(new)) if new else "")
 
 
 @contextlib.contextmanager

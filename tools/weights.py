@@ -1,4 +1,6 @@
 """Weights of one scale or depth for another, as NumPy arrays: what has the same role in both, and what a new part starts with."""
+import collections
+
 import numpy as np
 
 
@@ -21,35 +23,67 @@ def neutral_value(role, shape, channels):
     The last of a DRAG, over the concatenated features [x, f_1, ...], has one that gives x; a second upsampling has bilinear
     interpolation by 2.
     """
-    if role[:2] == ("kernel", "upsampler"):
+    if role.part == "kernel" and role.stage == "upsampler":
         taps = np.array([[0.25, 0.75, 0], [0, 0.75, 0.25]])  # [sub-pixel, tap]
         return np.einsum("iy,jx,cd->yxcijd", taps, taps, np.eye(channels)).reshape(shape)
-    if role[:2] == ("kernel", "body") and shape[0] == 1 and shape[2] > shape[3] == channels:
+    if role.part == "kernel" and role.stage == "body" and shape[0] == 1 and shape[2] > shape[3] == channels:
         return np.eye(shape[2], channels).reshape(shape)
     return None
 
 
+# part: kernel, bias or the name of a slope; stage: body, skip (the convolution before it), upsampler, output, or None for a slope;
+# index: of a convolution in its stage
+Role = collections.namedtuple("Role", "part stage index")
+
+
+def convolution_number(layer):
+    """The place of a convolution in order of creation, from its name: conv2d is 0, conv2d_46 is 46."""
+    return int(layer[len("conv2d_"):] or 0)
+
+
 def roles(names):
-    """{name: role} of DRSAN's variables among `names`; a role does not depend on depth and scale as the name conv2d_46 does."""
+    """{name: Role} of DRSAN's variables among `names`: what a variable is for, whatever the depth and the scale make of the number
+    in its name."""
     names = {name for name in names if name.startswith("DRAN/") and not name.endswith(
         ("/AdamOptimizer", "/AdamOptimizer_1", "/ExponentialMovingAverage"))}
     drags = sum(name.endswith("prelualpha") for name in names)
     per_drag = sum(name.startswith("DRAN/conv_block1_pReLU_") for name in names) + 3
-    convolutions = sum(name.endswith("/kernel") for name in names)
-    upsampler = 1 + drags * per_drag + 1
-    roles = {}
+    skip, last = 1 + drags * per_drag, sum(name.endswith("/kernel") for name in names) - 1
+    found = {}
     for name in names:
         layer, _, part = name[len("DRAN/"):].partition("/")
+        number = convolution_number(layer) if part else None
         if not part:
-            roles[name] = name  # a slope, numbered by its DRAG
-            continue
-        i = int(layer[len("conv2d_"):] or 0)
-        if i < upsampler - 1:
-            roles[name] = (part, "body", i)
-        elif i < upsampler:
-            roles[name] = (part, "before the skip")
-        elif i < convolutions - 1:
-            roles[name] = (part, "upsampler", i - upsampler)
+            found[name] = Role(layer, None, 0)  # a slope, whose name has the number of its DRAG
+        elif number < skip:
+            found[name] = Role(part, "body", number)
+        elif number == skip:
+            found[name] = Role(part, "skip", 0)
         else:
-            roles[name] = (part, "output")
-    return roles
+            found[name] = Role(part, "output", 0) if number == last else Role(part, "upsampler", number - skip - 1)
+    return found
+
+
+def transfer(source, shapes, channels):
+    """What a network takes from the weights of one of another scale or depth: ({name: array} to assign, the names taken).
+
+    source: {name: array}. shapes: {name: shape} of the network, in order. channels: of the features of both.
+    A variable is taken if it has the same Role and shape: x0, the DRAGs that both have, the convolution before the skip, and the
+    output convolution. The upsampler of another scale is taken, too, with its sub-pixels interpolated. What is new stays as it was
+    initialised, but where it can, it passes on what it gets (see neutral_value), so that training starts from an image and does
+    not spoil what was taken.
+    """
+    by_role, own = {role: name for name, role in roles(source).items()}, roles(shapes)
+    values, taken = {}, []
+    for name, shape in shapes.items():
+        role = own[name]
+        value = source[by_role[role]] if role in by_role else None
+        if value is not None and role.stage == "upsampler":
+            value = resample_subpixels(value, shape, channels)
+        if value is not None and list(value.shape) == list(shape):
+            taken.append(name)
+        else:
+            value = neutral_value(role, shape, channels)
+        if value is not None:
+            values[name] = value
+    return values, taken

@@ -1,4 +1,5 @@
 """Random batches of patches of photographs in memory."""
+import collections
 import queue
 import threading
 
@@ -13,6 +14,10 @@ def detail(patch, numpy=np):
     return sum(numpy.abs(numpy.diff(patch, axis=axis)).mean(axis=(-3, -2, -1)) for axis in (-3, -2))
 
 
+# lr, hr: a photograph; y, x: of the corner of a patch in LR pixels
+Position = collections.namedtuple("Position", "lr hr y x")
+
+
 class Sampler(object):
     """Random batches of patches: uniform over all positions in all photographs, and over the 8 flips and rotations.
 
@@ -20,25 +25,29 @@ class Sampler(object):
     SamplingAug, arXiv 2111.15185).
     """
 
-    def __init__(self, photographs, scale, batch, patch, seed, candidates=1):
-        self.photographs, self.scale, self.batch, self.patch, self.seed = photographs, scale, batch, patch, seed
+    def __init__(self, photographs, factor, batch, patch, seed, candidates=1):
+        self.photographs, self.factor, self.batch, self.patch, self.seed = photographs, factor, batch, patch, seed
         self.candidates = candidates
         positions = [(lr.shape[0] - patch + 1) * (lr.shape[1] - patch + 1) for lr, _ in photographs]
         self.share = np.cumsum(positions) / np.sum(positions)
 
     def _draw(self, random):
-        """One of the photographs as (LR, HR), and (y, x) of a patch in LR."""
+        """A random Position."""
         lr, hr = self.photographs[np.searchsorted(self.share, random.rand())]
-        return lr, hr, random.randint(lr.shape[0] - self.patch + 1), random.randint(lr.shape[1] - self.patch + 1)
+        return Position(lr, hr, random.randint(lr.shape[0] - self.patch + 1), random.randint(lr.shape[1] - self.patch + 1))
+
+    def _detail(self, position):
+        y, x = position.y, position.x
+        return detail(position.lr[y:y + self.patch, x:x + self.patch].astype(np.int16))
 
     def __call__(self, step, batch=None):
         """The batch of a step, a function of seed and step alone: LR [batch, p, p, 3], HR [batch, sp, sp, 3], uint8."""
-        random, s, p = np.random.RandomState([self.seed, step]), self.scale, self.patch
+        random, s, p = np.random.RandomState([self.seed, step]), self.factor, self.patch
         lr_batch, hr_batch = [], []
         for _ in range(self.batch if batch is None else batch):
             drawn = [self._draw(random) for _ in range(self.candidates)]
             if self.candidates > 1:
-                drawn.sort(key=lambda one: detail(one[0][one[2]:one[2] + p, one[3]:one[3] + p].astype(np.int16)))
+                drawn.sort(key=self._detail)
             lr, hr, y, x = drawn[-1]
             quarter_turns, mirror = random.randint(4), random.randint(2)
             for image, f, images in (lr, 1, lr_batch), (hr, s, hr_batch):

@@ -12,10 +12,10 @@ from tqdm import tqdm
 from utils import IMAGE_SUFFIXES, Pair, UserError, check_size, find_dataset, read_pair
 
 
-def load_pair(path, scale):
+def load_pair(path, factor):
     """(LR, HR) of one photograph, uint8 RGB, or the UserError that says why it cannot be used."""
     try:
-        return read_pair(Pair(path, path, None), scale)
+        return read_pair(Pair(path, path, None), factor)
     except UserError as error:
         return error
 
@@ -60,7 +60,7 @@ def hold_out(folder, share):
             sorted(tiles[name][len(tiles[name]) // 2] for name in held))
 
 
-def load_photographs(folder, scale, patch, workers, share=0):
+def load_photographs(folder, factor, patch, workers, share=0):
     """The photographs below `folder` as a list of (LR, HR) in memory, uint8 RGB, LR made by imresize, but for the share that is
     held out.
 
@@ -69,7 +69,7 @@ def load_photographs(folder, scale, patch, workers, share=0):
     """
     paths, photographs = hold_out(folder, share)[0], []
     with concurrent.futures.ProcessPoolExecutor(workers) as pool:
-        loaded = pool.map(functools.partial(load_pair, scale=scale), paths, chunksize=4)
+        loaded = pool.map(functools.partial(load_pair, factor=factor), paths, chunksize=4)
         for path, pair in zip(paths, tqdm(loaded, "reading", len(paths), unit="photo", disable=None)):
             if isinstance(pair, UserError):
                 print("left out: %s" % pair)
@@ -98,16 +98,16 @@ def describe_data(folder):
     return {"folder": folder, "files": len(paths), "sha256_of_names_and_sizes": digest.hexdigest()}
 
 
-def open_valid(name, held_out, scale, data_dir):
+def open_valid(name, held_out, factor, data_dir):
     """{key in the log: (name, (LR, HR) pairs)} of the validation sets: the data set of this name, and the photographs held out.
 
     The last of them judges which weights are the best. Raises UserError if an image is too small for PSNR and SSIM.
     """
-    sets = collections.OrderedDict(psnr=(name, find_dataset(name, scale, data_dir).pairs))
+    sets = collections.OrderedDict(psnr=(name, find_dataset(name, factor, data_dir).pairs))
     if held_out:
         sets["psnr_held_out"] = "held-out photographs", [Pair(path, path, None) for path in held_out]
     for key, (name, pairs) in sets.items():
-        sets[key] = name, [read_pair(pair, scale) for pair in pairs]
+        sets[key] = name, [read_pair(pair, factor) for pair in pairs]
         for _, hr in sets[key][1]:
-            check_size(hr, scale)
+            check_size(hr, factor)
     return sets

@@ -25,7 +25,7 @@ def write_records(sampler, folder, pairs, shards):
     Each file appears under its name once it is complete, and depends on the sampler's seed and its own number alone: an
     interrupted call is continued by the same call. Raises UserError if the disk has no room for them.
     """
-    s, p = sampler.scale, sampler.patch
+    s, p = sampler.factor, sampler.patch
     sizes = [pairs * (i + 1) // shards - pairs * i // shards for i in range(shards)]
     paths = [os.path.join(folder, "train_SR_aug_X%d_%d-%05d-of-%05d.tfrecord" % (s, pairs, i, shards)) for i in range(shards)]
     missing = [i for i in range(shards) if not os.path.exists(paths[i])]
@@ -65,9 +65,9 @@ def records_config(folder):
 class RecordSampler(object):
     """Batches from TFRecords in the authors' format, each pair once in an epoch, in an order of its own every epoch."""
 
-    def __init__(self, folder, scale, batch, patch, seed):
+    def __init__(self, folder, factor, batch, patch, seed):
         """folder: of *.tfrecord files, of which every record has the same size. Raises UserError if it has none."""
-        self.scale, self.batch, self.patch, self.seed = scale, batch, patch, seed
+        self.factor, self.batch, self.patch, self.seed = factor, batch, patch, seed
         self.files = [open(path, "rb") for path in sorted(glob.glob(os.path.join(glob.escape(folder), "*.tfrecord")))]
         if not self.files:
             raise UserError("no *.tfrecord in %s: give --data to write them from photographs" % folder)
@@ -75,21 +75,21 @@ class RecordSampler(object):
         if len(first) < RECORD_OVERHEAD:
             raise UserError("%s is too short to hold a record: write it again" % self.files[0].name)
         self.length = int(np.frombuffer(first[:8], np.uint64)[0])
-        self.lock, self.places = threading.Lock(), []
+        self.lock, self.offsets = threading.Lock(), []
         for i, file in enumerate(self.files):
             size = os.path.getsize(file.name)
             if size % (self.length + RECORD_OVERHEAD):
                 raise UserError("%s does not consist of records of %d bytes, as the first does: write it again"
                                 % (file.name, self.length))
-            self.places += [(i, offset) for offset in range(0, size, self.length + RECORD_OVERHEAD)]
+            self.offsets += [(i, offset) for offset in range(0, size, self.length + RECORD_OVERHEAD)]
         self._read(0)  # so that records of another scale or patch are an error now
 
     def _read(self, index):
-        i, offset = self.places[index]
+        i, offset = self.offsets[index]
         with self.lock:
             self.files[i].seek(offset + 12)
             data = self.files[i].read(self.length)
-        lr, hr = self.patch, self.patch * self.scale
+        lr, hr = self.patch, self.patch * self.factor
         try:
             feature = tf.train.Example.FromString(data).features.feature
             return (np.frombuffer(feature["image"].bytes_list.value[0], np.uint8).reshape(lr, lr, 3),
@@ -100,12 +100,12 @@ class RecordSampler(object):
 
     @functools.lru_cache(maxsize=2)
     def _order(self, epoch):
-        return np.random.RandomState([self.seed, epoch]).permutation(len(self.places))
+        return np.random.RandomState([self.seed, epoch]).permutation(len(self.offsets))
 
     def __call__(self, step):
         """The batch of a step, a function of seed and step alone: LR [batch, p, p, 3], HR [batch, sp, sp, 3], uint8."""
         positions = range(step * self.batch, (step + 1) * self.batch)
-        pairs = [self._read(self._order(i // len(self.places))[i % len(self.places)]) for i in positions]
+        pairs = [self._read(self._order(i // len(self.offsets))[i % len(self.offsets)]) for i in positions]
         return tuple(np.stack(images) for images in zip(*pairs))
 
 
@@ -132,9 +132,9 @@ def open_records(args, recipe, open_photographs):
         if len(done) < args.shards:
             write_records(open_photographs(), args.records, args.pairs, args.shards)
     sampler = RecordSampler(args.records, SCALES[args.scale], recipe.batch, recipe.patch, args.seed)
-    pairs = records_config(args.records).get("pairs", len(sampler.places))
-    if len(sampler.places) != pairs:
+    pairs = records_config(args.records).get("pairs", len(sampler.offsets))
+    if len(sampler.offsets) != pairs:
         raise UserError("%s holds %d of %d pairs: give --data and the options that it was started with to write the rest" % (
-            args.records, len(sampler.places), pairs))
+            args.records, len(sampler.offsets), pairs))
     print("%d pairs in %d files of %s" % (pairs, len(sampler.files), args.records), flush=True)
     return sampler

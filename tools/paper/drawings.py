@@ -9,6 +9,7 @@ from matplotlib import pyplot
 from model import MODELS, SCALES, drsan, model_variables
 from ops import tf
 from tools.plot_training import COLORS
+from tools.weights import convolution_number
 
 BLUE, VERMILION, GREEN, PINK, ORANGE, SKY, BLACK = COLORS
 FILL = {BLUE: "#d9eaf5", VERMILION: "#fbe5d6", GREEN: "#d9f0e8", PINK: "#f7e6ef", ORANGE: "#fcf1d6", BLACK: "#f2f2f2"}
@@ -25,12 +26,12 @@ def count_parts(model, scale):
     with tf.Graph().as_default():
         drsan(tf.placeholder(tf.float32, [1, None, None, 3]), model, scale)
         variables = [(variable.op.name.split("/")[1], variable.shape.num_elements()) for variable in model_variables()]
-    last = max(int(name[len("conv2d_"):] or 0) for name, _ in variables if name.startswith("conv2d"))
+    last = max(convolution_number(name) for name, _ in variables if name.startswith("conv2d"))
     for name, count in variables:
         if name.startswith("conv_block"):  # a slope
             part = "DRAG " + name[len("conv_block"):].split("_")[0].replace("prelualpha", "")
         else:
-            i = int(name[len("conv2d_"):] or 0)
+            i = convolution_number(name)
             k = (i - 1) // per_drag + 1
             part = ("x0" if i == 0 else "DRAG %d" % k if k <= drags else "output" if i == last
                     else "before the skip" if i == drags * per_drag + 1 else "upsampler")

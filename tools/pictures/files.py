@@ -162,7 +162,7 @@ def fit_format(picture, name):
     return Picture(color, alpha, profile, notes)
 
 
-def compose(sr, picture, scale):
+def compose(sr, picture, factor):
     """The Pillow image of a Picture from the Store of its SR, in the depth and with the channels of the Picture.
 
     Gray is the luma of SR; alpha is upscaled by bicubic. Works in strips, so that little is held beside the result.
@@ -171,14 +171,14 @@ def compose(sr, picture, scale):
     dtype = picture.color.dtype
     mode = ("L" if channels == 1 else "RGB") + ("A" if picture.alpha is not None else "")
     mode = "I;16" if dtype == np.uint16 else mode
-    image = Image.new(mode, (scale * width, scale * height))
+    image = Image.new(mode, (factor * width, factor * height))
     for start in range(0, height, 64):
         span = cut(start, min(start + 64, height), height, ALPHA_REACH)
-        strip = np.array(sr.array()[enlarge(span.own, scale)])
+        strip = np.array(sr.array()[enlarge(span.own, factor)])
         strip = strip.dot(np.float32([[0.299], [0.587], [0.114]])) if channels == 1 else strip
         strip = to_integers(np.iinfo(dtype).max * strip, dtype)
         if picture.alpha is not None:
-            alpha = to_uint8(imresize(picture.alpha[span.read, :, None], scale))
-            strip = np.concatenate([strip, alpha[enlarge(span.inner, scale)]], axis=2)
-        image.paste(Image.fromarray(strip[:, :, 0] if strip.shape[2] == 1 else strip), (0, scale * start))
+            alpha = to_uint8(imresize(picture.alpha[span.read, :, None], factor))
+            strip = np.concatenate([strip, alpha[enlarge(span.inner, factor)]], axis=2)
+        image.paste(Image.fromarray(strip[:, :, 0] if strip.shape[2] == 1 else strip), (0, factor * start))
     return image

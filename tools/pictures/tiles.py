@@ -49,9 +49,9 @@ def cut(start, stop, size, halo):
     return Span(slice(start, stop), slice(first, min(stop + halo, size)), slice(start - first, stop - first))
 
 
-def enlarge(span, scale):
+def enlarge(span, factor):
     """The slice of an SR image that belongs to a slice of its LR image."""
-    return slice(scale * span.start, scale * span.stop)
+    return slice(factor * span.start, factor * span.stop)
 
 
 def tiles(height, width, side, halo):
@@ -79,8 +79,8 @@ class Upscaler(object):
 
     lr, sr: placeholder and output of the network in `session`. tile: the most pixels a side of a tile, or None: the
     whole image where it fits. memory: the bytes that this process may take (on a GPU: of its memory), or None: 4/5 of
-    what is free. ensemble: average over the 8 flips and transpositions. folder: for temporary files, where memory does
-    not do.
+    what is free. ensemble: average over the 8 flips and transpositions. folder: for temporary files, if the memory is
+    too small.
 
     The result does not depend on the tiles (to 1e-5): the DRM pools over the whole image, so the network runs DRAG by
     DRAG over all tiles, with the halo that its convolutions need, and the sums over all tiles become the DRA values of
@@ -88,7 +88,7 @@ class Upscaler(object):
     """
 
     def __init__(self, session, lr, sr, model, scale, tile=None, memory=None, ensemble=False, folder=None):
-        self.session, self.lr, self.sr, self.scale = session, lr, sr, SCALES[scale]
+        self.session, self.lr, self.sr, self.factor = session, lr, sr, SCALES[scale]
         self.variant = MODELS[model]
         self.tile, self.ensemble, self.folder = tile, ensemble, folder or tempfile.gettempdir()
         gpu = gpu_memory(session)
@@ -104,7 +104,7 @@ class Upscaler(object):
         side, on_disk = self.plan(height, width)
         views = range(8 if self.ensemble else 1)
         try:
-            sr = self._store(height * self.scale, width * self.scale, 3, on_disk)
+            sr = self._store(height * self.factor, width * self.factor, 3, on_disk)
             for view in views:
                 def add(region, values):
                     _dihedral(sr.array(), view)[region] += values / len(views)
@@ -116,9 +116,9 @@ class Upscaler(object):
 
     def plan(self, height, width):
         """(side of the tiles, or None for the whole image; whether what grows with the image goes to disk)."""
-        pixels, per_pixel = height * width, bytes_per_pixel(self.variant, self.scale)
-        stores = (12 * self.scale ** 2 + 8 * self.variant.channels) * pixels  # SR, and the features between passes
-        spare = self.host - 4 * self.scale ** 2 * pixels                      # without the picture that is written
+        pixels, per_pixel = height * width, bytes_per_pixel(self.variant, self.factor)
+        stores = (12 * self.factor ** 2 + 8 * self.variant.channels) * pixels  # SR, and the features between passes
+        spare = self.host - 4 * self.factor ** 2 * pixels                      # without the picture that is written
         if not self.tile and per_pixel * pixels < (self.device or spare):
             return None, False
         on_disk = stores > spare / 2
@@ -171,8 +171,8 @@ class Upscaler(object):
                 feed[tensor_name(k - 1, "features")] = source.array()[tile.read][None]
             results = self.session.run(fetches, feed)
             if last:
-                inner = tuple(enlarge(span, self.scale) for span in tile.inner)
-                add(tuple(enlarge(span, self.scale) for span in tile.own), results[0][0][inner])
+                inner = tuple(enlarge(span, self.factor) for span in tile.inner)
+                add(tuple(enlarge(span, self.factor) for span in tile.own), results[0][0][inner])
                 continue
             total = total + results[0][0][tile.inner].sum(axis=(0, 1), dtype=np.float64)
             if k > 0:
@@ -180,13 +180,13 @@ class Upscaler(object):
         return np.reshape(total, [1, 1, 1, -1]) / (image.shape[0] * image.shape[1])
 
 
-def bytes_per_pixel(variant, scale):
+def bytes_per_pixel(variant, factor):
     """Bytes of memory that the network takes for a pixel of the LR image on a CPU, an upper bound of what was measured.
 
     Feature maps of f float32 channels that live at the same time: some of LR's size, three of SR's in the upsampler.
     TensorFlow 1 holds more of them.
     """
-    maps = 24 + 12 * scale ** 2 if tf.__version__.startswith("1.") else 10 + 3 * scale ** 2
+    maps = 24 + 12 * factor ** 2 if tf.__version__.startswith("1.") else 10 + 3 * factor ** 2
     return 4 * variant.channels * maps
 
 

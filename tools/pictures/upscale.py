@@ -31,10 +31,10 @@ def upscale_picture(upscaler, path, output, args):
         raise UserError("%s exists already: add --overwrite" % output)
     picture = fit_format(read_picture(path, args.max_megapixels), args.format)
     height, width = picture.color.shape[:2]
-    if upscaler.scale * max(height, width) > FORMATS[args.format]:
+    if upscaler.factor * max(height, width) > FORMATS[args.format]:
         raise UserError("%s would have %dx%d pixels, and %s holds %d a side" % (
-            output, upscaler.scale * width, upscaler.scale * height, args.format, FORMATS[args.format]))
-    image = compose(upscaler(picture.color), picture, upscaler.scale)
+            output, upscaler.factor * width, upscaler.factor * height, args.format, FORMATS[args.format]))
+    image = compose(upscaler(picture.color), picture, upscaler.factor)
     options = {} if args.format == "png" else {"quality": args.quality}
     save_image(output, image, format=args.format, icc_profile=picture.profile, **options)
     for note in picture.notes:

@@ -98,11 +98,11 @@ def averaged_weights(session, training):
         load_values(session, model_variables(), weights)
 
 
-def validate(session, training, pairs, scale):
-    """Mean PSNR of Y over (LR, HR) pairs, and the SR images. Raises UserError if the memory does not do for one."""
+def validate(session, training, pairs, factor):
+    """Mean PSNR of Y over (LR, HR) pairs, and the SR images. Raises UserError if the memory is too small for one."""
     try:
         images = [to_uint8(255 * session.run(training.sr, {training.lr: lr[None]})[0]) for lr, _ in pairs]
     except tf.errors.ResourceExhaustedError:
         raise UserError("not enough memory to upscale an image of %s: give --valid smaller ones" % " x ".join(
             map(str, max(lr.shape[:2] for lr, _ in pairs))))
-    return float(np.mean([psnr_y(sr, hr, scale) for sr, (_, hr) in zip(images, pairs)])), images
+    return float(np.mean([psnr_y(sr, hr, factor) for sr, (_, hr) in zip(images, pairs)])), images

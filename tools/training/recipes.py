@@ -39,8 +39,8 @@ NORMS = 101     # the last norms of gradients, of which the median is taken
 MAX_LOSS = 10   # RGB is in [0, 1]: a larger loss, or none that is a number, is that of a network that has exploded
 MAX_SKIPPED = 5  # in a row: then training stops
 # Muon (K. Jordan et al., 2024, https://kellerjordan.github.io/posts/muon): the momentum of a kernel, a matrix whose columns are
-# the output channels, is replaced by the nearest matrix with singular values of about 1, so that no direction of it is lost
-# beside the strongest.
+# the output channels, is replaced by the nearest matrix whose singular values are about 1. The weak directions of the momentum
+# thus count as much as the strong ones.
 MOMENTUM = 0.95
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # of the polynomial that brings singular values in (0, 1] to about 1 in 5 rounds
 # root mean square of the entries of an update for a learning rate of 1, whatever the kernel's shape. Adam's have about 0.2 (J. Liu

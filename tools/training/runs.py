@@ -32,7 +32,7 @@ class Run(object):
             self.config["trained_before"] = started.get("trained_before")
 
     @contextlib.contextmanager
-    def alone(self):
+    def locked(self):
         """Within this context no other process trains in the folder. Raises UserError if one does already."""
         os.makedirs(self.folder, exist_ok=True)
         try:
@@ -108,7 +108,7 @@ class Run(object):
         self._save(self.state_saver, os.path.join(self.state, "state"), step)
 
     def save_best(self, step, psnr):
-        """Save the weights as the best so far, with what they are in config.json beside them."""
+        """Save the weights as the best so far; config.json beside them says how they were trained and what they reach."""
         self.best_psnr = psnr
         self._save(self.best_saver, os.path.join(self.best, "DRSAN%s%s" % (self.config["model"], self.config["scale"])), step)
         write_json(os.path.join(self.best, "config.json"), dict(
