@@ -20,6 +20,14 @@ from tools.pictures.tiles import Store, Upscaler
 from utils import UserError
 
 random = np.random.RandomState(7)
+
+
+@pytest.fixture(autouse=True)
+def reseed():
+    """The values of a test do not depend on the tests before it."""
+    random.seed(7)
+
+
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
 
@@ -137,13 +145,20 @@ def test_memory_of_a_gpu(monkeypatch):
 def test_benchmark_of_sizes(tmp_path, capsys):
     options = argparse.Namespace(model="32s", scale="x2", gpu=[-1], sizes=[40, 24], tile=16, runs=2)
     rows = bench.time_sizes(options)
-    assert [row[0] for row in rows] == [24, 40] and rows[0][2] <= rows[1][2] <= bench.peak_memory()
+    assert [row[0] for row in rows] == [24, 40] and all(row[1] > 0 for row in rows)
     assert rows[1][3] - rows[0][3] == tiles.bytes_per_pixel(MODELS["32s"], 2) * ((16 + 22) ** 2 - 24 ** 2)
     results = [{"tensorflow": "2.0", "sizes": {"tiles": rows, "whole": [[100, 0.2, 3 * 2 ** 20, 4 * 2 ** 20]]}}]
     bench.print_sizes(results)
     assert capsys.readouterr().out.splitlines()[2].split() == "100x100 whole, TensorFlow 2.0 0.20 20.00 3 4".split()
     bench.plot_sizes(results, 16, str(tmp_path / "plots" / "a.png"))
     assert Image.open(str(tmp_path / "plots" / "a.png")).size == (1200, 456)
+
+
+def test_peak_memory_is_that_of_this_process():
+    before = bench.peak_memory()
+    more = 2 ** 26 + max(before - tiles.resident_memory(), 0)  # above the peak so far
+    assert np.ones(more // 8).sum() == more // 8
+    assert 0.9 * 2 ** 26 <= bench.peak_memory() - before <= 1.5 * 2 ** 26
 
 
 def test_benchmark_of_another_python_says_why_it_failed(tmp_path, monkeypatch, capsys):

@@ -18,6 +18,12 @@ from utils import Pair, UserError, find_dataset, read_image, read_pair
 random = np.random.RandomState(0)
 
 
+@pytest.fixture(autouse=True)
+def reseed():
+    """The values of a test do not depend on the tests before it."""
+    random.seed(0)
+
+
 # images
 
 @pytest.mark.parametrize("mode, values, expected", [
