@@ -13,10 +13,12 @@ import numpy as np
 
 from model import ABLATIONS, MODELS, SCALES, model_variables
 from ops import tf
-from tools.checkpoints import PATTERN_CHARACTERS, checkpoint_prefix, find_checkpoint, load_values, training_history, transfer_weights
+from tools.checkpoints import (PATTERN_CHARACTERS, checkpoint_prefix, find_checkpoint, load_values, training_history,
+                               transfer_weights)
 from tools.data.patches import Sampler, prefetch
 from tools.data.photographs import describe_data, hold_out, load_photographs, open_valid
 from tools.data.records import open_records, records_config
+from tools.runtime import error_reason
 from tools.training.cluster import Devices, cpu_has_bfloat16, parse_gpus, read_cluster, serve
 from tools.training.graph import PRECISIONS, averaged_weights, build_training, check_precision, validate
 from tools.training.history import Meter
@@ -103,7 +105,7 @@ class Trainer(object):
                 if not cluster:
                     raise
                 print("lost a task of the cluster (%s): going on from the last state when all are there" % (
-                    str(error).splitlines()[0]), flush=True)
+                    error_reason(error)), flush=True)
         print("stopped at step %d; the same command resumes" % step if self.stopped else "done: %s" % self.run.best)
 
     def stop(self, *_):

@@ -1,6 +1,8 @@
 """Training: recipes, schedule, data, optimiser, and runs that stop and resume."""
 import json
 import os
+import re
+import resource
 import shutil
 import signal
 import socket
@@ -754,6 +756,17 @@ def test_a_run_that_cannot_go_on_is_one_line(photographs, tmp_path, tiny):
     (state / "state-4.index").unlink()
     status, out, err = tiny(*options)
     assert status == 0 and "resumed at step 8," in out, err
+    (state / "checkpoint").write_text("")
+    status, out, err = tiny(*options)
+    assert status == 0 and "resumed at step 8," in out, err
+
+
+def test_a_full_disk_is_named(photographs, tmp_path):
+    """By a limit on the size of files, which stands for it: TensorFlow reports both in the same way."""
+    def limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (50000, 50000))
+    out = start(photographs, tmp_path / "run", "--steps", "8", preexec_fn=limit).communicate()[0].decode()
+    assert re.search(r"\nerror: cannot save step 8 as .*best/DRSAN32sx2: .*; File too large; the one before is kept\n$", out), out
 
 
 def test_prepared_records_are_trained_on(photographs, tmp_path, tiny):

@@ -10,6 +10,7 @@ import os
 
 from model import model_variables
 from ops import tf
+from tools.runtime import error_reason
 from tools.weights import roles, transfer
 from utils import UserError, file_digest, notice_once
 
@@ -132,7 +133,7 @@ def checkpoint_errors(prefix):
     try:
         yield
     except (tf.errors.OpError, ValueError, RuntimeError, IndexError) as error:  # the last two by TensorFlow 2's reader
-        raise UserError("cannot read the checkpoint %s: %s" % (prefix, str(error).splitlines()[0]))
+        raise UserError("cannot read the checkpoint %s: %s" % (prefix, error_reason(error)))
 
 
 def load_values(session, variables, values):

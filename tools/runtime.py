@@ -62,3 +62,9 @@ def session_config(gpus, **config):
 def gpu_memory(session):
     """Bytes of memory of the smallest GPU of a session, 0 without one."""
     return min([device.memory_limit_bytes for device in session.list_devices() if device.device_type == "GPU"] or [0])
+
+
+def error_reason(error):
+    """The line of an error of either TensorFlow that says what went wrong; TensorFlow 2 writes lines before it that say where."""
+    lines = str(error).splitlines() or [type(error).__name__]
+    return next((line for line, following in zip(lines, lines[1:]) if following.startswith("\t [[")), lines[0])

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from model import SCALES
 from ops import tf
 from tools.data.photographs import describe_data
+from tools.runtime import error_reason
 from utils import UserError, replacing, write_json
 
 # Pairs of patches as TFRecords in the authors' format: features `image` (LR) and `label` (HR), raw bytes of uint8 RGB.
@@ -50,7 +51,7 @@ def write_records(sampler, folder, pairs, shards):
             except (tf.errors.OpError, OSError) as error:
                 for other in futures:
                     other.cancel()
-                raise UserError("cannot write records to %s: %s" % (folder, str(error).splitlines()[0]))
+                raise UserError("cannot write records to %s: %s" % (folder, error_reason(error)))
 
 
 def records_config(folder):

@@ -5,7 +5,7 @@ import json
 import os
 
 from ops import tf
-from tools.runtime import open_session, session_config
+from tools.runtime import error_reason, open_session, session_config
 from utils import UserError
 
 Cluster = collections.namedtuple("Cluster", "addresses type index")  # addresses: {type: [host:port, ...]}
@@ -33,7 +33,7 @@ def start_server(cluster, gpus, **config):
         return tf.train.Server(cluster.addresses, cluster.type, cluster.index, config=session_config(gpus, **config))
     except tf.errors.OpError as error:
         raise UserError("cannot serve at %s of TF_CONFIG: %s" % (
-            cluster.addresses[cluster.type][cluster.index], str(error).splitlines()[0]))
+            cluster.addresses[cluster.type][cluster.index], error_reason(error)))
 
 
 def task_done(task):

@@ -12,6 +12,7 @@ from PIL import Image
 from model import model_variables
 from ops import tf
 from tools.checkpoints import checkpoint_errors, checkpoint_prefix, load_values
+from tools.runtime import error_reason
 from tools.training.history import check_same_config, resume_log
 from utils import UserError, lock_file, write_json
 
@@ -54,7 +55,9 @@ class Run(object):
                 tf.train.Saver(variables, max_to_keep=1, save_relative_paths=True)  # so that the folder can be moved
                 for variables in (tf.global_variables(), model_variables()))
         for saver, folder in (self.state_saver, self.state), (self.best_saver, self.best):
-            known = tf.train.get_checkpoint_state(folder)
+            known = None
+            with contextlib.suppress(ValueError):  # a state file that is empty, as after a power cut
+                known = tf.train.get_checkpoint_state(folder)
             saver.recover_last_checkpoints(known.all_model_checkpoint_paths if known else [])  # to delete them in time
         self.initialize = tf.global_variables_initializer()
         self.summaries = tf.summary.FileWriter(self.folder)
@@ -120,4 +123,4 @@ class Run(object):
         try:
             saver.save(self.session, prefix, global_step=step, write_meta_graph=False)
         except (tf.errors.OpError, OSError, ValueError) as error:
-            raise UserError("cannot save step %d as %s: %s; the one before is kept" % (step, prefix, str(error).splitlines()[0]))
+            raise UserError("cannot save step %d as %s: %s; the one before is kept" % (step, prefix, error_reason(error)))
