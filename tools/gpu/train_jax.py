@@ -34,11 +34,11 @@ from utils import UserError, crop_to_multiple, downscale, not_negative, positive
 Tiles = namedtuple("Tiles", "lr hr ends columns")
 
 
-def load_pairs(folder, scale, workers):
+def load_pairs(folder, factor, workers):
     """[(LR, HR)] of all images in a folder of parts or images, uint8 RGB, LR made by imresize. Raises UserError."""
     def load(file):
-        hr = crop_to_multiple(decode(*file), scale)
-        return downscale(hr, scale), hr
+        hr = crop_to_multiple(decode(*file), factor)
+        return downscale(hr, factor), hr
     with concurrent.futures.ThreadPoolExecutor(workers) as pool:
         return list(pool.map(load, read_files(folder)))
 
@@ -94,17 +94,17 @@ def draw_detailed_patches(key, tiles, batch, patch, candidates):
 
 
 def cut(images, patches, patch, factor):
-    """The pixels of some Patches in the LR images of Tiles (factor 1) or in the HR images (factor scale), not turned."""
+    """The pixels of some Patches in the LR images of Tiles (factor 1) or in the HR images (the factor of the scale), not turned."""
     size = 1, factor * patch, factor * patch, 3
     return jax.vmap(lambda tile, y, x: lax.dynamic_slice(images, (tile, factor * y, factor * x, 0), size)[0])(
         patches.tile, patches.y, patches.x)
 
 
-def cut_patches(tiles, patches, patch, scale):
+def cut_patches(tiles, patches, patch, factor):
     """The batch of some Patches: LR [batch, p, p, 3] and HR [batch, s p, s p, 3], uint8."""
     turn, batches = patches.turn[:, None, None, None], []
-    for images, factor in (tiles.lr, 1), (tiles.hr, scale):
-        batch = cut(images, patches, patch, factor)
+    for images, times in (tiles.lr, 1), (tiles.hr, factor):
+        batch = cut(images, patches, patch, times)
         batch = jnp.where(turn & 1, batch[:, ::-1], batch)
         batch = jnp.where(turn & 2, batch[:, :, ::-1], batch)
         batches.append(jnp.where(turn & 4, batch.swapaxes(1, 2), batch))
@@ -252,7 +252,7 @@ def upscale(graph, weights, lr):
 
 
 def validate(graph, state, pairs):
-    """Mean PSNR of Y over (LR, HR) pairs, without a border of `scale` pixels."""
+    """Mean PSNR of Y over (LR, HR) pairs, without a border (see utils.scored_luma)."""
     weights = averaged_weights(state)
     values = []
     for lr, hr in pairs:
@@ -337,7 +337,6 @@ def give_up(path, step, loss, norm, save):
 def main():
     args, started = parse_args(), time.time()
     graph = read_graph_file(args.graph)
-    scale = graph.factor
     recipe = choose_recipe(args, graph.model, graph.scale)
     config = dict(recipe._asdict(), model=graph.model, scale=graph.scale, recipe=args.recipe, seed=args.seed,
                   init_from=graph.init_from, trained_before=graph.trained_before)
@@ -349,8 +348,8 @@ def main():
     best = max((record["psnr"] for record in resume_log(log_path, step) if "psnr" in record), default=-np.inf)
     if step:
         print("resumed at step %d, best validation PSNR %.3f dB" % (step, best))
-    valid = load_pairs(args.valid, scale, args.workers) if args.valid else []
-    tiles = stack_tiles(load_pairs(args.data, scale, args.workers), recipe.patch)
+    valid = load_pairs(args.valid, graph.factor, args.workers) if args.valid else []
+    tiles = stack_tiles(load_pairs(args.data, graph.factor, args.workers), recipe.patch)
     state = jax.device_put(state)
     print("%s; %d tiles, %d MiB on the device; %s; recipe %s: %s" % (
         jax.devices()[0].device_kind, len(tiles.ends), (tiles.lr.nbytes + tiles.hr.nbytes) >> 20, args.precision,
