@@ -10,7 +10,8 @@ import test as evaluation
 import train
 import utils
 from conftest import ROOT, call
-from tools.paper import ablation, tables
+from tools.paper import ablation
+from tools.paper.results import FIGURES, replace_block
 from utils import UserError
 
 PSNR = {None: 34.0, "dra": 33.9, "dynamics": 34.0625, "rsa": 33.5}
@@ -23,13 +24,13 @@ def result(network="whole", dataset="Set5", psnr=34.0, ssim=0.95):
 def test_readme_shows_what_the_tool_writes():
     with open(os.path.join(ROOT, "README.md"), encoding="utf-8") as file:
         readme = file.read()
-    results = ablation.read_results(os.path.join(tables.FIGURES, "ablation.csv"))
-    assert readme == tables.replace_block(readme, ablation.to_markdown(results), "ablation"), (
+    results = ablation.read_results(os.path.join(FIGURES, "ablation.csv"))
+    assert readme == replace_block(readme, ablation.to_markdown(results), "ablation"), (
         "run: python tools/paper/ablation.py --redraw")
 
 
 def test_shipped_table_is_of_all_networks():
-    results = ablation.read_results(os.path.join(tables.FIGURES, "ablation.csv"))
+    results = ablation.read_results(os.path.join(FIGURES, "ablation.csv"))
     networks = [network.name for network in ablation.NETWORKS.values()]
     assert [one.network for one in results if one.dataset == "Sample"] == networks
     assert len({one.steps for one in results}) == 1 and len(results) == len(networks) * len(utils.DATASETS)

@@ -13,7 +13,7 @@ from conftest import call
 from model import MODELS, count_parameters, drsan, model_variables
 from ops import tf
 from tools import checkpoints
-from tools.paper import attention, canvas, comparison, drawings, figures, tables
+from tools.paper import attention, canvas, comparison, drawings, figures, results
 from utils import UserError
 
 random = np.random.RandomState(5)
@@ -270,7 +270,7 @@ def test_channels_that_vary_most():
 # --------------------------------------------------------------------------------------------------------- trade-off
 
 def test_points_of_the_trade_off():
-    measured = [tables.Measured("x2", "32s", "w", 368427, 84.9, "Set5", 5, 37.2, 0.95, 33, 0.9)]
+    measured = [results.Measured("x2", "32s", "w", 368427, 84.9, "Set5", 5, 37.2, 0.95, 33, 0.9)]
     points = comparison.trade_off_points(measured, "Set5")
     assert [len(points[scale]) for scale in ("x2", "x3", "x4")] == [22 + 5 + 1, 17 + 4, 16 + 4]
     assert comparison.Point("32s", "ours", 0.368427, 84.9, 37.2) in points["x2"]

@@ -12,12 +12,12 @@ from conftest import ROOT, call
 from model import drsan
 from ops import tf
 from tools import checkpoints
-from tools.paper import tables
+from tools.paper import results, tables
 from utils import UserError
 
 
 def row(scale="x2", model="32s", dataset="Set5", psnr=38.02, ssim=0.9601, weights="w"):
-    return tables.Measured(scale, model, weights, 368427, 84.9, dataset, 5, psnr, ssim, 33.68, 0.9305)
+    return results.Measured(scale, model, weights, 368427, 84.9, dataset, 5, psnr, ssim, 33.68, 0.9305)
 
 
 def lines_of(lines, source, method="DRSAN-32s", scale="x2"):
@@ -52,33 +52,33 @@ def run(monkeypatch, capfd):
 def test_readme_shows_what_the_tool_writes():
     with open(os.path.join(ROOT, "README.md"), encoding="utf-8") as file:
         readme = file.read()
-    lines = tables.build_lines(tables.read_measured(os.path.join(tables.FIGURES, "our_table.csv")))
-    assert readme == tables.replace_block(readme, tables.to_readme(lines)), "run: python tools/paper/tables.py --redraw"
+    lines = tables.build_lines(results.read_measured(os.path.join(results.FIGURES, "our_table.csv")))
+    assert readme == results.replace_block(readme, tables.to_readme(lines)), "run: python tools/paper/tables.py --redraw"
 
 
 def test_overview_of_checkpoints_is_what_the_tool_writes():
-    folder = os.path.join(tables.ROOT, "checkpoints")
+    folder = os.path.join(results.ROOT, "checkpoints")
     with open(os.path.join(folder, "README.md"), encoding="utf-8") as file:
         overview = file.read()
-    measured = tables.read_measured(os.path.join(tables.FIGURES, "our_table.csv"))
-    table = tables.to_checkpoints(measured, tables.shipped_checkpoints(folder))
-    assert overview == tables.replace_block(overview, table), "run: python tools/paper/tables.py --redraw"
+    measured = results.read_measured(os.path.join(results.FIGURES, "our_table.csv"))
+    table = tables.to_checkpoints(measured, results.shipped_checkpoints(folder))
+    assert overview == results.replace_block(overview, table), "run: python tools/paper/tables.py --redraw"
 
 
 @pytest.mark.parametrize("name, write", [
     ("results.md", tables.to_markdown), ("results.tex", tables.to_latex), ("results.csv", tables.to_wide_csv)])
 def test_files_are_what_the_tool_writes(name, write):
-    with open(os.path.join(tables.FIGURES, name)) as file:
-        measured = tables.read_measured(os.path.join(tables.FIGURES, "our_table.csv"))
+    with open(os.path.join(results.FIGURES, name)) as file:
+        measured = results.read_measured(os.path.join(results.FIGURES, "our_table.csv"))
         assert file.read() == write(tables.build_lines(measured))
 
 
 def test_figures_are_of_the_shipped_weights():
     """Every shipped checkpoint has its figures on Sample, and no other weights have any."""
-    shipped = tables.shipped_checkpoints(os.path.join(ROOT, "checkpoints"))
-    measured = tables.read_measured(os.path.join(tables.FIGURES, "our_table.csv"))
+    shipped = results.shipped_checkpoints(os.path.join(ROOT, "checkpoints"))
+    measured = results.read_measured(os.path.join(results.FIGURES, "our_table.csv"))
     assert {(one.scale, one.model): one.weights for one in measured} == {
-        key: tables.digest(prefix) for key, prefix in shipped.items()}
+        key: results.digest(prefix) for key, prefix in shipped.items()}
     assert {(one.scale, one.model) for one in measured if one.dataset == "Sample"} == set(shipped)
     images = {"Sample": 5, "Set5": 5, "Set14": 14, "B100": 100, "Urban100": 100}
     assert all(one.images == images[one.dataset] for one in measured)
@@ -148,28 +148,28 @@ def test_readme_block():
     table = tables.to_readme(tables.build_lines([row()]))
     assert "| DRSAN-32s x2 | 368,427 | 84.90 G | not measured | 38.02 / 0.9601<br>+0.03 / -0.0005 | not mea" in table
     assert "| DRSAN-48m x4 | 1.27 M | 88.7 G | not trained" in table
-    begin, end = tables.BEGIN % "results", tables.END % "results"
+    begin, end = results.BEGIN % "results", results.END % "results"
     text = "a\n%s\nold\n%s\nb\n" % (begin, end)
-    assert tables.replace_block(text, "new\n") == text.replace("old", "new")
+    assert results.replace_block(text, "new\n") == text.replace("old", "new")
     for wrong in "a\n", text.replace(end, ""), text + text, "%s\n%s\n" % (end, begin):
         with pytest.raises(UserError, match="one line <!-- results:begin -->"):
-            tables.replace_block(wrong, "new\n")
+            results.replace_block(wrong, "new\n")
 
 
 def test_measured_figures_survive_writing(tmp_path):
     path = str(tmp_path / "our_table.csv")
-    assert tables.read_measured(path) == []
-    tables.write_measured(path, [row(), row(dataset="B100")])
-    assert tables.read_measured(path) == [row(), row(dataset="B100")]
+    assert results.read_measured(path) == []
+    results.write_measured(path, [row(), row(dataset="B100")])
+    assert results.read_measured(path) == [row(), row(dataset="B100")]
     (tmp_path / "bad.csv").write_text("scale,model\nx2,32s\n")
     with pytest.raises(UserError, match="bad.csv is not a table of this tool"):
-        tables.read_measured(str(tmp_path / "bad.csv"))
+        results.read_measured(str(tmp_path / "bad.csv"))
 
 
 def test_merge_replaces_and_drops_what_other_weights_gave(shipped):
-    checkpoints = tables.shipped_checkpoints(str(shipped / "checkpoints"))
+    checkpoints = results.shipped_checkpoints(str(shipped / "checkpoints"))
     assert list(checkpoints) == [("x2", "32s")]
-    weights = tables.digest(checkpoints["x2", "32s"])
+    weights = results.digest(checkpoints["x2", "32s"])
     old = [row(dataset="B100", weights=weights), row(weights=weights, psnr=1), row(dataset="Set14", weights="other"),
            row(model="48s", weights=weights)]
     new = [row(weights=weights, psnr=2), row(dataset="Sample", weights=weights)]
@@ -185,7 +185,7 @@ def test_evaluates_what_is_present_or_takes_saved_figures(shipped, run):
                             "--checkpoints", shipped / "checkpoints", "--output", out)
     assert (status, err) == (0, "")
     assert "Set14 is left out: no images of Set14" in text and "README" not in text
-    measured, = tables.read_measured(str(out / "our_table.csv"))
+    measured, = results.read_measured(str(out / "our_table.csv"))
     assert (measured.dataset, measured.images, measured.parameters, measured.multi_adds_G) == ("Set5", 2, 368427, 84.9)
     scores = []
     for name in "a", "b":
@@ -198,10 +198,10 @@ def test_evaluates_what_is_present_or_takes_saved_figures(shipped, run):
     saved.write_text("model,scale,dataset,image,psnr,ssim,bicubic_psnr,bicubic_ssim\n"
                      "32s,x2,Set14,a,30,0.9,29,0.8\n32s,x2,Set14,mean,30.1234,0.9,29,0.8\n")
     readme = shipped / "README.md"
-    readme.write_text("%s\n%s\n" % (tables.BEGIN % "results", tables.END % "results"))
+    readme.write_text("%s\n%s\n" % (results.BEGIN % "results", results.END % "results"))
     arguments = "--checkpoints", shipped / "checkpoints", "--output", out, "--readme", readme
     assert run("--csv", saved, *arguments)[0] == 0
-    both = tables.read_measured(str(out / "our_table.csv"))
+    both = results.read_measured(str(out / "our_table.csv"))
     assert [(one.dataset, one.images, one.psnr) for one in both] == [("Set5", 2, measured.psnr), ("Set14", 1, 30.1234)]
     assert "30.12 / 0.9000<br>-3.45 / -0.0177" in readme.read_text()
     before = readme.read_text()
@@ -212,14 +212,14 @@ def test_evaluates_what_is_present_or_takes_saved_figures(shipped, run):
 def test_overview_is_written_with_the_projects_tables_alone(shipped, run, monkeypatch):
     """A table of some of the figures, written elsewhere, leaves the project's files as they are."""
     overview, readme, figures = shipped / "checkpoints" / "README.md", shipped / "README.md", shipped / "figures"
-    empty = "%s\n%s\n" % (tables.BEGIN % "results", tables.END % "results")
+    empty = "%s\n%s\n" % (results.BEGIN % "results", results.END % "results")
     for path in overview, readme:
         path.write_text(empty)
     saved = shipped / "saved.csv"
     saved.write_text("model,scale,dataset,image,psnr,ssim,bicubic_psnr,bicubic_ssim\n32s,x2,Set5,mean,30,0.9,29,0.8\n")
     figures.mkdir()
     for name in "paper_table.csv", "paper_table_others.csv":
-        shutil.copy(os.path.join(tables.FIGURES, name), str(figures))
+        shutil.copy(os.path.join(results.FIGURES, name), str(figures))
     monkeypatch.setattr(tables, "costs", lambda *variant: (368427, 84.9))
     monkeypatch.setattr(tables, "ROOT", str(shipped))
     monkeypatch.setattr(tables, "FIGURES", str(figures))

@@ -27,7 +27,7 @@ from ops import has_bfloat16  # noqa: E402
 from ops import tf  # noqa: E402
 from tools.data.patches import Sampler, prefetch  # noqa: E402
 from tools.pictures.tiles import LARGEST_TILE, OVERHEAD, Upscaler, bytes_per_pixel, resident_memory  # noqa: E402
-from tools.plot_training import COLORS, save_figure  # noqa: E402
+from tools.plots import COLORS, save_figure  # noqa: E402
 from tools.runtime import open_session  # noqa: E402
 from tools.training.cluster import Devices, parse_gpus  # noqa: E402
 from tools.training.graph import build_training  # noqa: E402

@@ -4,38 +4,14 @@ Left the training loss, right the validation PSNR, both against the step, from t
 them what shows early that a training diverges.
 """
 import argparse
-import json
 import os
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from utils import UserError, replacing, run_main  # noqa: E402
-
-COLORS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000"]  # Okabe and Ito's, told apart by all
-
-
-# keys of log.jsonl, and what they are called in the figure
-CURVES = {"loss": "Training loss (mean absolute error)", "psnr": "Validation PSNR of Y (dB)"}
-HEALTH = {"gradient_norm": "Norm of the gradient", "largest_dra": "Largest |DRA|", "kernel_rms": "RMS of the kernels"}
-
-
-def read_curves(run):
-    """{key: (steps, values)} of a run's log.jsonl for the keys of CURVES and HEALTH; the validation PSNR is that of the held-out
-    photographs where there are any. Raises UserError."""
-    path = os.path.join(run, "log.jsonl")
-    try:
-        with open(path) as file:
-            records = [json.loads(line) for line in file]
-    except (OSError, ValueError) as error:
-        raise UserError("cannot read %s: %s" % (path, error))
-    curves = {}
-    held_out = any("psnr_held_out" in record for record in records)
-    for key in list(CURVES) + list(HEALTH):
-        source = "psnr_held_out" if key == "psnr" and held_out else key
-        points = [(record["step"], record[source]) for record in records if source in record]
-        curves[key] = tuple(zip(*points)) if points else ((), ())
-    return curves
+from tools.plots import COLORS, save_figure  # noqa: E402
+from tools.training.history import CURVES, HEALTH, read_curves  # noqa: E402
+from utils import run_main  # noqa: E402
 
 
 def plot(runs, output, health=False):
@@ -60,17 +36,6 @@ def plot(runs, output, health=False):
                 axis.legend(frameon=False)
     save_figure(figure, output)
     pyplot.close(figure)
-
-
-def save_figure(figure, output):
-    """Write a figure of matplotlib, all or nothing. Raises UserError."""
-    figure.tight_layout()
-    try:
-        os.makedirs(os.path.dirname(output) or ".", exist_ok=True)
-        with replacing(output) as temporary:
-            figure.savefig(temporary, dpi=120, format=os.path.splitext(output)[1][1:] or "png")
-    except (OSError, ValueError) as error:
-        raise UserError("cannot write %s: %s" % (output, error))
 
 
 def main():

@@ -15,9 +15,9 @@ import numpy as np
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path.insert(0, ROOT)
-from tools.paper.tables import (FIGURES, costs, markdown_row, present, read_csv, replace_in_file, to_csv,  # noqa: E402
-                                write_text)
-from tools.plot_training import read_curves  # noqa: E402
+from tools.paper.results import (FIGURES, costs, markdown_row, present, read_csv, replace_in_file, to_csv,  # noqa: E402
+                                 write_text)
+from tools.training.history import read_curves  # noqa: E402
 from tools.training.recipes import make_recipe  # noqa: E402
 from utils import DATASETS, UserError, positive, run_main  # noqa: E402
 

@@ -9,7 +9,7 @@ from ops import tf
 from tools.checkpoints import find_checkpoint, restore_weights
 from tools.paper.canvas import (MARKERS, WIDTH, frame, magnified, parse_patch, path_names, pixel_axes, pixel_figure,
                                 read_patch, show)
-from tools.plot_training import COLORS
+from tools.plots import COLORS
 from tools.runtime import open_session
 from utils import UserError, find_dataset, luma, read_pair, score, to_uint8
 

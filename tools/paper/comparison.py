@@ -9,8 +9,8 @@ from model import SCALES
 from tools.checkpoints import find_checkpoint
 from tools.paper.attention import open_network, upscale
 from tools.paper.canvas import DPI, WIDTH, cut, magnified, parse_patch, pixel_axes, pixel_figure, show
-from tools.paper.tables import FIGURES, read_measured, read_published
-from tools.plot_training import COLORS
+from tools.paper.results import FIGURES, read_measured, read_published
+from tools.plots import COLORS
 from utils import UserError, bicubic, read_pair, score
 
 # the paper's three images; its crops are not published as numbers, so that the boxes are ours

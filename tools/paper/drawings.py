@@ -8,7 +8,7 @@ from matplotlib import pyplot
 
 from model import MODELS, SCALES, drsan, model_variables
 from ops import tf
-from tools.plot_training import COLORS
+from tools.plots import COLORS
 from tools.weights import convolution_number
 
 BLUE, VERMILION, GREEN, PINK, ORANGE, SKY, BLACK = COLORS

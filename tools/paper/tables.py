@@ -6,76 +6,30 @@ of checkpoints/README.md.
 """
 import argparse
 import collections
-import csv
-import io
 import os
 import subprocess
 import sys
 import tempfile
 
-ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-sys.path.insert(0, ROOT)
-from model import MODELS, SCALES, count_multi_adds, count_parameters, drsan
-from ops import tf
-from tools.checkpoints import checkpoint_config, checkpoint_prefix
-from utils import BENCHMARKS, DATASETS, UserError, file_digest, find_dataset, replacing, run_main
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
+from model import MODELS, SCALES
+from tools.checkpoints import checkpoint_config
+from tools.paper.results import (FIGURES, ROOT, Measured, costs, digest, markdown_row, present, read_csv, read_measured,
+                                 read_published, replace_in_file, shipped_checkpoints, to_csv, write_measured, write_text)
+from utils import BENCHMARKS, DATASETS, UserError, file_digest, run_main
 
-FIGURES = os.path.join(ROOT, "figures")
 GROUPS = ((0.5, "under 0.5 M parameters"), (1, "0.5 to 1 M parameters"), (float("inf"), "1 M parameters and more"))
-BEGIN, END = "<!-- %s:begin -->", "<!-- %s:end -->"  # lines around a table of that name in a Markdown file
 NOTE = """Published figures as printed in K. Park, J. W. Soh, N. I. Cho, IEEE TMM 25 (2023) 907-918; its x2 B100 PSNR of
 A2F-SD and of FALSR-A look like misprints there. Multi-adds are for an HR image of 1280x720; ours count the
 multiplications of the convolutions. The groups by parameters are ours."""
 
-# means over the images of a data set; weights: digest of the checkpoint that gave them
-Measured = collections.namedtuple(
-    "Measured", "scale model weights parameters multi_adds_G dataset images psnr ssim bicubic_psnr bicubic_ssim")
 # source: published, paper (its own models), ours, difference (ours less paper); cells: {data set: "PSNR / SSIM"}
 Line = collections.namedtuple("Line", "scale group method source params multi_adds cells")
-
-
-# ----------------------------------------------------------------------------------------------- measured figures
-
-def digest(prefix):
-    """The first 12 hexadecimal digits of the SHA-256 of a checkpoint's values."""
-    return file_digest(prefix + ".data-00000-of-00001")[:12]
-
-
-def shipped_checkpoints(folder):
-    """{(scale, model): prefix} of the checkpoints in <folder>/<scale>/<model>, in the order of the tables."""
-    found = collections.OrderedDict()
-    for scale in SCALES:
-        for model in MODELS:
-            path = os.path.join(folder, scale, model)
-            prefix = os.path.isdir(path) and checkpoint_prefix(path)
-            if prefix:
-                found[scale, model] = prefix
-    return found
-
-
-def costs(model, scale, without=None):
-    """(parameters, multi-adds in 10^9 at 1280x720) of DRSAN, or of an ablation of it."""
-    with tf.Graph().as_default():
-        drsan(tf.placeholder(tf.float32, [1, None, None, 3]), model, scale, without)
-        parameters = count_parameters()
-    return parameters, count_multi_adds(model, scale, 720, 1280, without) / 1e9
 
 
 def describe(scale, model, prefix):
     """(scale, model, weights, parameters, multi_adds_G) of a checkpoint, the first fields of Measured."""
     return (scale, model, digest(prefix)) + costs(model, scale)
-
-
-def present(names, data_dir):
-    """Those data sets of `names` whose images are there; a line for each of the others."""
-    found = []
-    for name in names:
-        try:
-            find_dataset(name, 2, data_dir)
-            found.append(name)
-        except UserError as error:
-            print("%s is left out: %s" % (name, error), flush=True)
-    return found
 
 
 def measure(scale, model, prefix, args):
@@ -128,52 +82,6 @@ def merge(old, new, shipped):
 
 
 # ---------------------------------------------------------------------------------------------------------- files
-
-def read_csv(path):
-    """The rows of a CSV file as dicts. Raises UserError."""
-    try:
-        with open(path, newline="") as file:
-            return list(csv.DictReader(file))
-    except (OSError, ValueError, csv.Error) as error:
-        raise UserError("cannot read %s: %s" % (path, error))
-
-
-def write_text(path, text):
-    """Write a file, all or nothing. Raises UserError."""
-    try:
-        with replacing(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
-            file.write(text)
-    except OSError as error:
-        raise UserError("cannot write %s: %s" % (path, error.strerror))
-
-
-def to_csv(rows):
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue()
-
-
-def read_measured(path):
-    """The Measured of a file of write_measured(), an empty list if there is none. Raises UserError."""
-    if not os.path.exists(path):
-        return []
-    try:
-        types = [str, str, str, int, float, str, int] + 4 * [float]
-        return [Measured(*[kind(row[field]) for kind, field in zip(types, Measured._fields)]) for row in read_csv(path)]
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError("%s is not a table of this tool: %s" % (path, error))
-
-
-def write_measured(path, rows):
-    """Write a list of Measured; read_measured() gives it back, rounded."""
-    cells = [row._replace(multi_adds_G="%.2f" % row.multi_adds_G)[:7] + tuple("%.4f" % value for value in row[7:])
-             for row in rows]
-    write_text(path, to_csv([Measured._fields] + cells))
-
-
-def read_published():
-    """(rows of the paper's own models, rows of the other methods), dicts of the text in the two published tables."""
-    return [read_csv(os.path.join(FIGURES, name)) for name in ("paper_table.csv", "paper_table_others.csv")]
 
 
 # ---------------------------------------------------------------------------------------------------------- lines
@@ -243,9 +151,6 @@ def build_lines(measured):
 
 
 # ---------------------------------------------------------------------------------------------------------- tables
-
-def markdown_row(cells):
-    return "| " + " | ".join(cells) + " |\n"
 
 
 def to_markdown(lines):
@@ -331,28 +236,6 @@ def to_checkpoints(measured, shipped):
                 "%s/%s" % (one["scale"], one["model"]), recipe, one["init_from"] or "-", steps, "%.2f" % (one["trained_seconds"] / 3600),
                 "{:,}".format(one["data"]["files"]), one["framework"], one["device"]])] = None
     return figures + "\n" + "".join(trainings)
-
-
-def replace_block(text, table, name="results"):
-    """`text` with `table` between the two marker lines of that name. Raises UserError if they are not there once, in this
-    order."""
-    first, last = BEGIN % name, END % name
-    head, begin, rest = text.partition(first + "\n")
-    old, end, tail = rest.partition(last + "\n")
-    if not (begin and end) or first in old + tail or last in head + tail:
-        raise UserError("there must be one line %s and below it one line %s" % (first, last))
-    return head + begin + table + end + tail
-
-
-def replace_in_file(path, table, name="results"):
-    """Replace the block of that name in a text file; returns its path. Raises UserError."""
-    with open(path, encoding="utf-8") as file:
-        text = file.read()
-    try:
-        write_text(path, replace_block(text, table, name))
-    except UserError as error:
-        raise UserError("%s: %s" % (path, error))
-    return path
 
 
 def write_tables(measured, folder, readme):

@@ -102,3 +102,26 @@ class Meter(object):
             record.update(loss=round(loss, 6), gradient_norm=float("%.4g" % np.median(self.norms)))
         self.run.log(record)
         self._begin()
+
+
+# keys of log.jsonl, and what they are called in the figure
+CURVES = {"loss": "Training loss (mean absolute error)", "psnr": "Validation PSNR of Y (dB)"}
+HEALTH = {"gradient_norm": "Norm of the gradient", "largest_dra": "Largest |DRA|", "kernel_rms": "RMS of the kernels"}
+
+
+def read_curves(run):
+    """{key: (steps, values)} of a run's log.jsonl for the keys of CURVES and HEALTH; the validation PSNR is that of the held-out
+    photographs where there are any. Raises UserError."""
+    path = os.path.join(run, "log.jsonl")
+    try:
+        with open(path) as file:
+            records = [json.loads(line) for line in file]
+    except (OSError, ValueError) as error:
+        raise UserError("cannot read %s: %s" % (path, error))
+    curves = {}
+    held_out = any("psnr_held_out" in record for record in records)
+    for key in list(CURVES) + list(HEALTH):
+        source = "psnr_held_out" if key == "psnr" and held_out else key
+        points = [(record["step"], record[source]) for record in records if source in record]
+        curves[key] = tuple(zip(*points)) if points else ((), ())
+    return curves

@@ -1,0 +1,17 @@
+"""What all plots share: colors, and files that are written all or nothing."""
+import os
+
+from utils import UserError, replacing
+
+COLORS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000"]  # Okabe and Ito's, told apart by all
+
+
+def save_figure(figure, output):
+    """Write a figure of matplotlib, all or nothing. Raises UserError."""
+    figure.tight_layout()
+    try:
+        os.makedirs(os.path.dirname(output) or ".", exist_ok=True)
+        with replacing(output) as temporary:
+            figure.savefig(temporary, dpi=120, format=os.path.splitext(output)[1][1:] or "png")
+    except (OSError, ValueError) as error:
+        raise UserError("cannot write %s: %s" % (output, error))
