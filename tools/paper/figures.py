@@ -19,8 +19,8 @@ from tools.paper import drawings
 from tools.paper.attention import draw_dra, draw_rsa, draw_swap
 from tools.paper.canvas import STYLE, save
 from tools.paper.comparison import draw_crops, draw_trade_off
-from tools.paper.results import BENCHMARKS, FIGURES
-from utils import UserError, positive, run_main
+from tools.paper.results import FIGURES
+from utils import BENCHMARKS, UserError, positive, run_main
 
 DRAWINGS = ("structure", "signal-flow")
 
