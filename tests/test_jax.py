@@ -39,6 +39,7 @@ def tiny_model():
     del MODELS["tiny"]
 
 
+NO_MODEL = dict(model=None, scale=None, factor=None, init_from=None, trained_before=[])  # of a graph that is not DRSAN's
 RECIPE = Recipe(1e-3, "cosine", 5, 200, 4, 8, 1, 0.99, "adam", 3, 10)
 
 
@@ -130,7 +131,7 @@ def test_each_form_of_prelu(prelu, session):
     x = tf.placeholder(tf.float32, [None, None, None, 3], "x")
     slope = tf.get_variable("slope", [3], initializer=tf.constant_initializer([0.3, -0.2, 0.4]))
     y = tf.identity(prelu(x, slope), "y")
-    graph = read_graph(dict(describe_graph(x, y), model=None, scale=None, init_from=None, trained_before=[]))
+    graph = read_graph(dict(describe_graph(x, y), **NO_MODEL))
     values = np.array([-2, -0.5, 0, 1, 3, 0, 0.1, -0.1, 2], np.float32).reshape(1, 1, 3, 3)
     session.run(tf.global_variables_initializer())
     expected = session.run([y] + tf.gradients(y, [slope, x]), {x: values})
@@ -144,13 +145,13 @@ def test_each_form_of_prelu(prelu, session):
 def test_unknown_operation_is_named(session):
     x = tf.placeholder(tf.float32, [None, None, None, 3], "x")
     with pytest.raises(ValueError, match="operation type Softplus .of node softly"):
-        read_graph(dict(describe_graph(x, tf.nn.softplus(x, name="softly")), model=None, scale=None, init_from=None, trained_before=[]))
+        read_graph(dict(describe_graph(x, tf.nn.softplus(x, name="softly")), **NO_MODEL))
 
 
 def test_unknown_attribute_is_named(session):
     x = tf.placeholder(tf.float32, [None, None, None, 3], "x")
     y = tf.nn.conv2d(x, tf.ones([3, 3, 3, 3]), [1, 2, 2, 1], "SAME")
-    description = dict(describe_graph(x, y), model=None, scale=None, init_from=None, trained_before=[])
+    description = dict(describe_graph(x, y), **NO_MODEL)
     description["nodes"] = [node for node in description["nodes"] if node["op"] in ("Placeholder", "Conv2D")]
     description["nodes"].insert(0, {"name": description["nodes"][-1]["inputs"][1], "op": "VariableV2", "inputs": [],
                                     "attributes": {}})

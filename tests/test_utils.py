@@ -313,7 +313,8 @@ def test_missing_checkpoint_says_how_to_get_one():
 EXCHANGE = """
 import sys
 sys.path[:0] = [{root!r}, {tests!r}]
-import numpy as np, utils
+import numpy as np
+from tools import checkpoints
 from conftest import golden_image
 from test_utils import build
 lr, sr, session = build()
