@@ -9,6 +9,7 @@ import pytest
 import skimage.data
 from PIL import Image, ImageCms
 
+import ops
 import test as evaluation
 import utils
 from conftest import call
@@ -153,6 +154,28 @@ def test_benchmark_of_sizes(tmp_path, capsys):
     assert capsys.readouterr().out.splitlines()[2].split() == "100x100 whole, TensorFlow 2.0 0.20 20.00 3 4".split()
     bench.plot_sizes(results, 16, str(tmp_path / "plots" / "a.png"))
     assert Image.open(str(tmp_path / "plots" / "a.png")).size == (1200, 456)
+
+
+def test_benchmark_measures_every_variant(monkeypatch):
+    """Tiny, and once: the published PReLU is ours, every variant gives a time, and the operations of a step are named."""
+    monkeypatch.setitem(MODELS, "32s", MODELS["32s"]._replace(channels=8, drags=1, blocks=1))
+    options = argparse.Namespace(model="32s", scale="x2", gpu=[-1], threads=1, size=12, batch=2, patch=8, runs=1)
+    times = {what: bench.time_variants(options, what) for what in ("infer", "train")}
+    assert list(times["infer"]) == ["ours", "published"] and list(times["train"])[:2] == ["ours", "published"]
+    assert all(seconds > 0 for one in times.values() for seconds in one.values())
+    waited, shares = bench.profile_training(options)
+    assert 0 <= waited <= 1 and 0.5 < sum(shares.values()) <= 1 + 1e-9 and any("Conv2D" in name for name in shares)
+    x = tf.constant(random.randn(2, 3, 4, 5).astype(np.float32))
+    with tf.variable_scope("a"):
+        ours = ops.prelu(x, "slope")  # which time_variants() has put back
+    with tf.variable_scope("b"):
+        published = bench.published_prelu(x, "slope")
+    with tf.Session() as session:
+        for variable in tf.trainable_variables()[-2:]:
+            variable.load(np.float32([-1, 0, 0.25, 1, 3]), session)
+        np.testing.assert_allclose(*session.run([ours, published]), rtol=1e-6, atol=1e-7)
+        expected = np.where(session.run(x) > 0, session.run(x), session.run(x) * np.float32([-1, 0, 0.25, 1, 3]))
+        np.testing.assert_allclose(session.run(ours), expected, rtol=1e-6)
 
 
 def test_peak_memory_is_that_of_this_process():
