@@ -22,6 +22,7 @@ from conftest import ROOT, call, run_script
 from model import MODELS, SCALES, Variant, drsan, model_variables
 from ops import conv2d, tf
 from tools import checkpoints
+from tools.data import patches
 from tools.data.patches import Sampler
 from tools.data.photographs import hold_out, load_photographs
 from tools.data.records import RecordSampler, write_records
@@ -785,7 +786,34 @@ def test_prepared_records_are_trained_on(photographs, tmp_path, tiny):
     (tmp_path / "records" / "records.json").unlink()
     status, out, err = tiny("--prepare", *options)
     assert status == 1 and "holds records that were not written here: leave out --data" in err
-    assert len(list((tmp_path / "records").iterdir())) == 1
+    assert sorted(os.listdir(str(tmp_path / "records"))) == [".lock", "train_SR_aug_X2_20-00000-of-00002.tfrecord"]
+    with utils.lock_file(str(tmp_path / "records" / ".lock"), wait=False):
+        status, out, err = tiny("--prepare", *options)
+        assert status == 1 and "another process writes records to %s" % (tmp_path / "records") in err
+
+
+def test_prefetching_ends_with_its_generator():
+    before, made = threading.active_count(), []
+    batches = patches.prefetch(lambda i: made.append(i) or i, 5, 1000)
+    assert [next(batches) for _ in range(3)] == [5, 6, 7] and threading.active_count() == before + 1
+    batches.close()
+    deadline = time.time() + 10
+    while threading.active_count() > before and time.time() < deadline:
+        time.sleep(0.01)
+    assert threading.active_count() == before and len(made) < 20
+
+    def fails(i):
+        raise ValueError("patch %d" % i)
+    with pytest.raises(ValueError, match="patch 5"):
+        next(patches.prefetch(fails, 5, 1000))
+
+
+def test_tensorboard_is_told_where_a_run_resumed(photographs, tmp_path, tiny):
+    options = ["--data", photographs, "--schedule", "halve", "--steps"]
+    assert tiny(*options + [4])[0] == tiny(*options + [8])[0] == 0
+    starts = [(event.session_log.status, event.step) for name in sorted(os.listdir(str(tmp_path / "run"))) if "tfevents" in name
+              for event in tf.train.summary_iterator(str(tmp_path / "run" / name)) if event.HasField("session_log")]
+    assert starts == [(tf.SessionLog.START, 4)]
 
 
 def test_candidates_of_records_are_those_they_were_written_with(tmp_path, tiny):

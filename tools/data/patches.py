@@ -57,19 +57,31 @@ class Sampler(object):
 
 
 def prefetch(function, first, last, depth=4):
-    """Yield function(i) for i in range(first, last), computed ahead in a thread."""
-    results = queue.Queue(depth)
+    """Yield function(i) for i in range(first, last), computed ahead in a thread, which ends when the generator is closed."""
+    results, closed = queue.Queue(depth), threading.Event()
+
+    def put(item):
+        while not closed.is_set():
+            try:
+                return results.put(item, timeout=0.1)
+            except queue.Full:
+                pass
 
     def work():
         try:
             for i in range(first, last):
-                results.put((function(i), None))
+                if closed.is_set():
+                    return
+                put((function(i), None))
         except Exception as error:
-            results.put((None, error))
+            put((None, error))
 
     threading.Thread(target=work, daemon=True).start()
-    for _ in range(first, last):
-        result, error = results.get()
-        if error:
-            raise error
-        yield result
+    try:
+        for _ in range(first, last):
+            result, error = results.get()
+            if error:
+                raise error
+            yield result
+    finally:
+        closed.set()

@@ -14,7 +14,7 @@ from model import SCALES
 from ops import tf
 from tools.data.photographs import describe_data
 from tools.runtime import error_reason
-from utils import UserError, replacing, write_json
+from utils import UserError, lock_file, replacing, write_json
 
 # Pairs of patches as TFRecords in the authors' format: features `image` (LR) and `label` (HR), raw bytes of uint8 RGB.
 RECORD_OVERHEAD = 16  # bytes of a TFRecord beside its data: length, its checksum, and the checksum of the data
@@ -110,6 +110,26 @@ class RecordSampler(object):
         return tuple(np.stack(images) for images in zip(*pairs))
 
 
+def prepare_records(args, recipe, open_photographs):
+    """Write what is missing of the records in args.records. Raises UserError if they were written otherwise, or not here."""
+    wanted = dict(data=describe_data(args.data), valid_share=args.valid_share, scale=args.scale, patch=recipe.patch,
+                  candidates=recipe.candidates, seed=args.seed, pairs=args.pairs, shards=args.shards)
+    started = records_config(args.records)
+    if not started and glob.glob(os.path.join(glob.escape(args.records), "*.tfrecord")):
+        raise UserError("%s holds records that were not written here: leave out --data to train on them, or give another "
+                        "--records" % args.records)
+    if started:
+        started["data"] = dict(started["data"], folder=args.data)  # wherever they lay
+        different = sorted(key for key in wanted if started.get(key) != wanted[key])
+        if different:
+            raise UserError("%s holds records with another %s: give another --records" % (args.records, ", ".join(different)))
+    else:
+        write_json(os.path.join(args.records, "records.json"), wanted)
+    done = glob.glob(os.path.join(glob.escape(args.records), "*-of-%05d.tfrecord" % args.shards))
+    if len(done) < args.shards:
+        write_records(open_photographs(), args.records, args.pairs, args.shards)
+
+
 def open_records(args, recipe, open_photographs):
     """The RecordSampler of the records in args.records, which are first written if args.data is given and they are not complete.
 
@@ -117,21 +137,12 @@ def open_records(args, recipe, open_photographs):
     """
     if args.data:
         os.makedirs(args.records, exist_ok=True)
-        wanted = dict(data=describe_data(args.data), valid_share=args.valid_share, scale=args.scale, patch=recipe.patch,
-                      candidates=recipe.candidates, seed=args.seed, pairs=args.pairs, shards=args.shards)
-        started = records_config(args.records)
-        if not started and glob.glob(os.path.join(glob.escape(args.records), "*.tfrecord")):
-            raise UserError("%s holds records that were not written here: leave out --data to train on them, or give another "
-                            "--records" % args.records)
-        if started:
-            different = sorted(key for key in wanted if started.get(key) != wanted[key])
-            if different:
-                raise UserError("%s holds records with another %s: give another --records" % (args.records, ", ".join(different)))
-        else:
-            write_json(os.path.join(args.records, "records.json"), wanted)
-        done = glob.glob(os.path.join(glob.escape(args.records), "*-of-%05d.tfrecord" % args.shards))
-        if len(done) < args.shards:
-            write_records(open_photographs(), args.records, args.pairs, args.shards)
+        try:
+            lock = lock_file(os.path.join(args.records, ".lock"), wait=False)
+        except BlockingIOError:
+            raise UserError("another process writes records to %s: wait for it, or give another --records" % args.records)
+        with lock:
+            prepare_records(args, recipe, open_photographs)
     sampler = RecordSampler(args.records, SCALES[args.scale], recipe.batch, recipe.patch, args.seed)
     pairs = records_config(args.records).get("pairs", len(sampler.offsets))
     if len(sampler.offsets) != pairs:

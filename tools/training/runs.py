@@ -25,6 +25,7 @@ class Run(object):
         self.folder, self.config = folder, dict(config)
         self.state, self.best = os.path.join(folder, "state"), os.path.join(folder, "best")
         self.judged_by = "psnr_held_out" if config["valid_share"] else "psnr"  # the key of the PSNR in the log that `best` is of
+        self.log_file = None
         path = os.path.join(folder, "config.json")
         if os.path.exists(path) and any(map(checkpoint_prefix, (self.state, self.best))):
             with open(path) as file:
@@ -78,7 +79,11 @@ class Run(object):
         for record in resume_log(path, self.step):
             self.best_psnr = max(self.best_psnr, record.get(self.judged_by, -np.inf))
             self.seconds = record["seconds"]
+        if self.log_file:  # of the session before, which lost a task of its cluster
+            self.log_file.close()
         self.log_file = open(path, "a", buffering=1)
+        if self.step:  # TensorBoard drops what an interrupted process wrote of later steps
+            self.summaries.add_session_log(tf.SessionLog(status=tf.SessionLog.START), self.step)
         return self.step
 
     def log(self, record, images=()):
