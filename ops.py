@@ -94,8 +94,8 @@ def muon_step(kernel, momentum, gradient, rate, decay):
         tall = rows > columns
         x = orthogonalize(tf.transpose(x) if tall else x, lambda a, b, transpose: tf.matmul(a, b, transpose_b=transpose))
         x = (UPDATE_RMS * max(rows, columns) ** 0.5) * (tf.transpose(x) if tall else x)
-        update = tf.reshape(x, kernel.shape) + decay * kernel if decay else tf.reshape(x, kernel.shape)
-        return kernel.assign_sub(rate * update)
+        update = tf.reshape(x, kernel.shape)
+        return kernel.assign_sub(rate * (update + decay * kernel if decay else update))
 
 
 def is_bad(loss, norm, skip_above):

@@ -11,20 +11,19 @@ import time
 
 import numpy as np
 
-from model import ABLATIONS, MODELS, SCALES, model_variables
+from model import ABLATIONS, MODELS, SCALES
 from ops import tf
-from tools.checkpoints import (PATTERN_CHARACTERS, checkpoint_prefix, find_checkpoint, load_values, training_history,
-                               transfer_weights)
+from tools.checkpoints import PATTERN_CHARACTERS, checkpoint_prefix, find_checkpoint, load_values, training_history
 from tools.data.patches import Sampler, prefetch
 from tools.data.photographs import describe_data, hold_out, load_photographs, open_valid
 from tools.data.records import open_records, records_config
 from tools.runtime import error_reason
 from tools.training.cluster import Devices, cpu_has_bfloat16, parse_gpus, read_cluster, serve
-from tools.training.graph import PRECISIONS, averaged_weights, build_training, check_precision, validate
-from tools.training.history import Meter
+from tools.training.graph import PRECISIONS, averaged_weights, build_training, check_precision, start_from, validate
+from tools.training.history import Meter, divergence
 from tools.training.recipes import MAX_LOSS, MAX_SKIPPED, add_recipe_options, choose_recipe, learning_rate
 from tools.training.runs import Run
-from utils import UserError, fraction, not_negative, positive, run_main
+from utils import UserError, fraction, locked, not_negative, positive, run_main
 
 
 def train(args):
@@ -44,7 +43,7 @@ def train(args):
     valid = open_valid(args.valid, held_out, SCALES[args.scale], args.data_dir)
     sampler = sampler or open_photographs(args, recipe)
     print("recipe %s: %s" % (args.recipe, ", ".join("%s %s" % item for item in recipe._asdict().items())), flush=True)
-    with run.locked():
+    with locked(run.folder, "trains in", "--run"):
         Trainer(args, recipe, run, sampler, valid).train(start, cluster)
 
 
@@ -119,10 +118,7 @@ class Trainer(object):
             print("resumed at step %d, %s" % (step, "before its first validation" if self.run.best_psnr == -np.inf else
                                               "best PSNR of %s %.3f dB" % (self.judge, self.run.best_psnr)), flush=True)
         elif start:
-            _, _, message = transfer_weights(self.session, start)
-            if self.training.averages:
-                load_values(self.session, self.training.averages, self.session.run(model_variables()))
-            print(message, flush=True)
+            print(start_from(self.session, self.training, start), flush=True)
         return step
 
     def optimize(self, session, start):
@@ -187,14 +183,12 @@ class Trainer(object):
     def give_up(self, step, loss, norm):
         """Raise UserError for a training that diverges, and leave a state from which the same command goes on, if there is a good
         one: with the weights of now if they are sound, else with those last saved; in either case with the patches after `step`."""
-        what = "the training diverges at step %d, with a loss of %.4g and a gradient norm of %.4g" % (step, loss, norm)
         if not self.is_sound():
             if not self.run.restore_state():
-                raise UserError("%s: lower --rate, in another --run" % what)
+                raise divergence(step, loss, norm)
             load_values(self.session, [self.training.step], [step])
         self.run.save_state(step)
-        raise UserError("%s: the same command goes on with other patches from the last good weights, saved in %s; if it ends here "
-                        "again, lower --rate, in another --run" % (what, self.run.state))
+        raise divergence(step, loss, norm, self.run.state)
 
 
 def parse_args():

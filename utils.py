@@ -84,6 +84,21 @@ def lock_file(path, wait):
 
 
 @contextlib.contextmanager
+def locked(folder, doing, option):
+    """Within this context no other process does the same in the folder, which is made if it is not there.
+
+    doing: in words, as "trains in"; option: that names another folder. Raises UserError if another process has it already.
+    """
+    os.makedirs(folder, exist_ok=True)
+    try:
+        lock = lock_file(os.path.join(folder, ".lock"), wait=False)
+    except BlockingIOError:
+        raise UserError("another process %s %s: wait for it, or give another %s" % (doing, folder, option))
+    with lock:
+        yield
+
+
+@contextlib.contextmanager
 def quiet_stderr():
     """Drop what is written to the file descriptor of stderr: libraries in C and C++, as TensorFlow on import, write
     lines there that no setting turns off. An exception still says what it says."""

@@ -14,13 +14,14 @@ import numpy as np
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from model import MODELS, SCALES, model_variables  # noqa: E402
+from model import MODELS, SCALES  # noqa: E402
 from ops import tf  # noqa: E402
-from tools.checkpoints import find_checkpoint, load_values, transfer_weights  # noqa: E402
+from tools.checkpoints import find_checkpoint  # noqa: E402
 from tools.data.patches import Sampler, prefetch  # noqa: E402
 from tools.data.photographs import hold_out, load_photographs, open_valid  # noqa: E402
 from tools.training.cluster import Devices, parse_gpus  # noqa: E402
-from tools.training.graph import PRECISIONS, averaged_weights, build_training, check_precision, validate  # noqa: E402
+from tools.training.graph import (PRECISIONS, averaged_weights, build_training, check_precision, start_from,  # noqa: E402
+                                  validate)
 from tools.training.recipes import RECIPE_OPTIONS, learning_rate, make_recipe  # noqa: E402
 from utils import fraction, positive, run_main  # noqa: E402
 
@@ -52,9 +53,7 @@ def train_candidate(recipe, photographs, valid, args):
     session = devices.connect()
     session.run(tf.global_variables_initializer())
     if args.init_from:
-        transfer_weights(session, find_checkpoint(args.model, args.scale, args.init_from))
-        if training.averages:
-            load_values(session, training.averages, session.run(model_variables()))
+        start_from(session, training, find_checkpoint(args.model, args.scale, args.init_from))
     fetches, values, before = [training.loss, training.skipped, training.largest_dra, training.train], [], time.time()
     sampler = Sampler(photographs, scale, recipe.batch, recipe.patch, args.seed, recipe.candidates)
     for step, (lr, hr) in enumerate(prefetch(sampler, 0, recipe.steps)):
@@ -75,8 +74,7 @@ def compare(args):
     recipes = [recipe._replace(steps=round(args.pixels * 1e6 / (recipe.batch * recipe.patch ** 2))) for recipe in recipes]
     patch = max(recipe.patch for recipe in recipes)
     photographs = load_photographs(args.data, scale, patch, args.workers, args.valid_share)
-    held_out = hold_out(args.data, args.valid_share)[1] if args.valid_share else []
-    valid = open_valid(args.valid, held_out, scale, args.data_dir)
+    valid = open_valid(args.valid, hold_out(args.data, args.valid_share)[1], scale, args.data_dir)
     results = []
     for recipe, candidate in zip(recipes, args.candidates):
         words = ", ".join("%s %s" % item for item in sorted(candidate.items()))

@@ -21,13 +21,14 @@ def plot(runs, output, health=False):
     from matplotlib import pyplot
     figure = pyplot.figure(figsize=(10, 7.2 if health else 3.6))
     rows = [CURVES, HEALTH] if health else [CURVES]
+    curves = [read_curves(run) for run in runs]
     grid = figure.add_gridspec(len(rows), 6)  # of two or three panels a row
     for row, names in enumerate(rows):
         for column, (key, name) in enumerate(names.items()):
             width = 6 // len(names)
             axis = figure.add_subplot(grid[row, column * width:(column + 1) * width])
             for i, run in enumerate(runs):
-                axis.plot(*read_curves(run)[key], color=COLORS[i % len(COLORS)], label=os.path.normpath(run),
+                axis.plot(*curves[i][key], color=COLORS[i % len(COLORS)], label=os.path.normpath(run),
                           marker="o" if key == "psnr" else "", markersize=3, linewidth=1.5 if key == "psnr" else 1)
             axis.set(title=name, xlabel="step", yscale="log" if key in ("loss", "gradient_norm", "largest_dra") else "linear")
             axis.grid(True, alpha=0.3)

@@ -49,11 +49,13 @@ def hold_out(folder, share):
     all. Of each, validation gets one tile, that in the middle of the list, and training none. Raises UserError if no photograph
     is left on one of the sides.
     """
+    if not share:
+        return list_photographs(folder), []
     tiles = {}
     for path, photograph in sorted(photograph_of(folder).items()):
         tiles.setdefault(photograph, []).append(path)
     held = {name for name in tiles if int(hashlib.sha256(os.fsencode(name)).hexdigest()[:8], 16) < share * 16 ** 8}
-    if share and not 0 < len(held) < len(tiles):
+    if not 0 < len(held) < len(tiles):
         raise UserError("--valid-share %g holds out %d of the %d photographs below %s: give another share, or leave it out" % (
             share, len(held), len(tiles), folder))
     return (sorted(path for name in tiles if name not in held for path in tiles[name]),

@@ -14,7 +14,7 @@ from model import SCALES
 from ops import tf
 from tools.data.photographs import describe_data
 from tools.runtime import error_reason
-from utils import UserError, lock_file, replacing, write_json
+from utils import UserError, locked, replacing, write_json
 
 # Pairs of patches as TFRecords in the authors' format: features `image` (LR) and `label` (HR), raw bytes of uint8 RGB.
 RECORD_OVERHEAD = 16  # bytes of a TFRecord beside its data: length, its checksum, and the checksum of the data
@@ -136,12 +136,7 @@ def open_records(args, recipe, open_photographs):
     open_photographs: returns the Sampler of the photographs; called only if something is to be written.
     """
     if args.data:
-        os.makedirs(args.records, exist_ok=True)
-        try:
-            lock = lock_file(os.path.join(args.records, ".lock"), wait=False)
-        except BlockingIOError:
-            raise UserError("another process writes records to %s: wait for it, or give another --records" % args.records)
-        with lock:
+        with locked(args.records, "writes records to", "--records"):
             prepare_records(args, recipe, open_photographs)
     sampler = RecordSampler(args.records, SCALES[args.scale], recipe.batch, recipe.patch, args.seed)
     pairs = records_config(args.records).get("pairs", len(sampler.offsets))

@@ -24,7 +24,7 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspa
 from tools.data.pack_tiles import decode, read_files
 from tools.data.patches import detail
 from tools.gpu.jax_graph import absolute, execute, load_graph
-from tools.training.history import check_same_config, format_progress, resume_log
+from tools.training.history import check_same_config, divergence, format_progress, resume_log
 from tools.training.recipes import (MAX_LOSS, MAX_SKIPPED, MOMENTUM, NORMS, UPDATE_RMS, add_recipe_options, choose_recipe,
                                     learning_rate, orthogonalize, uses_muon)
 from utils import UserError, crop_to_multiple, downscale, not_negative, positive, psnr_y, run_main, to_uint8, write_npz
@@ -84,7 +84,7 @@ def draw_patches(key, tiles, batch):
 
 
 def draw_detailed_patches(key, tiles, batch, patch, candidates):
-    """Patches with the most detail of so many candidates each, as train.Sampler takes them."""
+    """Patches with the most detail of so many candidates each, as patches.Sampler takes them."""
     patches = draw_patches(key, tiles, candidates * batch)
     if candidates == 1:
         return patches
@@ -156,7 +156,7 @@ def l1_loss(graph, weights, lr, hr, dtype):
 
 
 def muon_directions(momenta):
-    """Muon's updates for a learning rate of 1, {name: array}, of {name: momentum} of kernels, as train.muon_step makes them; those
+    """Muon's updates for a learning rate of 1, {name: array}, of {name: momentum} of kernels, as ops.muon_step makes them; those
     of one shape together, in few operations."""
     by_shape, directions = {}, {}
     for name, momentum in momenta.items():
@@ -200,7 +200,7 @@ def update(state, gradients, rate, recipe):
 
 
 def guarded_update(state, gradients, loss, rate, recipe):
-    """The state after a step that is skipped if it is bad, as train.is_bad says; the norm of its gradient; and whether it was.
+    """The state after a step that is skipped if it is bad, as ops.is_bad says; the norm of its gradient; and whether it was.
 
     Once MAX_SKIPPED steps in a row were bad, the state stays as it is.
     """
@@ -329,9 +329,7 @@ def give_up(path, step, loss, norm, save):
         save_state(path, dict(kept, Variable=np.int32(step)), config, trained)
     else:
         save()
-    raise UserError("the training diverges at step %d, with a loss of %.4g and a gradient norm of %.4g: the same command goes on with "
-                    "other patches from the last good weights, saved in %s; if it ends here again, lower --rate, in another --run" % (
-                        step, loss, norm, path))
+    raise divergence(step, loss, norm, path)
 
 
 def main():

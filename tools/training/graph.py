@@ -6,7 +6,7 @@ import numpy as np
 
 from model import dra_values, drsan, model_variables
 from ops import bfloat16_kernels, has_bfloat16, is_bad, muon_momentum, muon_step, tf
-from tools.checkpoints import load_values
+from tools.checkpoints import load_values, transfer_weights
 from tools.training.recipes import uses_muon
 from utils import UserError, psnr_y, to_uint8
 
@@ -82,6 +82,15 @@ def build_training(model, scale, recipe, devices=("",), without=None, precision=
     kernel_rms = tf.sqrt(2 * tf.add_n([tf.nn.l2_loss(kernel) for kernel in kernels])
                          / sum(kernel.shape.num_elements() for kernel in kernels))
     return Training(lr, hr, rate, sr, loss, step, train, averages, norm, skipped, tf.reduce_max(tf.stack(dra)), kernel_rms)
+
+
+def start_from(session, training, prefix):
+    """Load the weights, and their averages with them, from a checkpoint of this or of another scale or depth; returns a line that
+    says what was taken. Raises UserError as transfer_weights."""
+    _, _, message = transfer_weights(session, prefix)
+    if training.averages:
+        load_values(session, training.averages, session.run(model_variables()))
+    return message
 
 
 @contextlib.contextmanager

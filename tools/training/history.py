@@ -58,6 +58,15 @@ def check_same_config(run, started, config):
             raise UserError("%s was started with %s = %s, not %s: give the same options, or another --run" % (run, key, old, new))
 
 
+def divergence(step, loss, norm, saved=None):
+    """The UserError of a training that diverges at a step with this loss and gradient norm; saved: where it can go on from, if it
+    can."""
+    goes_on = "" if saved is None else ("the same command goes on with other patches from the last good weights, saved in %s; if it "
+                                        "ends here again, " % saved)
+    return UserError("the training diverges at step %d, with a loss of %.4g and a gradient norm of %.4g: %slower --rate, in another "
+                     "--run" % (step, loss, norm, goes_on))
+
+
 class Meter(object):
     """What the next line of the log is made of: the steps since the last one."""
 

@@ -14,7 +14,7 @@ from ops import tf
 from tools.checkpoints import checkpoint_errors, checkpoint_prefix, load_values
 from tools.runtime import error_reason
 from tools.training.history import check_same_config, resume_log
-from utils import UserError, lock_file, write_json
+from utils import UserError, write_json
 
 
 class Run(object):
@@ -32,17 +32,6 @@ class Run(object):
                 started = json.load(file)
             check_same_config(folder, started, config)
             self.config["trained_before"] = started.get("trained_before")
-
-    @contextlib.contextmanager
-    def locked(self):
-        """Within this context no other process trains in the folder. Raises UserError if one does already."""
-        os.makedirs(self.folder, exist_ok=True)
-        try:
-            lock = lock_file(os.path.join(self.folder, ".lock"), wait=False)
-        except BlockingIOError:
-            raise UserError("another process trains in %s: wait for it, or give another --run" % self.folder)
-        with lock:
-            yield
 
     def build(self, device):
         """Add what saves and initialises the variables of the default graph; files are written by the given device's host."""
@@ -66,12 +55,10 @@ class Run(object):
     def open(self, session, step):
         """Restore the last state into the variables of the default graph, or initialise them; returns the step reached."""
         self.session = session
-        if self.restore_state():
-            pass
-        elif glob.glob(os.path.join(glob.escape(self.state), "*.index")):
-            raise UserError("%s holds several states, and its file `checkpoint` names none of them: remove all but the last one"
-                            % self.state)
-        else:
+        if not self.restore_state():
+            if glob.glob(os.path.join(glob.escape(self.state), "*.index")):
+                raise UserError("%s holds several states, and its file `checkpoint` names none of them: remove all but the last "
+                                "one" % self.state)
             session.run(self.initialize)
         self.step = int(session.run(step))
         self.best_psnr, self.seconds = -np.inf, 0.0
