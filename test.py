@@ -5,34 +5,29 @@ upscaling beside. --input upscales pictures that have no ground truth.
 """
 import argparse
 import collections
-import csv
 import os
 import sys
 import time
 
-import numpy as np
 from tqdm import tqdm
 
 from model import ABLATIONS, MODELS, SCALES, count_multi_adds, count_parameters, drsan
 from ops import tf
 from tools.checkpoints import find_checkpoint, restore_weights
+from tools.csv_files import CsvLog
 from tools.data import download
+from tools.paper.results import published_scores, published_variants
 from tools.pictures.files import FORMATS
-from tools.pictures.tiles import Upscaler
+from tools.pictures.tiles import Upscaler, to_image
 from tools.pictures.upscale import upscale
 from tools.runtime import open_session
-from utils import (BENCHMARKS, DATASETS, UserError, bicubic, find_dataset, positive, read_pair, replacing, run_main,
-                   save_image, score, to_uint8)
-
-PAPER_TABLE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "figures", "paper_table.csv")
+from utils import (BENCHMARKS, DATASETS, UserError, bicubic, find_dataset, mean_scores, positive, read_pair, run_main, save_image,
+                   score, short_path)
 
 Scores = collections.namedtuple("Scores", "psnr ssim bicubic_psnr bicubic_ssim")
-
-
-def read_paper_table():
-    """The paper's results as text: {(model, scale): {"Set5_psnr": "37.99", "Set5_ssim": "0.9606", ...}}."""
-    with open(PAPER_TABLE, newline="") as file:
-        return {(row["model"], row["scale"]): row for row in csv.DictReader(file)}
+COLUMNS = ("model", "scale", "dataset", "image") + Scores._fields  # of --csv
+# of a data set; mean: Scores; published: the paper's (PSNR, SSIM) as text, or None; failed: how many images did
+Result = collections.namedtuple("Result", "dataset mean published failed")
 
 
 def build(model, scale, args):
@@ -49,37 +44,35 @@ def build(model, scale, args):
     upscaler = Upscaler(session, lr, sr, model, scale, args.tile, memory, args.ensemble, args.output)
     print("DRSAN-%s %s     {:,} parameters, %.2f G multi-adds at 1280x720".format(count_parameters())
           % (model, scale, count_multi_adds(model, scale, 720, 1280, args.without) / 1e9))
-    print("checkpoint       %s" % os.path.relpath(prefix))
+    print("checkpoint       %s" % short_path(prefix))
     return upscaler
 
 
-def evaluate(upscaler, dataset, scale, output):
-    """Upscale and score the images of a data set one at a time, with a line for each: {image: Scores}, and how many failed.
+def evaluate(upscaler, dataset, factor, output, log):
+    """Upscale and score the images of a data set one at a time, with a line for each: ({image: Scores}, how many failed).
 
-    output: folder for the SR images, or None.
+    output: folder for the SR images, or None. log: called with the name and the Scores of each image.
     """
     results, failed = collections.OrderedDict(), 0
     print("%-20s %8s %8s %12s %8s" % ("image", "PSNR", "SSIM", "bicubic PSNR", "SSIM"), flush=True)
     for pair in tqdm(dataset.pairs, unit="image", leave=False, disable=None):
         try:
-            lr, hr = read_pair(pair, scale)
-            sr = to_uint8(255 * upscaler(lr).array())
+            lr, hr = read_pair(pair, factor)
+            sr = to_image(upscaler(lr))
             if output:
                 save_image(os.path.join(output, pair.name + ".png"), sr)
-            results[pair.name] = Scores(*(score(sr, hr, scale) + score(bicubic(lr, scale), hr, scale)))
-            tqdm.write(format_scores(pair.name, results[pair.name]))
+            results[pair.name] = Scores(*(score(sr, hr, factor) + score(bicubic(lr, factor), hr, factor)))
         except UserError as error:
             failed += 1
             tqdm.write("%-20s failed: %s" % (pair.name, error))
+        else:
+            tqdm.write(format_scores(pair.name, results[pair.name]))
+            log(pair.name, results[pair.name])
     return results, failed
 
 
 def format_scores(name, scores):
     return "%-20s %8.3f %8.4f %12.3f %8.4f" % ((name,) + scores)
-
-
-def mean_scores(results):
-    return Scores(*np.mean(list(results.values()), axis=0))
 
 
 def check_writable(args):
@@ -95,35 +88,22 @@ def check_writable(args):
         raise UserError("cannot write %s: %s" % (error.filename, error.strerror))
 
 
-def write_csv(path, rows):
-    """Write (model, scale, data set, image, Scores) rows, all or nothing."""
-    with replacing(path) as temporary, open(temporary, "w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("model", "scale", "dataset", "image") + Scores._fields)
-        for row in rows:
-            writer.writerow(row[:4] + tuple("%.4f" % value for value in row[4]))
+def print_table(results):
+    """One line for each model and scale, one column of PSNR / SSIM for each data set; the paper's below where it has any.
 
-
-def published_scores(paper, model, scale, dataset):
-    """The paper's (PSNR, SSIM) as text, or None."""
-    row = paper.get((model, scale), {})
-    return (row[dataset + "_psnr"], row[dataset + "_ssim"]) if dataset + "_psnr" in row else None
-
-
-def print_table(means, paper):
-    """One line for each model and scale, one column of PSNR / SSIM for each data set; the paper's below where it has any."""
-    datasets = list(collections.OrderedDict((dataset, None) for _, _, dataset in means))
+    results: {(model, scale): [Result, ...]}.
+    """
+    datasets = list(collections.OrderedDict((result.dataset, None) for row in results.values() for result in row))
 
     def print_row(head, cells):
-        print("%-12s" % head + "".join("%18s" % ("%s / %s" % cell if cell else "-") for cell in cells))
+        print("%-12s" % head + "".join("%18s" % ("%s / %s" % cells[name] if cells.get(name) else "-") for name in datasets))
 
-    print("\n%-12s" % "PSNR / SSIM" + "".join("%18s" % dataset for dataset in datasets))
-    for model, scale in collections.OrderedDict((key[:2], None) for key in means):
-        ours = [means.get((model, scale, dataset)) for dataset in datasets]
-        print_row("%s %s" % (model, scale), [mean and ("%.3f" % mean.psnr, "%.4f" % mean.ssim) for mean in ours])
-        published = [published_scores(paper, model, scale, dataset) for dataset in datasets]
-        if any(published):
-            print_row("  paper", published)
+    print("\n%-12s" % "PSNR / SSIM" + "".join("%18s" % name for name in datasets))
+    for (model, scale), row in results.items():
+        print_row("%s %s" % (model, scale), {
+            result.dataset: ("%.3f" % result.mean.psnr, "%.4f" % result.mean.ssim) for result in row})
+        if any(result.published for result in row):
+            print_row("  paper", {result.dataset: result.published for result in row})
 
 
 def offer_downloads(args, combinations):
@@ -138,16 +118,34 @@ def offer_downloads(args, combinations):
     download.offer(files, args.data_dir, args.mirror, args.download)
 
 
-def evaluate_named(upscaler, model, scale, name, args):
-    """Find a data set by its name, print what it is, and evaluate it: (name, {image: Scores}, how many failed)."""
-    dataset = find_dataset(name, SCALES[scale], args.data_dir)
+def evaluate_named(upscaler, model, scale, name, args, csv_log):
+    """Find a data set by its name, evaluate it, and print what it is and gives: a Result.
+
+    csv_log: CsvLog for the figures, or None. Raises UserError if the data set is not there, or all of its images fail.
+    """
+    before, factor = time.time(), SCALES[scale]
+    dataset = find_dataset(name, factor, args.data_dir)
     print("data             %s: %s" % (dataset.name, dataset.origin))
+    right, count = download.count_published(dataset, factor) if dataset.name in BENCHMARKS else (0, None)
     if name in BENCHMARKS:
-        print("                 as published: %d of %d files" % download.count_published(dataset, SCALES[scale]))
+        print("                 as published: %d of %d files" % (right, count))
     output = args.output and os.path.join(args.output, "%s_%s" % (model, scale), dataset.name)
     if output:
         os.makedirs(output, exist_ok=True)
-    return (dataset.name,) + evaluate(upscaler, dataset, SCALES[scale], output)
+
+    def log(image, scores):
+        if csv_log:
+            csv_log.add((model, scale, dataset.name, image) + tuple("%.4f" % value for value in scores))
+
+    results, failed = evaluate(upscaler, dataset, factor, output, log)
+    if not results:
+        raise UserError("no image of %s could be evaluated" % dataset.name)
+    mean = Scores(*mean_scores(list(results.values())))
+    log("mean", mean)
+    published = published_scores(model, scale, dataset.name) if right == count else None
+    print_mean(mean, len(results), failed, published)
+    print("%d images in %.1f s" % (len(results), time.time() - before), flush=True)
+    return Result(dataset.name, mean, published, failed)
 
 
 def print_mean(mean, count, failed, published):
@@ -161,12 +159,11 @@ def print_mean(mean, count, failed, published):
 
 def test(args):
     """Evaluate every combination that the arguments name; returns the exit status, 1 if any or any image failed."""
-    paper = read_paper_table()
-    rows, means, failed = [], collections.OrderedDict(), 0
-    combinations = [(model, scale) for scale in args.scale for model in args.model]
-    if args.every:  # the 13 of the paper
-        combinations = [pair for pair in combinations if pair in paper]
+    combinations = [(model, scale) for scale in args.scale for model in args.model
+                    if not args.every or (model, scale) in published_variants()]
     offer_downloads(args, combinations)
+    csv_log = args.csv and CsvLog(args.csv, COLUMNS)
+    results, failed = collections.OrderedDict(), 0
     for model, scale in combinations:
         try:
             upscaler = build(model, scale, args)
@@ -175,24 +172,15 @@ def test(args):
             print("error: %s" % error, file=sys.stderr)
             continue
         for name in args.dataset:
-            before = time.time()
             try:
-                name, results, failures = evaluate_named(upscaler, model, scale, name, args)
-                if not results:
-                    raise UserError("no image of %s could be evaluated" % name)
+                result = evaluate_named(upscaler, model, scale, name, args, csv_log)
+                results.setdefault((model, scale), []).append(result)
+                failed += result.failed
             except UserError as error:
                 failed += 1
                 print("error: %s" % error, file=sys.stderr)
-                continue
-            failed += failures
-            mean = means[model, scale, name] = mean_scores(results)
-            rows += [(model, scale, name, image, scores) for image, scores in results.items()]
-            print_mean(mean, len(results), failures, published_scores(paper, model, scale, name))
-            print("%d images in %.1f s" % (len(results), time.time() - before), flush=True)
-    if args.csv:
-        write_csv(args.csv, rows + [key + ("mean", mean) for key, mean in means.items()])
-    if len(means) > 1:
-        print_table(means, paper)
+    if sum(map(len, results.values())) > 1:
+        print_table(results)
     return 1 if failed else 0
 
 

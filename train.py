@@ -23,7 +23,7 @@ from tools.training.graph import PRECISIONS, averaged_weights, build_training, c
 from tools.training.history import Meter, divergence
 from tools.training.recipes import MAX_LOSS, MAX_SKIPPED, add_recipe_options, choose_recipe, learning_rate
 from tools.training.runs import Run
-from utils import UserError, fraction, locked, not_negative, positive, run_main
+from utils import UserError, cpu_count, fraction, locked, not_negative, positive, run_main
 
 
 def train(args):
@@ -168,7 +168,7 @@ class Trainer(object):
             for key, (_, pairs) in self.valid.items():
                 psnr, images = validate(self.session, self.training, pairs, SCALES[self.args.scale])
                 record[key] = round(psnr, 4)
-            better = psnr > self.run.best_psnr
+            better = psnr >= self.run.best_psnr  # or later weights, where PSNR is infinite
             if better:
                 self.run.save_best(step, psnr)
         print("step %7d  PSNR of %s, best %.3f dB" % (step, ", ".join(
@@ -216,8 +216,8 @@ def parse_args():
     parser.add_argument("--valid-every", type=positive(int), default=1000, metavar="STEPS")
     parser.add_argument("--log-every", type=positive(int), default=100, metavar="STEPS")
     parser.add_argument("--save-minutes", type=not_negative(float), default=10)
-    parser.add_argument("--threads", type=positive(int), default=os.cpu_count(), help="of TensorFlow on the CPU (default: all)")
-    parser.add_argument("--workers", type=positive(int), default=os.cpu_count(), help="processes that read photographs")
+    parser.add_argument("--threads", type=positive(int), default=cpu_count(), help="of TensorFlow on the CPU (default: all)")
+    parser.add_argument("--workers", type=positive(int), default=cpu_count(), help="processes that read photographs")
     args = parser.parse_args()
     if not (args.data or args.records):
         parser.error("give photographs by --data or records by --records")

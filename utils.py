@@ -3,6 +3,7 @@ them, what every command needs: errors, types of options, and files that are who
 
 People's pictures are read in tools/pictures/, checkpoints in tools/checkpoints.py, sessions are opened in tools/runtime.py.
 """
+import concurrent.futures
 import contextlib
 import functools
 import glob
@@ -21,6 +22,9 @@ try:
     import fcntl
 except ImportError:  # Windows, where two processes that write to one folder at once are not kept apart
     fcntl = None
+
+
+STRIP = 2 ** 20  # pixels that are worked on at once where a large image would need several times its own memory
 
 
 class UserError(Exception):
@@ -114,6 +118,16 @@ def quiet_stderr():
             os.close(kept)
 
 
+def cpu_count():
+    """The processors that this process may use; `taskset` and schedulers can leave it fewer than there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+def process_pool(workers):
+    """A pool of processes; Windows can wait for no more than 61."""
+    return concurrent.futures.ProcessPoolExecutor(min(workers, 61) if os.name == "nt" else workers)
+
+
 # ----------------------------------------------------------------------------------------------------------- files
 
 @contextlib.contextmanager
@@ -129,11 +143,29 @@ def replacing(path):
             os.remove(temporary)
 
 
+def short_path(path):
+    """A path as it is shown: relative to the current folder, or absolute if that is on another drive."""
+    try:
+        return os.path.relpath(path)
+    except ValueError:
+        return os.path.abspath(path)
+
+
+def to_json(value, **options):
+    """A value as a text of JSON, with null for infinities and NaN, which JSON does not have; options: of json.dumps()."""
+    def known(value):
+        if isinstance(value, dict):
+            return {key: known(item) for key, item in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [known(item) for item in value]
+        return None if isinstance(value, float) and not np.isfinite(value) else value
+    return json.dumps(known(value), sort_keys=True, allow_nan=False, **options)
+
+
 def write_json(path, value):
-    """Write a value as JSON, all or nothing."""
+    """Write a value as JSON (see to_json), all or nothing."""
     with replacing(path) as temporary, open(temporary, "w") as file:
-        json.dump(value, file, indent=1, sort_keys=True)
-        file.write("\n")
+        file.write(to_json(value, indent=1) + "\n")
 
 
 def write_npz(path, arrays):
@@ -246,19 +278,34 @@ def _resize_matrix(size, scale):
     return scipy.sparse.csr_matrix((weight.ravel(), (row, index.ravel())), shape=(resized, size))
 
 
-def imresize(image, scale):
+def imresize(image, scale, convert=np.asarray):
     """MATLAB's imresize(image, scale), bicubic with antialiasing, in float64 and not rounded.
 
-    image: [H, W, C] of any number type and range; returns float64 [ceil(scale H), ceil(scale W), C]. to_uint8() of the
-    result is what MATLAB returns for a uint8 image.
+    image: [H, W, C] of any number type and range; returns [ceil(scale H), ceil(scale W), C], float64 or whatever `convert` makes
+    of the float64 values: with to_uint8, it is what MATLAB returns for a uint8 image. Works in strips, so that little memory is
+    taken beside that of the result.
     """
-    image = np.asarray(image, np.float64)
+    image = np.asarray(image)
     height, width, channels = image.shape
-    image = _resize_matrix(height, scale).dot(image.reshape(height, -1))
-    image = image.reshape(-1, width, channels).transpose(1, 0, 2)     # [W, sH, C]
-    rows = image.shape[1]
-    image = _resize_matrix(width, scale).dot(image.reshape(width, -1))
-    return image.reshape(-1, rows, channels).transpose(1, 0, 2)       # [sH, sW, C]
+    vertical, horizontal = _resize_matrix(height, scale), _resize_matrix(width, scale)
+    return np.concatenate([convert(_resize_strip(image, vertical[rows], horizontal)) for rows in strips(
+        vertical.shape[0], int(max(width, horizontal.shape[0]) / min(scale, 1)))])
+
+
+def _resize_strip(image, vertical, horizontal):
+    """The rows of imresize's result that the rows of the matrix `vertical` give, float64 [rows, sW, C]."""
+    first, last = vertical.indices.min(), vertical.indices.max() + 1  # the rows of the image that they are made of
+    width, channels = image.shape[1:]
+    strip = vertical[:, first:last].dot(image[first:last].reshape(last - first, -1).astype(np.float64))
+    strip = strip.reshape(-1, width, channels).transpose(1, 0, 2)     # [W, rows, C]
+    rows = strip.shape[1]
+    return horizontal.dot(strip.reshape(width, -1)).reshape(-1, rows, channels).transpose(1, 0, 2)
+
+
+def strips(height, width):
+    """Slices of rows, STRIP pixels or a row each, that make up an image of this size."""
+    rows = max(STRIP // width, 1)
+    return [slice(first, min(first + rows, height)) for first in range(0, height, rows)]
 
 
 def crop_to_multiple(image, factor):
@@ -269,12 +316,12 @@ def crop_to_multiple(image, factor):
 
 def downscale(hr, factor):
     """The protocol's LR image of an HR image whose sides are multiples of `factor`: uint8 -> uint8."""
-    return to_uint8(imresize(hr, 1.0 / factor))
+    return imresize(hr, 1.0 / factor, to_uint8)
 
 
 def bicubic(lr, factor):
     """Bicubic upscaling of an LR image, the base line of every table: uint8 -> uint8."""
-    return to_uint8(imresize(lr, factor))
+    return imresize(lr, factor, to_uint8)
 
 
 # --------------------------------------------------------------------------------------------------------- metrics
@@ -286,7 +333,11 @@ def luma(rgb):
 
 def psnr(y1, y2):
     """Peak signal-to-noise ratio in dB of two images in [0, 255]; inf if they are equal."""
-    mse = np.mean((np.asarray(y1, np.float64) - y2) ** 2)
+    return psnr_of(np.mean((np.asarray(y1, np.float64) - y2) ** 2))
+
+
+def psnr_of(mse):
+    """The PSNR in dB that belongs to a mean square error of values in [0, 255]; inf if that is 0."""
     return float(10 * np.log10(255 ** 2 / mse)) if mse else float("inf")
 
 
@@ -305,19 +356,22 @@ def check_size(sr, factor):
                         % (width, height, factor, 11 + 2 * factor))
 
 
-def scored_luma(sr, hr, factor):
+def scored_luma(sr, hr, factor, overlap=0):
     """What of an SR image and its HR image is compared by the paper's protocol: the Y of both, float64, without the border.
 
     sr, hr: uint8 RGB [H, W, 3]. HR is cropped at the bottom and right to SR's size; `factor` pixels are cropped from every border.
+    Yields (Y of SR, Y of HR) of strips, each of which begins with the last `overlap` rows of the one before.
     """
-    height, width = sr.shape[:2]
-    inner = slice(factor, height - factor), slice(factor, width - factor)
-    return luma(sr[inner]), luma(hr[:height, :width][inner])
+    height, width = (side - 2 * factor for side in sr.shape[:2])
+    for rows in strips(height - overlap, width):
+        inner = slice(factor + rows.start, factor + rows.stop + overlap), slice(factor, factor + width)
+        yield luma(sr[inner]), luma(hr[inner])
 
 
 def psnr_y(sr, hr, factor):
     """PSNR in dB of an SR image by the paper's protocol (see scored_luma), alone: SSIM takes most of the time of score()."""
-    return psnr(*scored_luma(sr, hr, factor))
+    sums = [(np.sum((y1 - y2) ** 2), y1.size) for y1, y2 in scored_luma(sr, hr, factor)]
+    return psnr_of(np.sum(sums, axis=0)[0] / np.sum(sums, axis=0)[1])
 
 
 def score(sr, hr, factor):
@@ -326,8 +380,21 @@ def score(sr, hr, factor):
     Raises UserError if what is compared is smaller than SSIM's window of 11x11.
     """
     check_size(sr, factor)
-    ys = scored_luma(sr, hr, factor)
-    return psnr(*ys), ssim(*ys)
+    values, rows = zip(*[(ssim(y1, y2), len(y1) - 10) for y1, y2 in scored_luma(sr, hr, factor, 10)])
+    return psnr_y(sr, hr, factor), float(np.average(values, weights=rows))
+
+
+def mean_scores(scores):
+    """The means of equally long tuples of figures, of which PSNR is infinite where two images are equal.
+
+    A tuple with an infinite figure is left out, with a notice that counts them, unless all have one: a single flat image would
+    make every mean infinite.
+    """
+    finite = [row for row in scores if np.isfinite(row).all()]
+    if len(finite) < len(scores):
+        notice_once("%d of %d images equal HR: %s" % (
+            len(scores) - len(finite), len(scores), "their infinite PSNR is left out of the mean" if finite else "PSNR is infinite"))
+    return tuple(float(value) for value in np.mean(finite or scores, axis=0))
 
 
 # ------------------------------------------------------------------------------------------------------- data sets
@@ -349,8 +416,9 @@ def find_dataset(name, factor, data_dir):
     """Find the images of a data set, one of DATASETS or the path of a folder of HR images, for `factor`.
 
     Under `data_dir` two layouts are known, the authors' (HR/Set5/baby.png, x2/Set5/baby.png) and EDSR's
-    (Set5/HR/baby.png, Set5/LR_bicubic/X2/babyx2.png). Without the folder of LR images, LR is made from HR. Returns a DataSet;
-    its name is that of the folder. Raises UserError if there is no such folder or no image in it, or two of the same name.
+    (Set5/HR/baby.png, Set5/LR_bicubic/X2/babyx2.png). An LR image has the name of its HR image, with or without "x2", and any
+    suffix; without the folder of LR images, LR is made from HR. Returns a DataSet; its name is that of the folder. Raises UserError
+    if there is no such folder or no image in it, or two of the same name.
     """
     if name == "Sample":
         import skimage.data
@@ -368,18 +436,27 @@ def find_dataset(name, factor, data_dir):
     if not found:
         raise UserError("no images of %s: there is no folder %s%s" % (name, " or ".join(hr for hr, _, _ in layouts), advice))
     hr_dir, lr_dir, pattern = found[0]
-    files = list_images(hr_dir)
-    if not files:
+    hr_files = _by_stem(hr_dir)
+    if not hr_files:
         raise UserError("no image in %s: expected files ending in %s%s" % (hr_dir, " ".join(IMAGE_SUFFIXES), advice))
     published = os.path.isdir(lr_dir)
-    pairs = OrderedDict()
-    for path in files:
-        stem, suffix = os.path.splitext(os.path.basename(path))
-        if stem in pairs:
-            raise UserError("%s and %s have the same name but for the suffix: rename one" % (pairs[stem].hr, path))
-        pairs[stem] = Pair(stem, path, os.path.join(lr_dir, pattern % (stem, suffix)) if published else None)
+    lr_files, pairs = _by_stem(lr_dir) if published else {}, []
+    for stem, path in hr_files.items():
+        missing = os.path.join(lr_dir, pattern % (stem, os.path.splitext(path)[1])) if published else None
+        pairs.append(Pair(stem, path, lr_files.get("%sx%d" % (stem, factor)) or lr_files.get(stem) or missing))
     origin = "%d images of %s, LR %s" % (len(pairs), hr_dir, "of " + lr_dir if published else "by imresize")
-    return DataSet(name, list(pairs.values()), origin)
+    return DataSet(name, pairs, origin)
+
+
+def _by_stem(folder):
+    """{name without suffix: path} of the images in a folder, in the order of list_images(). Raises UserError if two have the same
+    name but for the suffix."""
+    files = OrderedDict()
+    for path in list_images(folder):
+        other = files.setdefault(os.path.splitext(os.path.basename(path))[0], path)
+        if other != path:
+            raise UserError("%s and %s have the same name but for the suffix: rename one" % (other, path))
+    return files
 
 
 def read_pair(pair, factor):

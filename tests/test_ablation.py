@@ -10,6 +10,7 @@ import test as evaluation
 import train
 import utils
 from conftest import ROOT, call
+from tools.csv_files import CsvLog
 from tools.paper import ablation
 from tools.paper.results import FIGURES, replace_block
 from utils import UserError
@@ -93,7 +94,9 @@ def test_trains_what_is_left_and_evaluates_all(tmp_path, run):
         assert args.dataset == ["Sample"]
         evaluated.append(args.checkpoint)
         mean = evaluation.Scores(PSNR[args.without], 0.95, 30, 0.9)
-        evaluation.write_csv(args.csv, [("32s", "x2", "Sample", "a", mean), ("32s", "x2", "Sample", "mean", mean)])
+        log = CsvLog(args.csv, evaluation.COLUMNS)
+        for image in "a", "mean":
+            log.add(("32s", "x2", "Sample", image) + mean)
         return 0
 
     readme = tmp_path / "README.md"

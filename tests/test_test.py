@@ -2,6 +2,7 @@
 import csv
 import json
 import os
+import signal
 
 import numpy as np
 import pytest
@@ -10,7 +11,9 @@ from PIL import Image
 import test as evaluation
 import utils
 from conftest import ROOT
-from utils import read_image
+from tools.csv_files import CsvLog, read_csv
+from tools.data import download
+from utils import UserError, crop_to_multiple, file_digest, read_image, save_image
 
 random = np.random.RandomState(3)
 
@@ -49,6 +52,55 @@ def test_figures_and_files(run, tmp_path, weights, images):
     assert psnr[2] == pytest.approx((psnr[0] + psnr[1]) / 2, abs=1e-4)
 
 
+def test_csv_is_complete_at_any_moment(run, tmp_path, weights, images, monkeypatch):
+    """Each row is there before the next image is read; what stood in the file before is there until the first row."""
+    saved, seen = tmp_path / "a.csv", []
+    saved.write_text("old")
+
+    def read_pair(pair, factor):
+        seen.append(saved.read_text())
+        if pair.name == "b":
+            raise KeyboardInterrupt
+        return utils.read_pair(pair, factor)
+    monkeypatch.setattr(evaluation, "read_pair", read_pair)
+    assert run("--checkpoint", weights, "--dataset", images, "--csv", saved)[0] == 130
+    assert seen[0] == "old"
+    assert saved.read_text() == seen[1]
+    lines = seen[1].splitlines()
+    assert lines[0] == "model,scale,dataset,image,psnr,ssim,bicubic_psnr,bicubic_ssim"
+    assert len(lines) == 2 and lines[1].startswith("32s,x2,images,a,")
+
+
+def test_csv_on_a_full_disk_keeps_its_rows(tmp_path):
+    log = CsvLog(str(tmp_path / "a.csv"), ("name", "value"))
+    log.add((u"\u65e5\udce9", 1))
+    log.add(("b", 2))
+    import resource
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (os.path.getsize(log.path) + 5, limit[1]))
+        with pytest.raises(UserError, match="cannot write .*a.csv: File too large"):
+            log.add(("ccccccccccc", 3))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        signal.signal(signal.SIGXFSZ, handler)
+    log.add(("d", 4))
+    rows = [{"name": u"\u65e5\udce9", "value": "1"}, {"name": "b", "value": "2"}, {"name": "d", "value": "4"}]
+    assert [dict(row) for row in read_csv(log.path)] == rows
+    assert os.listdir(str(tmp_path)) == ["a.csv"]
+
+
+def test_a_flat_image_does_not_make_the_mean_infinite(run, tmp_path, weights, images):
+    with_flat = run("--checkpoint", weights, "--dataset", images)[1]
+    mean = [line for line in with_flat.splitlines() if line.startswith("mean")]
+    save_image(str(images / "flat.png"), np.full((40, 40, 3), 90, np.uint8))  # bicubic upscaling gives it back
+    status, out, err = run("--checkpoint", weights, "--dataset", images)
+    assert status == 0 and "1 of 3 images equal HR: their infinite PSNR is left out of the mean" in err
+    assert [line for line in out.splitlines() if line.startswith("mean")] == mean
+    assert out.count(" inf ") == 1
+
+
 def test_shipped_weights_score_what_their_record_says(run, tmp_path):
     """The README's first command, on either TensorFlow: DRSAN-32s against bicubic on Sample."""
     status, out, err = run("--dataset", "Sample", "--csv", tmp_path / "a.csv")
@@ -74,16 +126,31 @@ def test_failed_images_are_left_out_of_the_mean(run, weights, images):
     assert "error: no image of images could be evaluated" in err
 
 
-def test_several_end_in_one_table(run, weights, images, tmp_path):
+def test_several_end_in_one_table(run, weights, images, tmp_path, monkeypatch):
+    """The paper's figures stand beside those of its own images alone, not of others in a folder of the same name."""
+    files = {}
     for name in "Set5", "Set14":
-        (tmp_path / "data" / "HR").mkdir(parents=True, exist_ok=True)
-        os.symlink(str(images), str(tmp_path / "data" / "HR" / name))
+        for folder in "HR", "x2":
+            target = tmp_path / "data" / folder / name
+            target.mkdir(parents=True)
+            for image in "a.png", "b.png":
+                hr = crop_to_multiple(read_image(str(images / image)), 2)
+                save_image(str(target / image), hr if folder == "HR" else utils.downscale(hr, 2))
+                files["psnrtest/%s/%s/%s" % (folder, name, image)] = file_digest(str(target / image), "git blob")
+    monkeypatch.setattr(download, "read_manifest", lambda: files)
     status, out, err = run("--checkpoint", weights, "--dataset", "Set5", "Set14", "--data-dir", tmp_path / "data")
-    assert status == 0
+    assert status == 0 and "as published: 4 of 4 files" in out
     assert "paper                   37.99   0.9606   (difference " in out
     table = out.split("\n\n")[-1].splitlines()
     assert table[0].split() == ["PSNR", "/", "SSIM", "Set5", "Set14"]
     assert table[1].startswith("32s x2") and table[2].split() == "paper 37.99 / 0.9606 33.57 / 0.9177".split()
+    save_image(str(tmp_path / "data" / "HR" / "Set5" / "a.png"), np.zeros((40, 48, 3), np.uint8))
+    status, out, err = run("--checkpoint", weights, "--dataset", "Set5", "Set14", "--data-dir", tmp_path / "data")
+    assert "as published: 3 of 4 files" in out and "37.99" not in out
+    table = out.split("\n\n")[-1].splitlines()
+    assert table[2].split() == "paper - 33.57 / 0.9177".split()
+    status, out, err = run("--checkpoint", weights, "--dataset", tmp_path / "data" / "HR" / "Set14")
+    assert status == 0 and "paper" not in out  # its LR is made here
 
 
 @pytest.mark.parametrize("arguments, status, message", [

@@ -24,7 +24,7 @@ from ops import conv2d, tf
 from tools import checkpoints
 from tools.data import patches
 from tools.data.patches import Sampler
-from tools.data.photographs import hold_out, load_photographs
+from tools.data.photographs import hold_out, list_photographs, load_photographs
 from tools.data.records import RecordSampler, write_records
 from tools.training import cluster, graph, recipes
 from tools.training.graph import build_training
@@ -143,6 +143,32 @@ def test_bad_photographs_are_named(photographs, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     with pytest.raises(utils.UserError, match="no usable photograph below"):
         load_photographs(str(tmp_path / "empty"), 2, 16, 1)
+
+
+def test_links_to_folders_are_followed_once(photographs, tmp_path):
+    """A link out of the folder, one to a folder that is there anyway, and one that leads back up."""
+    (tmp_path / "elsewhere" / "below").mkdir(parents=True)
+    shutil.copy(list_photographs(str(photographs))[0], str(tmp_path / "elsewhere" / "below" / "c.png"))
+    names = [os.path.relpath(path, str(photographs)) for path in list_photographs(str(photographs))]
+    os.symlink(str(photographs / "deeper"), str(photographs / "a_link"))
+    os.symlink(str(photographs), str(photographs / "deeper" / "loop"))
+    os.symlink(str(tmp_path / "elsewhere"), str(photographs / "more"))
+    os.symlink(str(tmp_path / "elsewhere" / "below"), str(photographs / "more_again"))
+    os.symlink(str(tmp_path / "nowhere"), str(photographs / "broken"))
+    assert [os.path.relpath(path, str(photographs)) for path in list_photographs(str(photographs))] == sorted(
+        names + [os.path.join("more", "below", "c.png")])
+    os.symlink(str(photographs), str(tmp_path / "photos"))
+    assert len(list_photographs(str(tmp_path / "photos"))) == 3
+
+
+@pytest.mark.parametrize("folder, noted", [("LR", True), ("LR_bicubic/X2", True), ("x4", True), ("DIV2K_train_LR_bicubic", True),
+                                           ("HR", False), ("LRoom", False), ("x20", False)])
+def test_folders_of_lr_are_noted(photographs, capsys, monkeypatch, folder, noted):
+    monkeypatch.setattr(utils, "_noticed", set())
+    (photographs / folder).mkdir(parents=True)
+    shutil.copy(list_photographs(str(photographs))[0], str(photographs / folder))
+    assert len(load_photographs(str(photographs), 2, 16, 1)) == 3
+    assert ("name the folder of HR images by --data" in capsys.readouterr().err) == noted
 
 
 # records
@@ -705,6 +731,16 @@ def hold_out_or_none(photographs, share):
         return hold_out(str(photographs), share)[1]
     except utils.UserError:
         return []
+
+
+def test_an_infinite_psnr_is_null_in_the_log(photographs, tmp_path, tiny, monkeypatch):
+    monkeypatch.setattr(graph, "psnr_y", lambda sr, hr, factor: float("inf"))
+    assert tiny("--data", photographs, "--steps", 16)[0] == 0
+    text = (tmp_path / "run" / "log.jsonl").read_text()
+    assert [record["psnr"] for record in map(json.loads, text.splitlines()) if "psnr" in record] == [None, None]
+    assert "Infinity" not in text + (tmp_path / "run" / "best" / "config.json").read_text()
+    assert checkpoints.checkpoint_prefix(str(tmp_path / "run" / "best")).endswith("-16")  # the last ones
+    assert "resumed at step 16, before its first validation" in tiny("--data", photographs, "--steps", 16)[1]
 
 
 def test_a_failed_start_does_not_stand_in_the_way(photographs, tmp_path, weights, tiny):

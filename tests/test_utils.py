@@ -12,7 +12,7 @@ import utils
 from conftest import GOLDEN, ROOT, golden_image
 from model import drsan, model_variables
 from ops import tf
-from tools import checkpoints
+from tools import checkpoints, runtime
 from utils import Pair, UserError, find_dataset, read_image, read_pair
 
 random = np.random.RandomState(0)
@@ -102,6 +102,15 @@ def test_imresize_equals_its_definition(scale, shape):
     np.testing.assert_allclose(utils.imresize(image, scale), naive_imresize(image, scale), rtol=0, atol=1e-9)
 
 
+@pytest.mark.parametrize("scale", [2, 3, 1 / 2, 1 / 4])
+def test_strips_of_imresize_are_those_of_the_whole(monkeypatch, scale):
+    image = random.randint(0, 256, (24, 36, 3)).astype(np.uint8)
+    whole = utils.imresize(image, scale)
+    monkeypatch.setattr(utils, "STRIP", 100)
+    np.testing.assert_array_equal(utils.imresize(image, scale), whole)
+    np.testing.assert_array_equal(utils.imresize(image, scale, utils.to_uint8), utils.to_uint8(whole))
+
+
 @pytest.mark.parametrize("scale", [2, 3, 4])
 def test_downscale_equals_published_lr(scale):
     """An excerpt of 72x72 pixels of Set5's butterfly; 3 LR pixels at its border see what lies outside."""
@@ -176,6 +185,74 @@ def test_score_crops_the_border_and_hr():
         utils.score(sr[:14], hr, 2)
 
 
+def test_strips_of_a_score_are_those_of_the_whole(monkeypatch):
+    hr = random.randint(0, 256, (60, 40, 3)).astype(np.uint8)
+    sr = utils.bicubic(utils.downscale(hr, 2), 2)
+    whole = utils.score(sr, hr, 2)
+    for pixels in 1, 40 * 7, 40 * 45:  # rows of one strip: 1, 7, 45
+        monkeypatch.setattr(utils, "STRIP", pixels)
+        assert utils.score(sr, hr, 2) == pytest.approx(whole, rel=1e-12)
+        assert utils.psnr_y(sr, hr, 2) == pytest.approx(whole[0], rel=1e-12)
+
+
+def test_equal_images_are_left_out_of_means(capsys, monkeypatch):
+    monkeypatch.setattr(utils, "_noticed", set())
+    inf = float("inf")
+    assert utils.mean_scores([(30.0, 0.5), (inf, 1.0), (31.0, 0.7)]) == (30.5, pytest.approx(0.6))
+    assert "1 of 3 images equal HR: their infinite PSNR is left out of the mean" in capsys.readouterr().err
+    assert utils.mean_scores([(inf,), (inf,)]) == (inf,)
+    assert "2 of 2 images equal HR: PSNR is infinite" in capsys.readouterr().err
+    assert utils.mean_scores([(30.0,), (31.0,)]) == (30.5,) and not capsys.readouterr().err
+
+
+# what every command needs
+
+def test_json_has_no_infinity(tmp_path):
+    value = {"b": [1, float("nan"), (2.5, -float("inf"))], "a": np.float64("inf"), "c": "Infinity"}
+    assert utils.to_json(value) == '{"a": null, "b": [1, null, [2.5, null]], "c": "Infinity"}'
+
+
+def test_processors_and_processes(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {3, 5, 6}, raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    assert utils.cpu_count() == 3
+    monkeypatch.delattr(os, "sched_getaffinity")
+    assert utils.cpu_count() == 8
+    for system, workers in ("posix", 100), ("nt", 61):
+        monkeypatch.setattr(utils.concurrent.futures, "ProcessPoolExecutor", lambda workers: workers)
+        monkeypatch.setattr(utils, "os", type("os", (), {"name": system}))
+        assert utils.process_pool(100) == workers and utils.process_pool(7) == 7
+
+
+def test_paths_are_shown_relative_or_absolute(monkeypatch):
+    assert utils.short_path(os.path.join(os.getcwd(), "a", "b")) == os.path.join("a", "b")
+
+    def other_drive(path):
+        raise ValueError("path is on mount 'D:', start on mount 'C:'")
+    monkeypatch.setattr(os.path, "relpath", other_drive)
+    assert utils.short_path("a") == os.path.abspath("a")
+
+
+@pytest.mark.parametrize("gpus, given, expected", [
+    ([0], None, "0"), ([-1], None, "-1"), ([0, 2], None, "0,2"),
+    ([0], "3", "3"), ([1], "4,5", "5"), ([1, 0], " 4, 5", "5,4"), ([-1], "4,5", "-1"), ([1], "3", "-1"),
+    ([0], "", "-1"), ([0], "-1", "-1"), ([1], "GPU-8f2c,GPU-77aa", "GPU-77aa"), ([0, 1], "GPU-8f2c", "GPU-8f2c")])
+def test_gpus_count_within_what_a_scheduler_gives(gpus, given, expected):
+    assert runtime.choose_gpus(gpus, given) == expected
+
+
+def test_the_order_of_gpus_is_left_alone(monkeypatch):
+    monkeypatch.setattr(runtime, "GIVEN_GPUS", "4,5")
+    monkeypatch.setenv("CUDA_DEVICE_ORDER", "FASTEST_FIRST")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5")
+    for _ in range(2):  # the second session counts as the first
+        runtime.session_config([1])
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == "5" and os.environ["CUDA_DEVICE_ORDER"] == "FASTEST_FIRST"
+    monkeypatch.delenv("CUDA_DEVICE_ORDER")
+    runtime.session_config([0])
+    assert os.environ["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
+
+
 # data sets
 
 def write_png(path, height, width):
@@ -200,6 +277,19 @@ def test_both_layouts(tmp_path, hr, lr):
     write_png(tmp_path / (lr % "a"), 11, 8)
     with pytest.raises(UserError, match="8x11 pixels, but 8x10 belong to"):
         read_pair(dataset.pairs[0], 2)
+
+
+@pytest.mark.parametrize("names", [["a.png", "b.bmp"], ["ax2.png", "bx2.jpg"], ["a.bmp", "bx2.png"]])
+def test_lr_is_found_by_its_name_with_or_without_the_scale(tmp_path, names):
+    for name in "a.bmp", "b.png":
+        write_png(tmp_path / "Set5" / "HR" / name, 20, 16)
+    for name in names:
+        write_png(tmp_path / "Set5" / "LR_bicubic" / "X2" / name, 10, 8)
+    dataset = find_dataset("Set5", 2, str(tmp_path))
+    assert [os.path.basename(pair.lr) for pair in dataset.pairs] == names
+    write_png(tmp_path / "Set5" / "LR_bicubic" / "X2" / (names[0][:-3] + "tif"), 10, 8)
+    with pytest.raises(UserError, match="have the same name but for the suffix"):
+        find_dataset("Set5", 2, str(tmp_path))
 
 
 def test_lr_is_made_where_there_is_none(tmp_path):

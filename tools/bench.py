@@ -32,7 +32,7 @@ from tools.runtime import open_session  # noqa: E402
 from tools.training.cluster import Devices, parse_gpus  # noqa: E402
 from tools.training.graph import build_training  # noqa: E402
 from tools.training.recipes import make_recipe  # noqa: E402
-from utils import UserError, run_main  # noqa: E402
+from utils import UserError, cpu_count, run_main  # noqa: E402
 
 
 def published_prelu(x, name):
@@ -256,7 +256,7 @@ def bench(args):
     for python in args.python:
         command = [python, os.path.abspath(__file__), "--json"] + sys.argv[1:]
         results.append(json.loads(last_line(command)))
-    print("DRSAN-%s %s, %d CPUs, median of %d runs" % (args.model, args.scale, os.cpu_count(), args.runs))
+    print("DRSAN-%s %s, %d CPUs, median of %d runs" % (args.model, args.scale, cpu_count(), args.runs))
     for what in args.what:
         print("\n%-6s %-22s %12s %12s %14s %18s %16s" % (what, units[what], "ours s", "published s", "ours/published",
                                                        "ours s/LR megapixel", "ours to first"))
@@ -283,7 +283,7 @@ def parse_args():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("what", nargs="*", choices=list(BENCHMARKS) + [[]], help="infer, train (default both)")
     parser.add_argument("--gpu", type=parse_gpus, default=[-1], help="index of the GPU (default -1, the CPU)")
-    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of TensorFlow on the CPU (default: all)")
+    parser.add_argument("--threads", type=int, default=cpu_count(), help="of TensorFlow on the CPU (default: all)")
     parser.add_argument("--model", default="32s", choices=list(model_module.MODELS))
     parser.add_argument("--scale", default="x2", choices=list(model_module.SCALES))
     parser.add_argument("--size", type=int, default=320, help="side of the LR image of infer")

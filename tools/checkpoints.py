@@ -12,7 +12,7 @@ from model import model_variables
 from ops import tf
 from tools.runtime import error_reason
 from tools.weights import roles, transfer
-from utils import UserError, file_digest, notice_once
+from utils import UserError, file_digest, notice_once, short_path
 
 SHIPPED = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "checkpoints")
 PATTERN_CHARACTERS = set("*?[")  # characters in paths that TensorFlow expands without need
@@ -45,7 +45,7 @@ def find_checkpoint(model, scale, path=None):
     train = "train it with: python train.py --model %s --scale %s --data FOLDER" % (model, scale)
     if model == "32l" and scale != "x2":
         train = "the paper publishes none for 32l at %s; %s" % (scale, train)
-    raise UserError("no checkpoint for %s %s in %s: %s" % (model, scale, os.path.relpath(shipped), train))
+    raise UserError("no checkpoint for %s %s in %s: %s" % (model, scale, short_path(shipped), train))
 
 
 def checkpoint_config(prefix):

@@ -8,6 +8,9 @@ import os
 from utils import notice_once, quiet_stderr
 
 
+GIVEN_GPUS = os.environ.get("CUDA_VISIBLE_DEVICES")
+
+
 def _keep_freed_memory():
     """Let both allocators of TensorFlow 1.8 (jemalloc, and glibc within Eigen) keep what is freed. By default they give it
     back to the system after every operation, and half of the time on a CPU goes to page faults."""
@@ -52,11 +55,22 @@ def open_session(gpus, target="", **config):
 
 def session_config(gpus, **config):
     """The tf.ConfigProto of a process that sees the GPUs with these indices alone, and takes their memory as needed."""
-    os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
-    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, gpus))
+    os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+    os.environ["CUDA_VISIBLE_DEVICES"] = choose_gpus(gpus, GIVEN_GPUS)
     config = tf.ConfigProto(allow_soft_placement=True, **config)
     config.gpu_options.allow_growth = True
     return config
+
+
+def choose_gpus(gpus, given):
+    """CUDA_VISIBLE_DEVICES for the GPUs with these indices among those that a scheduler gave this process.
+
+    given: the value of CUDA_VISIBLE_DEVICES that the process began with, indices or UUIDs, or None: all GPUs are its own.
+    """
+    if given is None:
+        return ",".join(map(str, gpus))
+    names = [name.strip() for name in given.split(",") if name.strip()]
+    return ",".join(names[i] for i in gpus if 0 <= i < len(names)) or "-1"
 
 
 def gpu_memory(session):

@@ -16,7 +16,7 @@ from model import SCALES, drsan  # noqa: E402
 from ops import tf  # noqa: E402
 from tools.checkpoints import checkpoint_prefix, restore_weights, save_weights  # noqa: E402
 from tools.runtime import open_session  # noqa: E402
-from utils import UserError, file_digest, run_main, write_json  # noqa: E402
+from utils import UserError, file_digest, run_main, short_path, write_json  # noqa: E402
 
 CHECKPOINTS = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "checkpoints")
 
@@ -62,7 +62,7 @@ def main():
     parser.add_argument("folder", metavar="DIR", help="the folder `best` of a run of train.py, or one by import_weights.py")
     parser.add_argument("--to", default=CHECKPOINTS, metavar="DIR", help="default: checkpoints/ of the project")
     args = parser.parse_args()
-    print(os.path.relpath(ship(args.folder, args.to)))
+    print(short_path(ship(args.folder, args.to)))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ command goes on where an interrupted one ended. Proxies are taken from the envir
 import argparse
 import concurrent.futures
 import contextlib
-import csv
 import functools
 import http.client
 import os
@@ -27,6 +26,7 @@ from collections import OrderedDict, namedtuple
 from tqdm import tqdm
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
+from tools.csv_files import read_csv
 from utils import BENCHMARKS, UserError, download_command, file_digest, lock_file, run_main
 
 AUTHORS_URL = "https://raw.githubusercontent.com/saturnian77/DRSAN/88418748075a05954f561a512db8921e251fd935"
@@ -59,8 +59,7 @@ File = namedtuple("File", "path target digest limit")
 @functools.lru_cache(maxsize=1)
 def read_manifest():
     """{path in the authors' repository: git blob id}."""
-    with open(MANIFEST, newline="") as file:
-        return {row["path"]: row["git_blob"] for row in csv.DictReader(file)}
+    return {row["path"]: row["git_blob"] for row in read_csv(MANIFEST)}
 
 
 def _manifest_files(pattern, data_dir):

@@ -15,7 +15,7 @@ import tarfile
 from PIL import Image
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
-from utils import UserError, find_dataset, list_images, read_image, replacing, run_main
+from utils import UserError, cpu_count, find_dataset, list_images, read_image, replacing, run_main
 
 BATCH = 64         # images that are encoded ahead
 OVERHEAD = 12288   # bytes of a tar file besides its data: a member's header and padding, and the end
@@ -107,7 +107,7 @@ def main():
             for path, data in zip(batch, pool.map(lambda path: encode(path, args.side), batch)):
                 yield os.path.splitext(os.path.basename(path))[0] + ".webp", data
 
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+    with concurrent.futures.ThreadPoolExecutor(cpu_count()) as pool:
         for number, part in enumerate(split_parts(files(pool), args.mebibytes * 2 ** 20)):
             if number == args.parts:
                 break

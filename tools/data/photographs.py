@@ -1,15 +1,16 @@
 """Folders of photographs to train on: which files they have, which of them are held out for validation, and all in memory."""
-import collections
-import concurrent.futures
-import csv
 import functools
 import glob
 import hashlib
 import os
+import re
+from collections import OrderedDict
 
 from tqdm import tqdm
 
-from utils import IMAGE_SUFFIXES, Pair, UserError, check_size, find_dataset, read_pair
+from tools.csv_files import read_csv
+from utils import (IMAGE_SUFFIXES, Pair, UserError, check_size, find_dataset, list_images, notice_once, process_pool,
+                   read_pair)
 
 
 def load_pair(path, factor):
@@ -22,8 +23,20 @@ def load_pair(path, factor):
 
 def list_photographs(folder):
     """The paths of all image files below `folder`, sorted."""
-    return sorted(os.path.join(parent, file) for parent, _, files in os.walk(folder) for file in files
-                  if file.lower().endswith(IMAGE_SUFFIXES))
+    return sorted(path for below in folders_below(folder) for path in list_images(below))
+
+
+def folders_below(folder):
+    """`folder` and all folders below it; links to folders are followed, but each folder is there once."""
+    found, waiting, links = OrderedDict(), [folder], []
+    while waiting or links:
+        path = waiting.pop() if waiting else links.pop(0)  # real folders first, by whose names files are known then
+        if found.setdefault(os.path.realpath(path), path) == path and os.path.isdir(path):
+            for entry in os.scandir(path):
+                if entry.is_dir():
+                    (links if entry.is_symlink() else waiting).append(entry.path)
+            links.sort()
+    return list(found.values())
 
 
 def photograph_of(folder):
@@ -31,13 +44,13 @@ def photograph_of(folder):
     photographs = {path: os.path.splitext(os.path.relpath(path, folder))[0] for path in list_photographs(folder)}
     manifest = os.path.join(folder, "manifest.csv")
     if os.path.exists(manifest):
+        rows = read_csv(manifest)
         try:
-            with open(manifest, newline="") as file:
-                for row in csv.DictReader(file):
-                    path = os.path.join(folder, row["file"])
-                    if path in photographs:
-                        photographs[path] = "%s/%s" % (row["repo"], row["path"])
-        except (KeyError, TypeError, ValueError, csv.Error) as error:
+            for row in rows:
+                path = os.path.join(folder, row["file"])
+                if path in photographs:
+                    photographs[path] = "%s/%s" % (row["repo"], row["path"])
+        except (KeyError, TypeError) as error:
             raise UserError("%s is not the manifest of a photo set (%s): remove it, or build the set anew" % (manifest, error))
     return photographs
 
@@ -62,6 +75,15 @@ def hold_out(folder, share):
             sorted(tiles[name][len(tiles[name]) // 2] for name in held))
 
 
+def note_lr_folders(folder, paths):
+    """Note folders that seem to hold the LR images of a data set, which would be trained on as if they were HR."""
+    parts = {part for path in paths for part in os.path.dirname(os.path.relpath(path, folder)).split(os.sep)}
+    found = sorted(part for part in parts if re.match(r"((.*_)?LR(_.*)?|x[234])\Z", part, re.IGNORECASE))
+    if found:
+        notice_once("%s holds folders named %s, whose images are trained on as HR, too: name the folder of HR images by --data"
+                    % (folder, " ".join(found)))
+
+
 def load_photographs(folder, factor, patch, workers, share=0):
     """The photographs below `folder` as a list of (LR, HR) in memory, uint8 RGB, LR made by imresize, but for the share that is
     held out.
@@ -70,7 +92,8 @@ def load_photographs(folder, factor, patch, workers, share=0):
     left.
     """
     paths, photographs = hold_out(folder, share)[0], []
-    with concurrent.futures.ProcessPoolExecutor(workers) as pool:
+    note_lr_folders(folder, paths)
+    with process_pool(workers) as pool:
         loaded = pool.map(functools.partial(load_pair, factor=factor), paths, chunksize=4)
         for path, pair in zip(paths, tqdm(loaded, "reading", len(paths), unit="photo", disable=None)):
             if isinstance(pair, UserError):
@@ -105,7 +128,7 @@ def open_valid(name, held_out, factor, data_dir):
 
     The last of them judges which weights are the best. Raises UserError if an image is too small for PSNR and SSIM.
     """
-    sets = collections.OrderedDict(psnr=(name, find_dataset(name, factor, data_dir).pairs))
+    sets = OrderedDict(psnr=(name, find_dataset(name, factor, data_dir).pairs))
     if held_out:
         sets["psnr_held_out"] = "held-out photographs", [Pair(path, path, None) for path in held_out]
     for key, (name, pairs) in sets.items():

@@ -27,7 +27,7 @@ from tools.gpu.jax_graph import absolute, execute, load_graph
 from tools.training.history import check_same_config, divergence, format_progress, resume_log
 from tools.training.recipes import (MAX_LOSS, MAX_SKIPPED, MOMENTUM, NORMS, UPDATE_RMS, add_recipe_options, choose_recipe,
                                     learning_rate, orthogonalize, uses_muon)
-from utils import UserError, crop_to_multiple, downscale, not_negative, positive, psnr_y, run_main, to_uint8, write_npz
+from utils import UserError, cpu_count, crop_to_multiple, downscale, not_negative, positive, psnr_y, run_main, to_uint8, write_npz
 
 # ------------------------------------------------------------------------------------------------------------ data
 
@@ -424,7 +424,7 @@ def parse_args():
                         help="run on the device without a pause, then a line of log; --steps should be a multiple")
     parser.add_argument("--valid-every", type=positive(int), default=5000, metavar="STEPS")
     parser.add_argument("--save-minutes", type=not_negative(float), default=2)
-    parser.add_argument("--workers", type=positive(int), default=os.cpu_count(), help="threads that read images")
+    parser.add_argument("--workers", type=positive(int), default=cpu_count(), help="threads that read images")
     return parser.parse_args()
 
 

@@ -15,11 +15,11 @@ import numpy as np
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path.insert(0, ROOT)
-from tools.paper.results import (FIGURES, costs, markdown_row, present, read_csv, replace_in_file, to_csv,  # noqa: E402
-                                 write_text)
+from tools.csv_files import read_csv, to_csv, write_text  # noqa: E402
+from tools.paper.results import FIGURES, costs, markdown_row, present, replace_in_file  # noqa: E402
 from tools.training.history import read_curves  # noqa: E402
 from tools.training.recipes import make_recipe  # noqa: E402
-from utils import DATASETS, UserError, positive, run_main  # noqa: E402
+from utils import DATASETS, UserError, positive, run_main, short_path  # noqa: E402
 
 MODEL, SCALE = "32s", "x2"
 Network = collections.namedtuple("Network", "name without seed")
@@ -127,8 +127,8 @@ def make_ablation(args):
             results += evaluate(network, os.path.join(args.runs, name), args)
         os.makedirs(args.output, exist_ok=True)
         write_results(path, results)
-        print("wrote %s" % os.path.relpath(path))
-    print("wrote %s" % os.path.relpath(replace_in_file(args.readme, to_markdown(read_results(path)), "ablation")))
+        print("wrote %s" % short_path(path))
+    print("wrote %s" % short_path(replace_in_file(args.readme, to_markdown(read_results(path)), "ablation")))
 
 
 def parse_args():

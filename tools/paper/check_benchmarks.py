@@ -4,7 +4,6 @@ For each data set and scale: how many of the files are as published, the share o
 published LR, by how many levels at worst, and PSNR / SSIM of bicubic upscaling by the paper's protocol.
 """
 import argparse
-import concurrent.futures
 import os
 import sys
 
@@ -14,7 +13,7 @@ from tqdm import tqdm
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 from model import SCALES
 from tools.data import download
-from utils import BENCHMARKS, UserError, bicubic, downscale, find_dataset, read_pair, run_main, score
+from utils import BENCHMARKS, UserError, bicubic, cpu_count, downscale, find_dataset, process_pool, read_pair, run_main, score
 
 
 def check_pair(pair, scale):
@@ -44,7 +43,7 @@ def main():
     print("%-12s %7s %13s %15s %7s %19s"
           % ("", "images", "as published", "LR differs in", "worst", "bicubic PSNR / SSIM"))
     checked = failed = 0
-    with concurrent.futures.ProcessPoolExecutor() as pool:
+    with process_pool(cpu_count()) as pool:
         for name in args.dataset:
             for scale in SCALES.values():
                 line, dataset = None, None

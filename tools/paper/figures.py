@@ -20,7 +20,7 @@ from tools.paper.attention import draw_dra, draw_rsa, draw_swap
 from tools.paper.canvas import STYLE, save
 from tools.paper.comparison import draw_crops, draw_trade_off
 from tools.paper.results import FIGURES
-from utils import BENCHMARKS, UserError, positive, run_main
+from utils import BENCHMARKS, UserError, positive, run_main, short_path
 
 DRAWINGS = ("structure", "signal-flow")
 
@@ -106,7 +106,7 @@ def add_own_options(name, add):
 
 def main():
     for path in draw(parse_args()):
-        print("wrote %s" % os.path.relpath(path))
+        print("wrote %s" % short_path(path))
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
 """Results as data: what the shipped weights reach, what the paper says, and tables within Markdown files."""
 import collections
-import csv
-import io
+import functools
 import os
 
 from model import MODELS, SCALES, count_multi_adds, count_parameters, drsan
 from ops import tf
 from tools.checkpoints import checkpoint_prefix
-from utils import UserError, file_digest, find_dataset, replacing
+from tools.csv_files import read_csv, to_csv, write_text
+from utils import UserError, file_digest, find_dataset
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 FIGURES = os.path.join(ROOT, "figures")
@@ -54,30 +54,6 @@ def present(names, data_dir):
     return found
 
 
-def read_csv(path):
-    """The rows of a CSV file as dicts. Raises UserError."""
-    try:
-        with open(path, newline="") as file:
-            return list(csv.DictReader(file))
-    except (OSError, ValueError, csv.Error) as error:
-        raise UserError("cannot read %s: %s" % (path, error))
-
-
-def write_text(path, text):
-    """Write a file, all or nothing. Raises UserError."""
-    try:
-        with replacing(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
-            file.write(text)
-    except OSError as error:
-        raise UserError("cannot write %s: %s" % (path, error.strerror))
-
-
-def to_csv(rows):
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue()
-
-
 def read_measured(path):
     """The Measured of a file of write_measured(), an empty list if there is none. Raises UserError."""
     if not os.path.exists(path):
@@ -99,6 +75,18 @@ def write_measured(path, rows):
 def read_published():
     """(rows of the paper's own models, rows of the other methods), dicts of the text in the two published tables."""
     return [read_csv(os.path.join(FIGURES, name)) for name in ("paper_table.csv", "paper_table_others.csv")]
+
+
+@functools.lru_cache(maxsize=1)
+def published_variants():
+    """{(model, scale): row} of the paper's 13, with rows as read_published() has them."""
+    return collections.OrderedDict(((row["model"], row["scale"]), row) for row in read_published()[0])
+
+
+def published_scores(model, scale, dataset):
+    """The paper's (PSNR, SSIM) of a data set as text, or None."""
+    row = published_variants().get((model, scale), {})
+    return (row[dataset + "_psnr"], row[dataset + "_ssim"]) if dataset + "_psnr" in row else None
 
 
 def markdown_row(cells):

@@ -14,9 +14,10 @@ import tempfile
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 from model import MODELS, SCALES
 from tools.checkpoints import checkpoint_config
-from tools.paper.results import (FIGURES, ROOT, Measured, costs, digest, markdown_row, present, read_csv, read_measured,
-                                 read_published, replace_in_file, shipped_checkpoints, to_csv, write_measured, write_text)
-from utils import BENCHMARKS, DATASETS, UserError, file_digest, run_main
+from tools.csv_files import read_csv, to_csv, write_text
+from tools.paper.results import (FIGURES, ROOT, Measured, costs, digest, markdown_row, present, read_measured, read_published,
+                                 replace_in_file, shipped_checkpoints, write_measured)
+from utils import BENCHMARKS, DATASETS, UserError, file_digest, run_main, short_path
 
 GROUPS = ((0.5, "under 0.5 M parameters"), (1, "0.5 to 1 M parameters"), (float("inf"), "1 M parameters and more"))
 NOTE = """Published figures as printed in K. Park, J. W. Soh, N. I. Cho, IEEE TMM 25 (2023) 907-918; its x2 B100 PSNR of
@@ -269,7 +270,7 @@ def make_tables(args):
     if args.overview and os.path.exists(overview):
         paths.append(replace_in_file(overview, to_checkpoints(measured, shipped)))
     for written in paths:
-        print("wrote %s" % os.path.relpath(written))
+        print("wrote %s" % short_path(written))
 
 
 def parse_args():

@@ -9,7 +9,7 @@ from tqdm import tqdm
 from model import MODELS, SCALES, tensor_name
 from ops import tf
 from tools.runtime import gpu_memory
-from utils import UserError
+from utils import UserError, strips, to_uint8
 
 Span = namedtuple("Span", "own read inner")  # slices: of a side, with the halo on it, and of `read` what is `own`
 LARGEST_TILE = 256   # pixels a side; on a CPU, larger ones take more memory and no less time
@@ -41,6 +41,11 @@ class Store(object):
     def array(self):
         """The array. Call it for each use and keep no reference: pages of a file count as memory until it is let go."""
         return self._array if self._file is None else np.memmap(self._file, np.float32, "r+", shape=self.shape)
+
+
+def to_image(store):
+    """The 8-bit image of the Store of an SR image, uint8 [H, W, 3]. Works in strips, as the Store may be on disk."""
+    return np.concatenate([to_uint8(255 * store.array()[rows]) for rows in strips(*store.shape[:2])])
 
 
 def cut(start, stop, size, halo):
@@ -118,7 +123,7 @@ class Upscaler(object):
         """(side of the tiles, or None for the whole image; whether what grows with the image goes to disk)."""
         pixels, per_pixel = height * width, bytes_per_pixel(self.variant, self.factor)
         stores = (12 * self.factor ** 2 + 8 * self.variant.channels) * pixels  # SR, and the features between passes
-        spare = self.host - 4 * self.factor ** 2 * pixels                      # without the picture that is written
+        spare = self.host - 9 * self.factor ** 2 * pixels  # without what is held beside SR: what is written; HR, and bicubic
         if not self.tile and per_pixel * pixels < (self.device or spare):
             return None, False
         on_disk = stores > spare / 2

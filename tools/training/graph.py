@@ -2,13 +2,11 @@
 import collections
 import contextlib
 
-import numpy as np
-
 from model import dra_values, drsan, model_variables
 from ops import bfloat16_kernels, has_bfloat16, is_bad, muon_momentum, muon_step, tf
 from tools.checkpoints import load_values, transfer_weights
 from tools.training.recipes import uses_muon
-from utils import UserError, psnr_y, to_uint8
+from utils import UserError, mean_scores, psnr_y, to_uint8
 
 
 def optimize_by(recipe, rate, loss, step):
@@ -108,10 +106,10 @@ def averaged_weights(session, training):
 
 
 def validate(session, training, pairs, factor):
-    """Mean PSNR of Y over (LR, HR) pairs, and the SR images. Raises UserError if the memory is too small for one."""
+    """Mean PSNR of Y over (LR, HR) pairs (see mean_scores), and the SR images. Raises UserError if the memory is too small for one."""
     try:
         images = [to_uint8(255 * session.run(training.sr, {training.lr: lr[None]})[0]) for lr, _ in pairs]
     except tf.errors.ResourceExhaustedError:
         raise UserError("not enough memory to upscale an image of %s: give --valid smaller ones" % " x ".join(
             map(str, max(lr.shape[:2] for lr, _ in pairs))))
-    return float(np.mean([psnr_y(sr, hr, factor) for sr, (_, hr) in zip(images, pairs)])), images
+    return mean_scores([(psnr_y(sr, hr, factor),) for sr, (_, hr) in zip(images, pairs)])[0], images

@@ -131,6 +131,6 @@ def read_curves(run):
     held_out = any("psnr_held_out" in record for record in records)
     for key in list(CURVES) + list(HEALTH):
         source = "psnr_held_out" if key == "psnr" and held_out else key
-        points = [(record["step"], record[source]) for record in records if source in record]
+        points = [(record["step"], record[source]) for record in records if record.get(source) is not None]
         curves[key] = tuple(zip(*points)) if points else ((), ())
     return curves

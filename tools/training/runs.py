@@ -14,7 +14,7 @@ from ops import tf
 from tools.checkpoints import checkpoint_errors, checkpoint_prefix, load_values
 from tools.runtime import error_reason
 from tools.training.history import check_same_config, resume_log
-from utils import UserError, write_json
+from utils import UserError, cpu_count, to_json, write_json
 
 
 class Run(object):
@@ -64,7 +64,8 @@ class Run(object):
         self.best_psnr, self.seconds = -np.inf, 0.0
         path = os.path.join(self.folder, "log.jsonl")
         for record in resume_log(path, self.step):
-            self.best_psnr = max(self.best_psnr, record.get(self.judged_by, -np.inf))
+            if record.get(self.judged_by) is not None:
+                self.best_psnr = max(self.best_psnr, record[self.judged_by])
             self.seconds = record["seconds"]
         if self.log_file:  # of the session before, which lost a task of its cluster
             self.log_file.close()
@@ -75,7 +76,7 @@ class Run(object):
 
     def log(self, record, images=()):
         """Append a record to log.jsonl and to TensorBoard's summaries, where its figures have the paper's names."""
-        self.log_file.write(json.dumps(record, sort_keys=True) + "\n")
+        self.log_file.write(to_json(record) + "\n")
         values = [tf.Summary.Value(tag=tag, simple_value=record[key]) for key, tag in (
             ("loss", "Loss"), ("rate", "Learning_rate"), ("psnr", "PSNR_mean"), ("psnr_held_out", "PSNR_held_out"),
             ("gradient_norm", "Gradient_norm"), ("skipped", "Skipped_steps"), ("largest_dra", "Largest_DRA"),
@@ -109,7 +110,7 @@ class Run(object):
         write_json(os.path.join(self.best, "config.json"), dict(
             self.config, trained_steps=step, trained_seconds=round(self.seconds), validation_psnr=round(psnr, 4),
             framework="TensorFlow %s" % tf.__version__,
-            device="GPU" if any(d.device_type == "GPU" for d in self.session.list_devices()) else "%d CPUs" % os.cpu_count()))
+            device="GPU" if any(d.device_type == "GPU" for d in self.session.list_devices()) else "%d CPUs" % cpu_count()))
 
     def _save(self, saver, prefix, step):
         try:
