@@ -181,6 +181,31 @@ def test_swap_feeds_the_donors_values(network):
     np.testing.assert_allclose(attention.fetch(network, network.sr, lr[None], zero)[0], no_dra(network, lr), atol=1e-5)
 
 
+def test_swap_figure_shows_the_images_and_their_scores(weights, photograph):
+    donor = photograph + ":8,8,16,16"
+    args = argparse.Namespace(model="48s", scale="x2", checkpoint=weights, gpu=-1, patch=photograph + ":0,0,32,32",
+                              donors=[donor], data_dir="data")
+    with figures.pyplot.rc_context(canvas.STYLE):
+        figure = attention.draw_swap(args)
+    image = utils.read_image(photograph)
+    lr, hr = utils.downscale(image, 2)[:16, :16], image[:32, :32]
+    donor_lr, donor_hr = utils.downscale(image, 2)[4:12, 4:12], image[8:24, 8:24]
+    own, swapped, values = attention.swap(attention.open_network("48s", "x2", weights, -1), lr, [donor_lr])
+    panels = {axis.get_title(): axis for axis in figure.axes}
+    shown = {title: axis.images[0].get_array() for title, axis in panels.items() if axis.images}
+    np.testing.assert_array_equal(shown["HR"], hr)
+    np.testing.assert_array_equal(shown["donor 1"], donor_hr)
+    for name, sr in ("SR, own DRA", own), ("DRA of donor 1", swapped[0]):
+        sr = utils.to_uint8(255 * sr)
+        np.testing.assert_array_equal(shown["%s\n%.2f dB / %.4f" % ((name,) + utils.score(sr, hr, 2))], sr)
+    difference = np.abs(utils.luma(255 * swapped[0]) - utils.luma(255 * own))
+    title = "difference on Y\nmean %.2f, max %.1f" % (difference.mean(), difference.max())
+    np.testing.assert_allclose(shown[title], difference, atol=1e-4)
+    line = panels["DRA, donor less own,\nof each DRAG"].lines[0]
+    np.testing.assert_allclose(line.get_ydata(), values[1] - values[0], atol=1e-6)
+    figures.pyplot.close(figure)
+
+
 def no_dra(network, lr):
     """SR where every residual path is cut, with nothing fed: the DRM's last convolutions are zero."""
     last = ["DRAN/conv2d_%d/%s" % (2 + 9 * k, part) for k in range(4) for part in ("kernel", "bias")]
@@ -261,6 +286,25 @@ def test_rsa_is_the_sigmoid_of_each_block(network):
         np.testing.assert_allclose(feature, np.log(one / (1 - one)) * one, atol=1e-4)
 
 
+def test_rsa_figure_shows_means_and_channels(weights, photograph):
+    args = argparse.Namespace(model="48s", scale="x2", checkpoint=weights, gpu=-1, patch=photograph, at=(2, 3),
+                              channels=[0, 47], data_dir="data")
+    with figures.pyplot.rc_context(canvas.STYLE):
+        figure = attention.draw_rsa(args)
+    lr = utils.downscale(utils.read_image(photograph), 2)
+    network = attention.open_network("48s", "x2", weights, -1)
+    maps = attention.fetch(network, network.rsa, lr[None])
+    shown = [axis.images[0].get_array() for axis in figure.axes]
+    assert len(shown) == 3 + 4 * 3
+    np.testing.assert_array_equal(shown[0], lr)
+    for image, channel in zip(shown[1:3], args.channels):
+        np.testing.assert_allclose(image, maps[1][2][0, :, :, channel], atol=1e-6)
+    for i, image in enumerate(shown[3:]):
+        np.testing.assert_allclose(image, maps[i // 3][i % 3][0].mean(2), atol=1e-6)
+    assert figure.axes[2].get_title().startswith("2.3, channel 47:") and figure.axes[-1].get_title().startswith("DRSA 4.3:")
+    figures.pyplot.close(figure)
+
+
 def test_channels_that_vary_most():
     rsa = np.full((4, 4, 5), 0.5)
     rsa[0, 0, 3], rsa[0, 0, 1] = 0.9, 0.6
@@ -299,6 +343,20 @@ def test_labels_do_not_collide():
         assert len(boxes) >= 16
         boxes = [(box.x0, box.y0 + 0.15 * box.height, box.x1, box.y1 - 0.15 * box.height) for box in boxes]
         assert not any(comparison.overlap(one, other) for one, other in itertools.combinations(boxes, 2))
+    figures.pyplot.close(figure)
+
+
+def test_trade_off_shows_every_point_at_its_place():
+    with figures.pyplot.rc_context(canvas.STYLE):
+        figure = comparison.draw_trade_off(argparse.Namespace(dataset="Set5"))
+    measured = results.read_measured(os.path.join(results.FIGURES, "our_table.csv"))
+    points = comparison.trade_off_points(measured, "Set5")
+    for i, scale in enumerate(points):
+        for j, column in enumerate(("params", "multi_adds")):
+            for line, kind in zip(figure.axes[2 * i + j].lines, ("published", "paper", "ours")):
+                expected = sorted((getattr(point, column), point.psnr) for point in points[scale]
+                                  if point.kind == kind and getattr(point, column))
+                assert sorted(map(tuple, line.get_xydata())) == expected and (expected or kind == "ours")
     figures.pyplot.close(figure)
 
 
