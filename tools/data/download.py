@@ -142,19 +142,26 @@ def _network_errors(url):
         raise _Failed(text.splitlines()[0], final=url.startswith("file:") or isinstance(error, ValueError))
 
 
-def _receive(opener, url, part, limit, stop, progress):
-    """One attempt to bring the file `part` to its full length, from where it ends if the server can. Raises _Failed."""
-    start = os.path.getsize(part) if os.path.exists(part) else 0
+def _request(opener, url, start):
+    """The response of a server that is asked for what follows the first `start` bytes, or None if nothing does. Raises _Failed."""
     request = urllib.request.Request(url, headers={"User-Agent": "DRSAN"})
     if start:
         request.add_header("Range", "bytes=%d-" % start)
     with _network_errors(url):
         try:
-            response = opener.open(request, timeout=TIMEOUT)
+            return opener.open(request, timeout=TIMEOUT)
         except urllib.error.HTTPError as error:
-            if start and error.code == 416:  # nothing comes after what we have: its digest tells whether it is whole
-                return
+            if start and error.code == 416:
+                return None
             raise
+
+
+def _receive(opener, url, part, limit, stop, progress):
+    """One attempt to bring the file `part` to its full length, from where it ends if the server can. Raises _Failed."""
+    start = os.path.getsize(part) if os.path.exists(part) else 0
+    response = _request(opener, url, start)
+    if response is None:  # its digest tells whether the file is whole
+        return
     with contextlib.closing(response):
         if not (start and response.getcode() == 206
                 and response.headers.get("Content-Range", "").startswith("bytes %d-" % start)):

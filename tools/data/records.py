@@ -16,7 +16,6 @@ from tools.data.photographs import describe_data
 from tools.runtime import error_reason
 from utils import UserError, locked, replacing, write_json
 
-# Pairs of patches as TFRecords in the authors' format: features `image` (LR) and `label` (HR), raw bytes of uint8 RGB.
 RECORD_OVERHEAD = 16  # bytes of a TFRecord beside its data: length, its checksum, and the checksum of the data
 
 

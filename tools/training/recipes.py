@@ -74,7 +74,7 @@ RECIPE_OPTIONS = collections.OrderedDict((  # the values of a Recipe: their type
     ("patch", (positive(int), "side of the LR patches")),
     ("candidates", (positive(int), "the patch with the most detail of so many random ones is taken")),
     ("ema", (fraction(float), "decay of the average of weights, below 1, 0 for none")),
-    ("optimizer", (OPTIMIZERS, "muon leaves to adam what are no kernels between features")),
+    ("optimizer", (OPTIMIZERS, "muon is for the kernels between features; adam updates the rest")),
     ("decay", (not_negative(float), "weight decay of the kernels that muon updates, 0 for none")),
     ("skip_above", (not_negative(float), "skip steps with a gradient of more than so many times the usual norm, 0 for none")),
 ))
