@@ -24,6 +24,7 @@ except ImportError:  # Windows, where two processes that write to one folder at 
     fcntl = None
 
 
+INSTALL = "pip install -r requirements.txt (tensorflow-gpu 1.8 needs CUDA 9; README.md names the other way)"
 STRIP = 2 ** 20  # pixels that are worked on at once where a large image would need several times its own memory
 
 
@@ -40,8 +41,7 @@ def run_main(main):
         print("error: %s" % error, file=sys.stderr)
         sys.exit(1)
     except ImportError as error:
-        print("error: %s: pip install -r requirements.txt (tensorflow-gpu 1.8 needs CUDA 9; README.md names the other way)"
-              % str(error).strip().splitlines()[-1], file=sys.stderr)
+        print("error: %s: %s" % (str(error).strip().splitlines()[-1], INSTALL), file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)

@@ -10,7 +10,7 @@ from PIL import Image
 
 import test as evaluation
 import utils
-from conftest import ROOT
+from conftest import ROOT, run_script
 from tools.csv_files import CsvLog, read_csv
 from tools.data import download
 from utils import UserError, crop_to_multiple, file_digest, read_image, save_image
@@ -99,6 +99,14 @@ def test_a_flat_image_does_not_make_the_mean_infinite(run, tmp_path, weights, im
     assert status == 0 and "1 of 3 images equal HR: their infinite PSNR is left out of the mean" in err
     assert [line for line in out.splitlines() if line.startswith("mean")] == mean
     assert out.count(" inf ") == 1
+
+
+@pytest.mark.parametrize("command", ["test.py", "train.py"])
+def test_help_waits_for_no_tensorflow(command):
+    code = "import runpy, sys; sys.argv = [{0!r}, '--help']\ntry: runpy.run_path({0!r}, run_name='__main__')\n" \
+        "except SystemExit as stop: print(stop.code, 'tensorflow' in sys.modules)".format(os.path.join(ROOT, command))
+    status, out, err = run_script("-c", code)
+    assert status == 0 and out.startswith("usage: ") and out.endswith("\n0 False\n"), err
 
 
 def test_shipped_weights_score_what_their_record_says(run, tmp_path):

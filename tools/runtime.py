@@ -3,12 +3,12 @@
 `from ops import tf` is how the rest of the project gets it. What needs no TensorFlow does not import this module.
 """
 import ctypes
+import functools
 import os
 
-from utils import notice_once, quiet_stderr
+from utils import INSTALL, notice_once, quiet_stderr
 
-
-GIVEN_GPUS = os.environ.get("CUDA_VISIBLE_DEVICES")
+GIVEN_GPUS = os.environ.get("CUDA_VISIBLE_DEVICES")  # by the user or a scheduler; None: all
 
 
 def _keep_freed_memory():
@@ -25,19 +25,39 @@ def _keep_freed_memory():
 os.environ.setdefault("JEMALLOC_MALLOC_CONF", "lg_dirty_mult:-1")  # read on import, by TensorFlow 1.8 alone
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # read on import; by default, TensorFlow 2 has them on AVX-512 CPUs alone
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # errors come as exceptions; 0 shows all that the C++ runtime logs
-try:
-    with quiet_stderr():
-        import tensorflow as tf
-        if hasattr(tf, "compat") and hasattr(tf.compat, "v1"):
-            tf = tf.compat.v1
-            tf.logging.set_verbosity(tf.logging.ERROR)
-            tf.disable_v2_behavior()
-        else:
-            _keep_freed_memory()
-    tf.logging.set_verbosity(tf.logging.ERROR)
-except ImportError as error:  # one line, since nothing works without it
-    raise SystemExit("error: %s: pip install -r requirements.txt (tensorflow-gpu 1.8 needs CUDA 9; README.md names the other way)"
-                     % str(error).strip().splitlines()[-1])
+
+
+class TensorFlow(object):
+    """TensorFlow 1.x, or the part of TensorFlow 2.x that has its API: an object with the module's names.
+
+    The module is imported when the first of them is used, so that --help and wrong options do not wait seconds for it.
+    """
+
+    def __getattr__(self, name):
+        value = getattr(_import_tensorflow(), name)
+        setattr(self, name, value)  # found without a call from now on
+        return value
+
+
+@functools.lru_cache(maxsize=1)
+def _import_tensorflow():
+    try:
+        with quiet_stderr():
+            import tensorflow
+            version1 = getattr(getattr(tensorflow, "compat", None), "v1", None)
+            if version1:
+                version1.logging.set_verbosity(version1.logging.ERROR)
+                version1.disable_v2_behavior()
+            else:
+                _keep_freed_memory()
+    except ImportError as error:  # one line, since nothing works without it
+        raise SystemExit("error: %s: %s" % (str(error).strip().splitlines()[-1], INSTALL))
+    tensorflow = version1 or tensorflow
+    tensorflow.logging.set_verbosity(tensorflow.logging.ERROR)
+    return tensorflow
+
+
+tf = TensorFlow()
 
 
 def open_session(gpus, target="", **config):
