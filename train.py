@@ -18,11 +18,12 @@ from tools.data.patches import Sampler, prefetch
 from tools.data.photographs import describe_data, hold_out, load_photographs, open_valid
 from tools.data.records import open_records, records_config
 from tools.runtime import error_reason
-from tools.training.cluster import Devices, cpu_has_bfloat16, parse_gpus, read_cluster, serve
+from tools.training.cluster import Devices, cpu_has_bfloat16, other_tasks, parse_gpus, read_cluster, serve
 from tools.training.graph import PRECISIONS, averaged_weights, build_training, check_precision, start_from, validate
 from tools.training.history import Meter, divergence
 from tools.training.recipes import MAX_LOSS, MAX_SKIPPED, add_recipe_options, choose_recipe, learning_rate
 from tools.training.runs import Run
+from tools.training.watch import watching_tasks
 from utils import UserError, cpu_count, fraction, locked, not_negative, positive, run_main
 
 
@@ -30,7 +31,7 @@ def train(args):
     """What the command does: recipe, data and run from the options, then the training, from where the run was left."""
     cluster = read_cluster()
     if cluster and cluster.type != "chief":
-        return serve(cluster, args.gpu)
+        return serve(cluster, args.gpu, args.chief_timeout)
     check_precision(args.precision)
     recipe, sampler = choose_recipe(args, args.model, args.scale), None
     if args.records:
@@ -43,8 +44,9 @@ def train(args):
     valid = open_valid(args.valid, held_out, SCALES[args.scale], args.data_dir)
     sampler = sampler or open_photographs(args, recipe)
     print("recipe %s: %s" % (args.recipe, ", ".join("%s %s" % item for item in recipe._asdict().items())), flush=True)
-    with locked(run.folder, "trains in", "--run"):
-        Trainer(args, recipe, run, sampler, valid).train(start, cluster)
+    trainer = Trainer(args, recipe, run, sampler, valid)
+    with locked(run.folder, "trains in", "--run"), watching_tasks(other_tasks(cluster), trainer.stop):
+        trainer.train(start, cluster)
 
 
 def open_photographs(args, recipe):
@@ -86,26 +88,29 @@ class Trainer(object):
         if args.precision == "bfloat16" and devices.on_cpu and not cpu_has_bfloat16():
             print("note: this processor has no instructions for bfloat16: a step takes many times as long as in float32",
                   flush=True)
-        tf.set_random_seed(args.seed)
-        self.training = build_training(args.model, args.scale, self.recipe, devices.names, args.without, args.precision)
-        self.run.build(devices.chief)
-        done = devices.tell_done()
-        tf.get_default_graph().finalize()
-        for number in signal.SIGINT, signal.SIGTERM:
-            signal.signal(number, self.stop)
+        with devices.telling_failure():
+            tf.set_random_seed(args.seed)
+            self.training = build_training(args.model, args.scale, self.recipe, devices.names, args.without, args.precision)
+            self.run.build(devices.chief)
+            tf.get_default_graph().finalize()
+            for number in signal.SIGINT, signal.SIGTERM:
+                signal.signal(number, self.stop)
+            step = self.optimize_with(devices, start)
+        if step == self.recipe.steps:
+            devices.tell(True)
+        print("stopped at step %d; the same command resumes" % step if self.stopped else "done: %s" % self.run.best)
+
+    def optimize_with(self, devices, start):
+        """As optimize(), from the last state again whenever a task of the cluster was lost."""
         while True:
             try:
                 with devices.connect() as session:
-                    step = self.optimize(session, start)
-                    if step == self.recipe.steps:
-                        session.run(done)
-                break
+                    return self.optimize(session, start)
             except (tf.errors.UnavailableError, tf.errors.AbortedError) as error:
-                if not cluster:
+                if not devices.others:
                     raise
                 print("lost a task of the cluster (%s): going on from the last state when all are there" % (
                     error_reason(error)), flush=True)
-        print("stopped at step %d; the same command resumes" % step if self.stopped else "done: %s" % self.run.best)
 
     def stop(self, *_):
         """End after this step; a handler of signals."""
@@ -217,6 +222,8 @@ def parse_args():
     parser.add_argument("--log-every", type=positive(int), default=100, metavar="STEPS")
     parser.add_argument("--save-minutes", type=not_negative(float), default=10)
     parser.add_argument("--threads", type=positive(int), default=cpu_count(), help="of TensorFlow on the CPU (default: all)")
+    parser.add_argument("--chief-timeout", type=positive(float), default=30, metavar="MINUTES",
+                        help="in a cluster, end a worker or parameter server whose chief is gone for so long (default 30)")
     parser.add_argument("--workers", type=positive(int), default=cpu_count(), help="processes that read photographs")
     args = parser.parse_args()
     if not (args.data or args.records):

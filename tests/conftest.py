@@ -7,6 +7,7 @@ import zlib
 
 import numpy as np
 import pytest
+from PIL import Image
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
@@ -84,3 +85,31 @@ def run_script(*arguments, **kwargs):
                                cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     out, err = process.communicate()
     return process.returncode, out.decode(), err.decode()
+
+
+@pytest.fixture
+def photographs(tmp_path):
+    """A folder with two photographs of scikit-image's, in a subfolder, and its path."""
+    folder = tmp_path / "photographs" / "deeper"
+    folder.mkdir(parents=True)
+    for pair in utils.find_dataset("Sample", 2, "").pairs[1:3]:
+        Image.fromarray(utils.read_image(pair.hr)[100:221, 80:222]).save(str(folder / (pair.name + ".png")))
+    return tmp_path / "photographs"
+
+
+TINY = ["--gpu", "-1", "--recipe", "fast", "--batch", "2", "--patch", "12", "--log-every", "4", "--valid-every", "8",
+        "--workers", "1"]
+
+
+def start(photographs, run, *extra, **kwargs):
+    """train.py as a process, with tiny settings and a tiny network."""
+    script = kwargs.pop("script", os.path.join("tests", "train_tiny.py"))
+    command = [sys.executable, script, "--data", photographs, "--run", run, "--valid", photographs / "deeper"] + TINY
+    return subprocess.Popen([str(word) for word in command + list(extra)], cwd=ROOT, stdout=subprocess.PIPE,
+                            stderr=subprocess.STDOUT, **kwargs)
+
+
+def state_values(run):
+    """{name: value} of the last state of a run."""
+    reader = tf.train.NewCheckpointReader(tf.train.latest_checkpoint(str(run / "state")))
+    return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}

@@ -5,9 +5,6 @@ import re
 import resource
 import shutil
 import signal
-import socket
-import subprocess
-import sys
 import threading
 import time
 
@@ -18,7 +15,7 @@ from PIL import Image
 import ops
 import train
 import utils
-from conftest import ROOT, call, run_script
+from conftest import TINY, call, run_script, start, state_values
 from model import MODELS, SCALES, Variant, drsan, model_variables
 from ops import conv2d, tf
 from tools import checkpoints
@@ -26,7 +23,7 @@ from tools.data import patches
 from tools.data.patches import Sampler
 from tools.data.photographs import hold_out, list_photographs, load_photographs
 from tools.data.records import RecordSampler, write_records
-from tools.training import cluster, graph, recipes
+from tools.training import graph, recipes
 from tools.training.graph import build_training
 from tools.training.recipes import Recipe, learning_rate, make_recipe
 
@@ -74,16 +71,6 @@ def test_options_that_cannot_be(options, message, monkeypatch, capsys):
 
 
 # data
-
-@pytest.fixture
-def photographs(tmp_path):
-    """A folder with two photographs of scikit-image's, in a subfolder, and its path."""
-    folder = tmp_path / "photographs" / "deeper"
-    folder.mkdir(parents=True)
-    for pair in utils.find_dataset("Sample", 2, "").pairs[1:3]:
-        Image.fromarray(utils.read_image(pair.hr)[100:221, 80:222]).save(str(folder / (pair.name + ".png")))
-    return tmp_path / "photographs"
-
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
 def test_patches_are_aligned_and_augmented(photographs, scale):
@@ -478,18 +465,6 @@ def test_bfloat16_training_is_near_that_in_float32_and_validates_in_float32(smal
 
 # runs
 
-TINY = ["--gpu", "-1", "--recipe", "fast", "--batch", "2", "--patch", "12", "--log-every", "4", "--valid-every", "8",
-        "--workers", "1"]
-
-
-def start(photographs, run, *extra, **kwargs):
-    """train.py as a process, with tiny settings and a tiny network."""
-    script = kwargs.pop("script", os.path.join("tests", "train_tiny.py"))
-    command = [sys.executable, script, "--data", photographs, "--run", run, "--valid", photographs / "deeper"] + TINY
-    return subprocess.Popen([str(word) for word in command + list(extra)], cwd=ROOT, stdout=subprocess.PIPE,
-                            stderr=subprocess.STDOUT, **kwargs)
-
-
 @pytest.fixture
 def tiny(photographs, tmp_path, monkeypatch, capsys):
     """Run train.py within this process, with tiny settings and a tiny network, in the folder `run`: (exit status, stdout, stderr)."""
@@ -861,12 +836,6 @@ def test_candidates_of_records_are_those_they_were_written_with(tmp_path, tiny):
         (tmp_path / "records.json").write_text('{"candidates": 5}')
 
 
-def state_values(run):
-    """{name: value} of the last state of a run."""
-    reader = tf.train.NewCheckpointReader(tf.train.latest_checkpoint(str(run / "state")))
-    return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
-
-
 @pytest.mark.parametrize("threads", ["1", "2"])  # 2: each half of the batch in a thread of its own
 def test_resumed_equals_uninterrupted_to_the_bit(photographs, tmp_path, threads):
     """Killed without warning, and resumed: the same weights, optimiser state, averages, skipped steps and log."""
@@ -899,73 +868,6 @@ def test_killed_at_ten_random_moments(photographs, tmp_path, job):
     (tmp_path / job).mkdir()
     status, out, err = run_script(os.path.join("tests", "kill_at_random.py"), job, tmp_path / job, photographs)
     assert status == 0 and "killed 10 times" in out, out + err
-
-
-def free_ports(count):
-    sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind(("localhost", 0))
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
-
-
-def read_lines_until(process, text):
-    """The output of a process up to a line that contains the text."""
-    lines = []
-    while not lines or text not in lines[-1]:
-        lines.append(process.stdout.readline().decode())
-        assert lines[-1], "".join(lines)
-    return lines
-
-
-def test_cluster_trains_as_one_machine_though_a_worker_dies(photographs, tmp_path):
-    """Chief, worker and parameter server as processes; the worker is killed and started again."""
-    options = "--steps", "24", "--save-minutes", "0", "--threads", "1", "--batch", "4"
-    cluster = {job: ["localhost:%d" % port] for job, port in zip(("chief", "worker", "ps"), free_ports(3))}
-
-    def start_task(job):
-        config = {"cluster": cluster, "task": {"type": job, "index": 0}}
-        return start(photographs, tmp_path / "cluster", *options, env=dict(os.environ, TF_CONFIG=json.dumps(config)))
-
-    worker, ps, chief = [start_task(job) for job in ("worker", "ps", "chief")]
-    watchdog = threading.Timer(300, chief.kill)  # so that a cluster that hangs fails the test
-    watchdog.start()
-    try:
-        read_lines_until(chief, "PSNR of")
-        worker.kill()
-        worker.communicate()
-        worker = start_task("worker")
-        read_lines_until(chief, "lost a task of the cluster")  # TensorFlow 1.8 notices when it is back
-        read_lines_until(chief, "resumed at step")
-        assert "done" in read_lines_until(chief, "done")[-1]
-        assert [process.wait() for process in (chief, worker, ps)] == [0, 0, 0]
-    finally:
-        watchdog.cancel()
-        for process in worker, ps, chief:
-            process.kill()
-    assert b"done" in start(photographs, tmp_path / "alone", *(options[:5] + ("2", "--batch", "4"))).communicate()[0]
-    alone, together = [state_values(tmp_path / name) for name in ("alone", "cluster")]
-    assert sorted(alone) == sorted(together)
-    for name in alone:
-        np.testing.assert_allclose(together[name], alone[name], rtol=0, atol=1e-4, err_msg=name)
-
-
-def test_a_batch_that_machines_cannot_share():
-    addresses = {"chief": ["localhost:1"], "worker": ["localhost:2", "localhost:3"]}
-    with pytest.raises(utils.UserError, match="a batch of 16 cannot be split over 3 machines: give --batch 15 or 18$"):
-        cluster.Devices([-1], 1, 16, cluster.Cluster(addresses, "chief", 0))
-    with pytest.raises(utils.UserError, match="a batch of 2 cannot be split over 3 machines: give --batch 3$"):
-        cluster.Devices([-1], 1, 2, cluster.Cluster(addresses, "chief", 0))
-
-
-@pytest.mark.parametrize("config", ["nothing", '{"cluster": {"chief": ["a:1"]}, "task": {"type": "worker", "index": 0}}',
-                                    '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 0}}'])
-def test_bad_cluster_is_one_line(config, monkeypatch):
-    monkeypatch.setenv("TF_CONFIG", config)
-    with pytest.raises(utils.UserError, match='TF_CONFIG lacks .*: expected {"cluster"'):
-        cluster.read_cluster()
 
 
 def test_ema_weights_are_swapped_in_and_out(small_network, photographs):

@@ -60,17 +60,28 @@ def _import_tensorflow():
 tf = TensorFlow()
 
 
-def open_session(gpus, target="", **config):
+def open_session(gpus, target="", task="", **config):
     """A session on the GPUs with these indices, on the CPU if there is none (one line says so) or for [-1].
 
-    target: of the tf.train.Server whose cluster the session spans. config: further fields of tf.ConfigProto.
+    target, task: of this process's tf.train.Server, whose cluster the session spans. config: further fields of tf.ConfigProto.
     """
     session = tf.Session(target, config=session_config(gpus, **config))
-    found = sum(device.device_type == "GPU" for device in session.list_devices())
+    found = len(list_gpus(session, task))
     if gpus[0] >= 0 and found < len(gpus):
         notice_once("GPU %s is not available to TensorFlow %s: running on %s" % (
             ",".join(map(str, gpus)), tf.__version__, "%d GPU" % found if found else "the CPU"))
     return session
+
+
+def list_gpus(session, task=""):
+    """The names of the GPUs of a session, in a cluster of those of one task, as "/job:worker/task:1"."""
+    wanted = tf.DeviceSpec.from_string(task)
+    names = []
+    for device in session.list_devices():
+        spec = tf.DeviceSpec.from_string(device.name)
+        if device.device_type == "GPU" and (not task or (spec.job, spec.task) == (wanted.job, wanted.task)):
+            names.append("%s/gpu:%d" % (task, spec.device_index))
+    return names
 
 
 def session_config(gpus, **config):

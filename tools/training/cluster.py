@@ -1,11 +1,15 @@
 """What computes a batch together: the threads of a CPU, the GPUs of a machine, or the machines of a cluster by TF_CONFIG."""
 import collections
+import contextlib
 import functools
 import json
 import os
+import threading
+import time
 
 from ops import tf
-from tools.runtime import error_reason, open_session, session_config
+from tools.runtime import error_reason, list_gpus, open_session, session_config
+from tools.training.watch import wait_for, watching_chief
 from utils import UserError
 
 Cluster = collections.namedtuple("Cluster", "addresses type index")  # addresses: {type: [host:port, ...]}
@@ -37,18 +41,43 @@ def start_server(cluster, gpus, **config):
 
 
 def task_done(task):
-    """A queue of one task of the cluster, which the chief fills when training is done."""
+    """A queue of one task of the cluster, which the chief fills when training has ended: with True, or False if it failed."""
     with tf.device(task + "/cpu:0"):
         return tf.FIFOQueue(1, tf.bool, [()], shared_name="done")
 
 
-def serve(cluster, gpus):
-    """Be a worker or a parameter server: compute what the chief asks for until it says that training is done."""
+def serve(cluster, gpus, chief_timeout):
+    """Be a worker or a parameter server: compute what the chief asks for until it says that training is done.
+
+    Raises UserError if the chief says that it failed, and ends the process after a signal, or if there is no chief for
+    `chief_timeout` minutes.
+    """
     task = "/job:%s/task:%d" % (cluster.type, cluster.index)
-    server = start_server(cluster, gpus)
-    print("serving as %s at %s" % (task[1:], cluster.addresses[cluster.type][cluster.index]), flush=True)
-    with tf.Session(server.target, config=tf.ConfigProto(device_filters=[task])) as session:
-        session.run(task_done(task).dequeue())
+    with watching_chief(cluster.addresses["chief"][0], chief_timeout):
+        server = start_server(cluster, gpus)
+        print("serving as %s at %s" % (task[1:], cluster.addresses[cluster.type][cluster.index]), flush=True)
+        with tf.Session(server.target, config=tf.ConfigProto(device_filters=[task])) as session:
+            done = session.run(task_done(task).dequeue())
+    if not done:
+        raise UserError("the chief failed: it says why")
+
+
+def other_tasks(cluster):
+    """{name: HOST:PORT} of the tasks that the chief needs, {} without a cluster."""
+    addresses = cluster.addresses if cluster else {}
+    return collections.OrderedDict(("/job:%s/task:%d" % (job, i), address) for job in ("worker", "ps")
+                                   for i, address in enumerate(addresses.get(job, [])))
+
+
+def split_batch(gpus, parts):
+    """The names of what computes a part of the batch each: the GPUs of every task, or without any as many threads of each as
+    there are parts.
+
+    gpus: {task: names of its own GPUs}. A task with one GPU or none, where others have some, computes one part.
+    """
+    if not any(gpus.values()):
+        return [task for task in gpus for _ in range(parts)]
+    return [name for task, own in gpus.items() for name in (own if len(own) > 1 else [task])]
 
 
 class Devices(object):
@@ -59,12 +88,9 @@ class Devices(object):
     """
 
     def __init__(self, gpus, threads, batch, cluster=None):
-        tasks, self.others = [""], []
-        if cluster:
-            names = {job: ["/job:%s/task:%d" % (job, i) for i in range(len(addresses))]
-                     for job, addresses in cluster.addresses.items()}
-            tasks = names["chief"] + names.get("worker", [])
-            self.others = names.get("worker", []) + names.get("ps", [])
+        self.others = other_tasks(cluster)
+        tasks = ["/job:chief/task:0"] + [task for task in self.others if task.startswith("/job:worker/")] if cluster else [""]
+        self.chief = tasks[0]
         if batch % len(tasks):
             below = batch // len(tasks) * len(tasks)
             raise UserError("a batch of %d cannot be split over %d machines: give --batch %s" % (batch, len(tasks), " or ".join(
@@ -72,23 +98,46 @@ class Devices(object):
         parts = max(n for n in range(1, threads + 1) if batch % (n * len(tasks)) == 0)
         config = dict(intra_op_parallelism_threads=threads // parts, inter_op_parallelism_threads=threads)
         self.server = start_server(cluster, gpus, **config) if cluster else None
-        self.connect = functools.partial(open_session, gpus, self.server.target if cluster else "", **config)
-        with self.connect() as session:  # in a cluster, as soon as all tasks are there
-            gpus = sum(device.device_type == "GPU" for device in session.list_devices()) // len(tasks)
-        self.on_cpu = not gpus
-        local = ["/gpu:%d" % i for i in range(gpus)] if gpus > 1 else [""] * (1 if gpus else parts)
-        self.names = [task + name for task in tasks for name in local]
+        self.open_session = functools.partial(open_session, gpus, self.server.target if cluster else "", self.chief, **config)
+        with self.connect() as session:
+            found = collections.OrderedDict((task, list_gpus(session, task)) for task in tasks)
+        self.on_cpu = not any(found.values())
+        self.names = split_batch(found, parts)
         if batch % len(self.names):
             raise UserError("a batch of %d cannot be split over %d devices: change --batch" % (batch, len(self.names)))
-        self.chief = tasks[0]
         if cluster:
-            stores = names.get("ps") or names["chief"]
-            self.names = [tf.train.replica_device_setter(
-                len(stores), stores[0].rpartition("/task")[0], name, ps_ops=["VariableV2", "Variable"]) for name in self.names]
+            job = "ps" if cluster.addresses.get("ps") else "chief"
+            self.names = [tf.train.replica_device_setter(len(cluster.addresses[job]), "/job:" + job, name,
+                                                         ps_ops=["VariableV2", "Variable"]) for name in self.names]
 
-    def tell_done(self):
-        """The operations that tell the other tasks of a cluster that training is done, [] without a cluster."""
-        return [task_done(task).enqueue(True) for task in self.others]
+    def connect(self):
+        """A session, in a cluster as soon as all tasks are there."""
+        wait_for(self.others.values())
+        return self.open_session()
+
+    def tell(self, done, seconds=10):
+        """Tell every other task of the cluster that training is done, or that it failed; those that are lost are not told."""
+        def tell_task(task):
+            config = tf.ConfigProto(device_filters=[self.chief, task])
+            with contextlib.suppress(tf.errors.OpError), tf.Graph().as_default():
+                with tf.Session(self.server.target, config=config) as session:
+                    session.run(task_done(task).enqueue(done))
+
+        threads = [threading.Thread(target=tell_task, args=[task], daemon=True) for task in self.others]
+        for thread in threads:
+            thread.start()
+        deadline = time.time() + seconds
+        for thread in threads:
+            thread.join(max(0, deadline - time.time()))
+
+    @contextlib.contextmanager
+    def telling_failure(self):
+        """An error within this context is told to the other tasks of the cluster, which then end, too."""
+        try:
+            yield
+        except Exception:
+            self.tell(False)
+            raise
 
 
 def parse_gpus(text):

@@ -12,7 +12,7 @@ from PIL import Image
 from model import model_variables
 from ops import tf
 from tools.checkpoints import checkpoint_errors, checkpoint_prefix, load_values
-from tools.runtime import error_reason
+from tools.runtime import error_reason, list_gpus
 from tools.training.history import check_same_config, resume_log
 from utils import UserError, cpu_count, to_json, write_json
 
@@ -40,6 +40,7 @@ class Run(object):
             for left in glob.glob(os.path.join(glob.escape(folder), "*temp*")):  # by a run that was killed while it saved
                 shutil.rmtree(left) if os.path.isdir(left) else os.remove(left)
         write_json(os.path.join(self.folder, "config.json"), self.config)
+        self.device = device
         with tf.device(device):
             self.state_saver, self.best_saver = (
                 tf.train.Saver(variables, max_to_keep=1, save_relative_paths=True)  # so that the folder can be moved
@@ -110,7 +111,7 @@ class Run(object):
         write_json(os.path.join(self.best, "config.json"), dict(
             self.config, trained_steps=step, trained_seconds=round(self.seconds), validation_psnr=round(psnr, 4),
             framework="TensorFlow %s" % tf.__version__,
-            device="GPU" if any(d.device_type == "GPU" for d in self.session.list_devices()) else "%d CPUs" % cpu_count()))
+            device="GPU" if list_gpus(self.session, self.device) else "%d CPUs" % cpu_count()))
 
     def _save(self, saver, prefix, step):
         try:
