@@ -20,7 +20,7 @@ from tools.data.records import open_records, records_config
 from tools.runtime import error_reason
 from tools.training.cluster import Devices, cpu_has_bfloat16, other_tasks, parse_gpus, read_cluster, serve
 from tools.training.graph import PRECISIONS, averaged_weights, build_training, check_precision, start_from, validate
-from tools.training.history import Meter, divergence
+from tools.training.history import Meter, divergence, say
 from tools.training.recipes import MAX_LOSS, MAX_SKIPPED, add_recipe_options, choose_recipe, learning_rate
 from tools.training.runs import Run
 from tools.training.watch import watching_tasks
@@ -84,7 +84,7 @@ class Trainer(object):
         """Build the graph, and train from the run's last state, or else from the checkpoint `start` (None: initial weights), until
         the training is done or stopped."""
         args = self.args
-        devices = Devices(args.gpu, args.threads, self.recipe.batch, cluster)
+        devices = self.devices = Devices(args.gpu, args.threads, self.recipe.batch, cluster)
         if args.precision == "bfloat16" and devices.on_cpu and not cpu_has_bfloat16():
             print("note: this processor has no instructions for bfloat16: a step takes many times as long as in float32",
                   flush=True)
@@ -95,19 +95,19 @@ class Trainer(object):
             tf.get_default_graph().finalize()
             for number in signal.SIGINT, signal.SIGTERM:
                 signal.signal(number, self.stop)
-            step = self.optimize_with(devices, start)
+            step = self.keep_optimizing(start)
         if step == self.recipe.steps:
             devices.tell(True)
         print("stopped at step %d; the same command resumes" % step if self.stopped else "done: %s" % self.run.best)
 
-    def optimize_with(self, devices, start):
+    def keep_optimizing(self, start):
         """As optimize(), from the last state again whenever a task of the cluster was lost."""
         while True:
             try:
-                with devices.connect() as session:
+                with self.devices.connect() as session:
                     return self.optimize(session, start)
             except (tf.errors.UnavailableError, tf.errors.AbortedError) as error:
-                if not devices.others:
+                if not self.devices.others:
                     raise
                 print("lost a task of the cluster (%s): going on from the last state when all are there" % (
                     error_reason(error)), flush=True)
@@ -130,26 +130,27 @@ class Trainer(object):
         """Train to recipe.steps, or until stopped; returns the step reached, which is saved."""
         self.session, recipe, args = session, self.recipe, self.args
         step = first = self.start_or_resume(start)
-        batches, meter, saved = prefetch(self.sampler, step, recipe.steps), Meter(self.run, recipe), time.time()
+        batches, saved = prefetch(self.sampler, step, recipe.steps), time.time()
         self.applied, in_a_row = None, 0  # what was fed to the last step that was not skipped; how many were, since
-        while step < recipe.steps and not self.stopped:
-            with meter.waiting():
-                lr, hr = next(batches)
-            feed = {self.training.lr: lr, self.training.hr: hr, self.training.rate: learning_rate(recipe, step)}
-            loss, norm, skipped = self.run_step(feed, step)
-            step += 1
-            meter.add(loss, norm, skipped)
-            self.applied, in_a_row = (self.applied, in_a_row + 1) if skipped else (feed, 0)
-            if in_a_row == MAX_SKIPPED:
-                self.give_up(step, loss, norm)
-            if step % args.log_every == 0 or step == recipe.steps:
-                meter.log(step, feed[self.training.rate])
-            if step % args.valid_every == 0 or step == recipe.steps:
-                with meter.paused():
-                    self.validate(step, feed)
-            if time.time() - saved > 60 * args.save_minutes and self.is_sound():
-                self.run.save_state(step)
-                saved = time.time()
+        with Meter(self.run, recipe, step, self.devices.on_cpu) as meter:
+            while step < recipe.steps and not self.stopped:
+                with meter.waiting():
+                    lr, hr = next(batches)
+                feed = {self.training.lr: lr, self.training.hr: hr, self.training.rate: learning_rate(recipe, step)}
+                loss, norm, skipped = self.run_step(feed, step)
+                step += 1
+                meter.add(loss, norm, skipped)
+                self.applied, in_a_row = (self.applied, in_a_row + 1) if skipped else (feed, 0)
+                if in_a_row == MAX_SKIPPED:
+                    self.give_up(step, loss, norm)
+                if step % args.log_every == 0 or step == recipe.steps:
+                    meter.log(step, feed[self.training.rate])
+                if step % args.valid_every == 0 or step == recipe.steps:
+                    with meter.paused():
+                        self.validate(step, feed)
+                if time.time() - saved > 60 * args.save_minutes and self.is_sound():
+                    self.run.save_state(step)
+                    saved = time.time()
         if step > first:
             if not self.is_sound():
                 self.give_up(step, loss, norm)
@@ -176,8 +177,8 @@ class Trainer(object):
             better = psnr >= self.run.best_psnr  # or later weights, where PSNR is infinite
             if better:
                 self.run.save_best(step, psnr)
-        print("step %7d  PSNR of %s, best %.3f dB" % (step, ", ".join(
-            "%s %.3f dB" % (name, record[key]) for key, (name, _) in self.valid.items()), self.run.best_psnr), flush=True)
+        say("step %7d  PSNR of %s, best %.3f dB" % (step, ", ".join(
+            "%s %.3f dB" % (name, record[key]) for key, (name, _) in self.valid.items()), self.run.best_psnr))
         self.run.log(record, [image[:128, :128] for image in images[:4]] if better else ())
 
     def is_sound(self):

@@ -1,10 +1,13 @@
 """Training: recipes, schedule, data, optimiser, and runs that stop and resume."""
+import argparse
+import io
 import json
 import os
 import re
 import resource
 import shutil
 import signal
+import sys
 import threading
 import time
 
@@ -23,7 +26,7 @@ from tools.data import patches
 from tools.data.patches import Sampler
 from tools.data.photographs import hold_out, list_photographs, load_photographs
 from tools.data.records import RecordSampler, write_records
-from tools.training import graph, recipes
+from tools.training import graph, history, recipes
 from tools.training.graph import build_training
 from tools.training.recipes import Recipe, learning_rate, make_recipe
 
@@ -50,6 +53,26 @@ def test_learning_rate():
     assert learning_rate(fast, 4) == pytest.approx(5e-4, rel=1e-3)
     assert learning_rate(fast, 500) == pytest.approx(5e-4)
     assert learning_rate(fast, 999) < 1e-8
+
+
+def test_how_long_a_training_takes(monkeypatch, capsys):
+    """Said once, after five seconds of steps, validations not counted, the first step neither; `fast` is named where it is days."""
+    now, run = [1000.0], argparse.Namespace(config=dict(recipe="paper", model="32s", scale="x2"), seconds=0, log=lambda _: None)
+    monkeypatch.setattr(history.time, "time", lambda: now[0])
+    meter = history.Meter(run, make_recipe("paper", "32s", "x2"), 10, on_cpu=True)
+    lines = []
+    for i in range(10):
+        now[0] += 2 if i == 0 else 0.5
+        meter.add(0.1, 1, False)
+        lines.append(capsys.readouterr().out)
+        with meter.paused():
+            now[0] += 100
+    # 5.5 s after 8 steps; fast: 30,000 steps of 8 x 32^2 pixels instead of 16 x 48^2
+    assert lines == 7 * [""] + ["0.50 s a step: about 5 days, 18:53:11 for the 999982 steps that are left\nnote: that is a plan for "
+                                "GPUs; --recipe fast, for CPUs, takes about 0:55:33 here\n"] + 2 * [""]
+    for kind, seconds, on_cpu in ("paper", 0.1, True), ("paper", 0.5, False), ("fast", 100, True):
+        text = history.format_plan(dict(run.config, recipe=kind), make_recipe(kind, "32s", "x2"), 0, seconds, on_cpu)
+        assert "for the %d steps that are left" % make_recipe(kind, "32s", "x2").steps in text and "note" not in text
 
 
 @pytest.mark.parametrize("option", ["--rate", "--steps", "--batch", "--patch", "--candidates"])
@@ -537,6 +560,15 @@ def test_bfloat16_is_recorded_or_refused(photographs, tmp_path, monkeypatch, tin
     else:
         assert status == 1 and err.startswith("error: TensorFlow 1.8.0 cannot convolve in bfloat16"), err
         assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_bar_over_the_steps_on_a_terminal(photographs, tiny, monkeypatch, terminal):
+    stderr = io.StringIO()
+    stderr.isatty = lambda: terminal
+    monkeypatch.setattr(sys, "stderr", stderr)
+    assert tiny("--data", photographs, "--steps", 8)[0] == 0
+    assert ("0/8 [" in stderr.getvalue()) == ("step" in stderr.getvalue()) == terminal
 
 
 def test_bad_data_leaves_no_run(photographs, tmp_path, tiny):

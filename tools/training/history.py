@@ -1,12 +1,22 @@
 """What a run says of itself, for any framework: its config, the lines of its log, and whether a command may go on with it."""
 import contextlib
+import datetime
 import json
 import os
+import sys
 import time
 
 import numpy as np
+from tqdm import tqdm
 
+from tools.training.recipes import make_recipe
 from utils import UserError, replacing
+
+
+def say(text):
+    """Print a line, above the progress bar if there is one."""
+    tqdm.write(text)
+    sys.stdout.flush()
 
 
 def format_progress(step, recipe, loss, rate, speed, waited, skipped):
@@ -16,6 +26,23 @@ def format_progress(step, recipe, loss, rate, speed, waited, skipped):
     return "step %7d/%d  loss %.5f  rate %.2e  %6.1f images/s  wait %4.1f %%  left %d:%02d:%02d%s" % (
         step, recipe.steps, loss, rate, speed, 100 * waited, seconds // 3600, seconds // 60 % 60, seconds % 60,
         "  skipped %d" % skipped if skipped else "")
+
+
+LONG = 2 * 24 * 3600  # seconds of a CPU, above which the recipe for CPUs is named
+
+
+def format_plan(config, recipe, step, seconds, on_cpu):
+    """What is said of a training that is at a step, when it is known how many seconds a step takes: how long the rest takes, and
+    how long by the recipe `fast` if that is absurd for a CPU."""
+    left = (recipe.steps - step) * seconds
+    text = "%.2f s a step: about %s for the %d steps that are left" % (
+        seconds, datetime.timedelta(seconds=round(left)), recipe.steps - step)
+    if on_cpu and left > LONG and config["recipe"] != "fast":
+        fast = make_recipe("fast", config["model"], config["scale"])
+        pixels = [one.batch * one.patch ** 2 for one in (fast, recipe)]
+        text += "\nnote: that is a plan for GPUs; --recipe fast, for CPUs, takes about %s here" % datetime.timedelta(
+            seconds=round(fast.steps * seconds * pixels[0] / pixels[1]))
+    return text
 
 
 def resume_log(path, step):
@@ -67,12 +94,24 @@ def divergence(step, loss, norm, saved=None):
                      "--run" % (step, loss, norm, goes_on))
 
 
-class Meter(object):
-    """What the next line of the log is made of: the steps since the last one."""
+PLAN_SECONDS = 5  # of steps, after which it is said how long the rest takes
 
-    def __init__(self, run, recipe):
-        self.run, self.recipe = run, recipe
+
+class Meter(object):
+    """What the next line of the log is made of: the steps since the last one. On a terminal, also a progress bar over all steps,
+    as long as the meter's context lasts."""
+
+    def __init__(self, run, recipe, step, on_cpu):
+        self.run, self.recipe, self.on_cpu = run, recipe, on_cpu
+        self.bar = tqdm(total=recipe.steps, initial=step, unit="step", leave=False, disable=None)
+        self.step, self.started, self.warm = step, time.time(), None  # warm: after the first step, which takes longer
         self._begin()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.bar.close()
 
     def _begin(self):
         self.losses, self.norms, self.skipped, self.waited, self.begun = [], [], 0, 0.0, time.time()
@@ -89,7 +128,10 @@ class Meter(object):
         """Time that is spent within this context does not count, so that the speed is that of training alone."""
         before = time.time()
         yield
-        self.begun += time.time() - before
+        seconds = time.time() - before
+        self.begun += seconds
+        if self.started:
+            self.started, self.warm = self.started + seconds, self.warm + seconds
 
     def add(self, loss, norm, skipped):
         """Note a step; the loss and the norm of one that was skipped may be anything and do not count."""
@@ -97,6 +139,20 @@ class Meter(object):
         if not skipped:
             self.losses.append(float(loss))
             self.norms.append(float(norm))
+        self.step += 1
+        self.bar.update()
+        if self.started:
+            self._say_plan(time.time())
+
+    def _say_plan(self, now):
+        """Say once how long the rest takes."""
+        if not self.warm:
+            self.warm, self.first = now, self.step
+        if now - self.started > PLAN_SECONDS:
+            steps = self.step - self.first
+            seconds = (now - self.warm) / steps if steps else now - self.started
+            say(format_plan(self.run.config, self.recipe, self.step, seconds, self.on_cpu))
+            self.started = None
 
     def log(self, step, rate):
         """Print the line and write the record, and begin the next one."""
@@ -104,7 +160,7 @@ class Meter(object):
         self.run.seconds += seconds
         speed, waited = steps * self.recipe.batch / seconds, self.waited / seconds
         loss = np.mean(self.losses) if self.losses else np.nan
-        print(format_progress(step, self.recipe, loss, rate, speed, waited, self.skipped), flush=True)
+        say(format_progress(step, self.recipe, loss, rate, speed, waited, self.skipped))
         record = dict(step=step, rate=float("%.4g" % rate), seconds=round(self.run.seconds, 1), skipped=self.skipped,
                       images_per_second=round(speed, 2), data_wait=round(waited, 4))
         if self.losses:

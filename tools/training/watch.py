@@ -8,6 +8,8 @@ import sys
 import threading
 import time
 
+from tools.training.history import say
+
 SIGNALS = signal.SIGINT, signal.SIGTERM
 
 
@@ -102,7 +104,7 @@ def watching_tasks(addresses, handler):
         if lost and received:
             end(128 + received[0], "stopped while %s was waited for; the same command resumes from the last state" % lost)
         if lost and lost != waited:
-            print("waiting for %s at %s" % (lost, addresses[lost]), flush=True)
+            say("waiting for %s at %s" % (lost, addresses[lost]))
         waited = lost
 
     with watching(check, handler):
