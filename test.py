@@ -21,7 +21,7 @@ from tools.pictures.files import FORMATS
 from tools.pictures.tiles import Upscaler, to_image
 from tools.pictures.upscale import upscale
 from tools.runtime import open_session
-from utils import (BENCHMARKS, DATASETS, UserError, bicubic, find_dataset, mean_scores, positive, read_pair, run_main, save_image,
+from utils import (BENCHMARKS, DATASETS, UserError, bicubic, check_writable, find_dataset, mean_scores, positive, read_pair, run_main, save_image,
                    score, short_path)
 
 Scores = collections.namedtuple("Scores", "psnr ssim bicubic_psnr bicubic_ssim")
@@ -73,19 +73,6 @@ def evaluate(upscaler, dataset, factor, output, log):
 
 def format_scores(name, scores):
     return "%-20s %8.3f %8.4f %12.3f %8.4f" % ((name,) + scores)
-
-
-def check_writable(args):
-    """Raise UserError unless --output and --csv can be written; makes the folder of --output."""
-    try:
-        if args.output:
-            os.makedirs(args.output, exist_ok=True)
-        for path in [args.output and os.path.join(args.output, ".tmp"), args.csv and args.csv + ".tmp"]:
-            if path:
-                open(path, "w").close()
-                os.remove(path)
-    except OSError as error:
-        raise UserError("cannot write %s: %s" % (error.filename, error.strerror))
 
 
 def print_table(results):
@@ -265,7 +252,7 @@ def parse_args():
 
 def main():
     args = parse_args()
-    check_writable(args)
+    check_writable([args.output], [args.csv])
     if args.input:
         offer_downloads(args, [(args.model[0], scale) for scale in args.scale])
         return upscale(args, args.scale, lambda scale: build(args.model[0], scale, args))

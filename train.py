@@ -24,7 +24,7 @@ from tools.training.history import Meter, divergence, say
 from tools.training.recipes import MAX_LOSS, MAX_SKIPPED, add_recipe_options, choose_recipe, learning_rate
 from tools.training.runs import Run
 from tools.training.watch import watching_tasks
-from utils import UserError, cpu_count, fraction, locked, not_negative, positive, run_main
+from utils import UserError, check_writable, cpu_count, fraction, locked, not_negative, positive, run_main
 
 
 def train(args):
@@ -33,6 +33,7 @@ def train(args):
     if cluster and cluster.type != "chief":
         return serve(cluster, args.gpu, args.chief_timeout)
     check_precision(args.precision)
+    check_writable([None if args.prepare else args.run, args.records if args.data else None])
     recipe, sampler = choose_recipe(args, args.model, args.scale), None
     if args.records:
         sampler = open_records(args, recipe, lambda: open_photographs(args, recipe))
@@ -59,10 +60,9 @@ def open_photographs(args, recipe):
 
 def open_run(args, recipe, held_out):
     """The Run that the options name, and the checkpoint it starts from, or None if it resumes or starts from scratch."""
-    folder = args.run or os.path.join("runs", "%s_%s" % (args.model, args.scale))
-    resumes = checkpoint_prefix(os.path.join(folder, "state"))
+    resumes = checkpoint_prefix(os.path.join(args.run, "state"))
     start = find_checkpoint(args.model, args.scale, args.init_from) if args.init_from is not None and not resumes else None
-    return Run(folder, dict(
+    return Run(args.run, dict(
         recipe._asdict(), model=args.model, scale=args.scale, recipe=args.recipe, seed=args.seed, init_from=args.init_from,
         trained_before=training_history(start) if start else [], without=args.without, precision=args.precision,
         valid=args.valid, valid_share=args.valid_share, held_out=[os.path.relpath(path, args.data) for path in held_out],
@@ -239,7 +239,8 @@ def parse_args():
         parser.error("--valid-share goes with --data: it holds out photographs")
     if args.pairs < args.shards:
         parser.error("--pairs %d cannot fill --shards %d" % (args.pairs, args.shards))
-    if args.run and set(args.run) & PATTERN_CHARACTERS:
+    args.run = args.run or os.path.join("runs", "%s_%s" % (args.model, args.scale))
+    if set(args.run) & PATTERN_CHARACTERS:
         parser.error("--run %s: TensorFlow takes the characters *?[ for a pattern" % args.run)
     return args
 

@@ -5,6 +5,7 @@ People's pictures are read in tools/pictures/, checkpoints in tools/checkpoints.
 """
 import concurrent.futures
 import contextlib
+import errno
 import functools
 import glob
 import hashlib
@@ -37,8 +38,11 @@ def run_main(main):
     on stderr and exit status 1, Ctrl-C exit status 130."""
     try:
         sys.exit(main())
-    except (UserError, OSError) as error:
+    except UserError as error:
         print("error: %s" % error, file=sys.stderr)
+        sys.exit(1)
+    except OSError as error:
+        print("error: %s" % refusal(error), file=sys.stderr)
         sys.exit(1)
     except ImportError as error:
         print("error: %s: %s" % (str(error).strip().splitlines()[-1], INSTALL), file=sys.stderr)
@@ -46,6 +50,17 @@ def run_main(main):
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         sys.exit(130)
+
+
+WRITE_ERRORS = errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS
+
+
+def refusal(error):
+    """What the system refused, from an OSError, in one line."""
+    reason = error.strerror or str(error)
+    if error.errno in WRITE_ERRORS:
+        return "cannot write %s: %s" % (error.filename or "a file", reason)
+    return "%s: %s" % (error.filename, reason) if error.filename else reason
 
 
 def positive(kind):
@@ -141,6 +156,24 @@ def replacing(path):
     finally:
         if os.path.exists(temporary):
             os.remove(temporary)
+
+
+def check_writable(folders=(), files=()):
+    """Raise UserError unless these folders can be made and these files written, None left out; nothing of it is kept.
+
+    To be called before the work whose results a read-only or full target would lose.
+    """
+    for path, folder in [(one, one) for one in folders if one] + [(one, os.path.dirname(one)) for one in files if one]:
+        folder = os.path.abspath(folder)
+        while not os.path.lexists(folder):
+            folder = os.path.dirname(folder)
+        try:
+            if path in files and os.path.isdir(path):
+                raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
+            with tempfile.TemporaryFile(dir=folder) as file:
+                file.write(bytes(4096))  # a full disk still takes names
+        except OSError as error:
+            raise UserError("cannot write %s: %s" % (path, error.strerror))
 
 
 def short_path(path):

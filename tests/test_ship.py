@@ -1,5 +1,6 @@
 """tools/ship.py: from the best weights of a run to checkpoints/."""
 import json
+import os
 
 import numpy as np
 import pytest
@@ -18,8 +19,8 @@ def run(monkeypatch, capsys):
     return lambda *arguments: call(monkeypatch, capsys, ship.main, *arguments)
 
 
-def make_run(folder, init_from):
-    """The folder `best` of a run, with random weights; returns their values."""
+def make_run(folder, init_from, **config):
+    """The folder `best` of a run, with random weights, and this in its config besides; returns the weights."""
     folder.mkdir(parents=True)
     tf.reset_default_graph()
     drsan(tf.placeholder(tf.float32, [None, None, None, 3]), "32s", "x2")
@@ -31,7 +32,7 @@ def make_run(folder, init_from):
         model="32s", scale="x2", init_from=init_from and str(init_from),
         trained_before=checkpoints.training_history(checkpoints.checkpoint_prefix(str(init_from)) or init_from) if init_from else [], recipe="fast", optimizer="muon", rate=1e-3,
         schedule="cosine", batch=8, patch=32, candidates=3, ema=0.999, precision="float32", steps=90, trained_steps=70,
-        trained_seconds=7200, data={"files": 5}, framework="TensorFlow", device="2 CPUs"))
+        trained_seconds=7200, data={"files": 5, "folder": "photos"}, framework="TensorFlow", device="2 CPUs", **dict(dict(validation_psnr=30.0), **config)))
     return values
 
 
@@ -57,6 +58,57 @@ def test_shipped_weights_carry_their_history_and_digests(tmp_path, run):
         checkpoints.restore_weights(session, str(shipped / "DRSAN32sx2"))
         for ours, expected in zip(session.run(model_variables()), values):
             np.testing.assert_array_equal(ours, expected)
+
+
+def test_worse_weights_are_refused(tmp_path, run):
+    """And those of which it is not known; --replace takes them. Both figures are shown."""
+    shipped = tmp_path / "checkpoints" / "x2" / "32s"
+
+    def ship(psnr, *options, **config):
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        make_run(folder, None, validation_psnr=psnr, **config)
+        status, out, err = run(folder, "--to", tmp_path / "checkpoints", *options)
+        psnr = json.loads((shipped / "config.json").read_text())["validation_psnr"]
+        return status, out.splitlines()[0], err.replace(utils.short_path(str(shipped)), "SHIPPED"), psnr
+
+    name = utils.short_path(str(shipped))
+    assert ship(35.176)[0] == 0
+    assert ship(14.27) == (1, "PSNR: 14.270 dB on Sample; of the weights in %s: 35.176 dB on Sample" % name,
+                           "error: these weights are worse: give --replace to put them into SHIPPED all the same\n", 35.176)
+    unknown = "error: which weights are better is not known: give --replace to put them into SHIPPED all the same\n"
+    assert ship(36.0, valid="Set5") == (
+        1, "PSNR: 36.000 dB on Set5; of the weights in %s: 35.176 dB on Sample" % name, unknown, 35.176)
+    assert ship(None)[1:] == ("PSNR: unknown; of the weights in %s: 35.176 dB on Sample" % name, unknown, 35.176)
+    assert ship(36.0, held_out=["a.png"])[2:] == (unknown, 35.176)
+    assert ship(35.2)[::3] == (0, 35.2) and ship(14.27, "--replace")[::3] == (0, 14.27)
+
+
+@pytest.mark.parametrize("done", [0, 1])
+def test_a_kill_in_the_middle_of_a_swap_loses_nothing(tmp_path, run, monkeypatch, done):
+    """done: how many of the two renames; the weights before are found in both cases, and the same command goes on."""
+    old, new = [make_run(tmp_path / name, None)[0] for name in ("old", "new")]
+    shipped = tmp_path / "checkpoints" / "x2" / "32s"
+    assert run(tmp_path / "old", "--to", tmp_path / "checkpoints")[0] == 0
+    rename, renames = os.rename, []
+
+    def killed(*paths):
+        renames.append(paths)
+        if len(renames) > done:
+            raise SystemExit(137)
+        rename(*paths)
+
+    def first_weights(folder):
+        return tf.train.NewCheckpointReader(str(folder / "DRSAN32sx2")).get_tensor("DRAN/conv2d/kernel")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rename", killed)
+        assert run(tmp_path / "new", "--to", tmp_path / "checkpoints")[0] == 137
+    np.testing.assert_array_equal(first_weights(shipped if done == 0 else tmp_path / "checkpoints" / "x2" / "32s.old"), old)
+    np.testing.assert_array_equal(first_weights(tmp_path / "checkpoints" / "x2" / "32s.tmp"), new)
+    status, out, _ = run(tmp_path / "new", "--to", tmp_path / "checkpoints")
+    assert status == 0 and out.startswith("PSNR: 30.000 dB on Sample; of the weights in ")  # those before are there again
+    np.testing.assert_array_equal(first_weights(shipped), new)
+    assert os.listdir(str(tmp_path / "checkpoints" / "x2")) == ["32s"]
 
 
 def test_the_table_of_weights_that_began_as_others(tmp_path, run):

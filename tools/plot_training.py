@@ -11,7 +11,7 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from tools.plots import COLORS, save_figure  # noqa: E402
 from tools.training.history import CURVES, HEALTH, read_curves  # noqa: E402
-from utils import run_main  # noqa: E402
+from utils import check_writable, run_main  # noqa: E402
 
 
 def plot(runs, output, health=False):
@@ -45,6 +45,7 @@ def main():
     parser.add_argument("--output", default="figures/training.png", metavar="FILE", help="default figures/training.png")
     parser.add_argument("--health", action="store_true", help="also draw the norm of the gradient, the largest |DRA| and the kernels' RMS")
     args = parser.parse_args()
+    check_writable(files=[args.output])
     plot(args.runs, args.output, args.health)
     print("wrote %s" % args.output)
 

@@ -2,7 +2,7 @@
 
 They become checkpoints/<scale>/<model>/DRSAN<model><scale>, under the authors' names and without optimiser slots, with
 the config.json and log.jsonl of their run, the SHA-256 of their files, and, if the run started from shipped weights, what
-trained those.
+trained those. Weights that are there already are replaced by better ones; --replace replaces them by any.
 """
 import argparse
 import json
@@ -14,9 +14,9 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from model import SCALES, drsan  # noqa: E402
 from ops import tf  # noqa: E402
-from tools.checkpoints import checkpoint_prefix, restore_weights, save_weights  # noqa: E402
+from tools.checkpoints import checkpoint_config, checkpoint_prefix, restore_weights, save_weights  # noqa: E402
 from tools.runtime import open_session  # noqa: E402
-from utils import UserError, file_digest, run_main, short_path, write_json  # noqa: E402
+from utils import UserError, check_writable, file_digest, run_main, short_path, write_json  # noqa: E402
 
 CHECKPOINTS = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "checkpoints")
 
@@ -31,8 +31,41 @@ def read_config(folder):
         raise UserError("no usable config.json in %s (%s): give the folder `best` of a run of train.py, or one by import_weights.py" % (folder, error))
 
 
-def ship(folder, root):
-    """Copy the checkpoint of `folder` below the folder `root`; returns its new prefix."""
+def validation(config):
+    """(PSNR in dB or None, what it was measured on) of the config.json beside weights."""
+    if config.get("held_out"):
+        return config.get("validation_psnr"), "photographs held out from " + config["data"]["folder"]
+    return config.get("validation_psnr"), config.get("valid", "Sample")  # which the first runs did not write down
+
+
+def check_better(config, target, replace):
+    """Print what the weights reach and what those at `target` do, if there are any; unless `replace`, raise UserError if they are
+    worse, or if that is not known."""
+    prefix = os.path.isdir(target) and checkpoint_prefix(target)
+    if not prefix:
+        return
+    shipped = checkpoint_config(prefix)
+    (new, new_set), (old, old_set) = validation(config), validation(shipped)
+    figures = ["%.3f dB on %s" % figure if figure[0] is not None else "unknown" for figure in ((new, new_set), (old, old_set))]
+    print("PSNR: %s; of the weights in %s: %s" % (figures[0], short_path(target), figures[1]), flush=True)
+    known = None not in (new, old) and new_set == old_set
+    if not replace and not (known and new >= old):
+        raise UserError("%s: give --replace to put them into %s all the same" % (
+            "these weights are worse" if known else "which weights are better is not known", short_path(target)))
+
+
+def swap(new, target):
+    """Put the folder `new` in the place of the folder `target`, if there is one. At any moment both are whole under some name."""
+    old = target + ".old"
+    if os.path.exists(target):
+        shutil.rmtree(old, ignore_errors=True)
+        os.rename(target, old)
+    os.rename(new, target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def ship(folder, root, replace=False):
+    """Copy the checkpoint of `folder` below the folder `root`; returns its new prefix. replace: even if it is worse."""
     config = read_config(folder)
     prefix = checkpoint_prefix(folder)
     if not prefix:
@@ -40,6 +73,9 @@ def ship(folder, root):
     if config.get("without"):
         raise UserError("%s was trained without %s: ablations are not shipped" % (folder, config["without"]))
     target = os.path.join(root, config["scale"], config["model"])
+    if os.path.exists(target + ".old") and not os.path.exists(target):  # this command was killed in the middle of a swap
+        os.rename(target + ".old", target)
+    check_better(config, target, replace)
     drsan(tf.placeholder(tf.float32, [None, None, None, 3]), config["model"], config["scale"])
     with open_session([-1]) as session:
         restore_weights(session, prefix)
@@ -52,8 +88,7 @@ def ship(folder, root):
         if os.path.exists(log):
             shutil.copy(log, target + ".tmp")
             break
-    shutil.rmtree(target, ignore_errors=True)
-    os.rename(target + ".tmp", target)
+    swap(target + ".tmp", target)
     return os.path.join(target, name)
 
 
@@ -61,8 +96,10 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", metavar="DIR", help="the folder `best` of a run of train.py, or one by import_weights.py")
     parser.add_argument("--to", default=CHECKPOINTS, metavar="DIR", help="default: checkpoints/ of the project")
+    parser.add_argument("--replace", action="store_true", help="replace weights that are better, or not known to be worse")
     args = parser.parse_args()
-    print(short_path(ship(args.folder, args.to)))
+    check_writable([args.to])
+    print(short_path(ship(args.folder, args.to, args.replace)))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import tarfile
 from PIL import Image
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
-from utils import UserError, cpu_count, find_dataset, list_images, read_image, replacing, run_main
+from utils import UserError, check_writable, cpu_count, find_dataset, list_images, read_image, replacing, run_main
 
 BATCH = 64         # images that are encoded ahead
 OVERHEAD = 12288   # bytes of a tar file besides its data: a member's header and padding, and the end
@@ -95,6 +95,7 @@ def main():
     parser.add_argument("--data-dir", default="data", metavar="DIR", help="where data sets are found")
     parser.add_argument("--seed", type=int, default=0, help="of the order")
     args = parser.parse_args()
+    check_writable([args.out])
     paths = [pair.hr for pair in find_dataset(args.source, 1, args.data_dir).pairs]
     paths = random.Random(args.seed).sample(paths, len(paths))
     os.makedirs(args.out, exist_ok=True)

@@ -20,7 +20,7 @@ from tools.paper.attention import draw_dra, draw_rsa, draw_swap
 from tools.paper.canvas import STYLE, save
 from tools.paper.comparison import draw_crops, draw_trade_off
 from tools.paper.results import FIGURES
-from utils import BENCHMARKS, UserError, positive, run_main, short_path
+from utils import BENCHMARKS, check_writable, positive, run_main, short_path
 
 DRAWINGS = ("structure", "signal-flow")
 
@@ -42,11 +42,8 @@ DRAW = collections.OrderedDict([
 
 def draw(args):
     """Draw the figure that the arguments name, write it, and return the paths."""
-    folder = os.path.dirname(args.output)
-    try:
-        os.makedirs(folder or ".", exist_ok=True)
-    except OSError as error:
-        raise UserError("cannot write %s: %s" % (args.output, error.strerror))
+    check_writable(files=[args.output + ".png"])
+    os.makedirs(os.path.dirname(args.output) or ".", exist_ok=True)
     with pyplot.rc_context(STYLE):
         return save(DRAW[args.name](args), args.output, ("png", "svg") if args.name in DRAWINGS else ("png",))
 

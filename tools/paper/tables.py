@@ -17,7 +17,7 @@ from tools.checkpoints import checkpoint_config
 from tools.csv_files import read_csv, to_csv, write_text
 from tools.paper.results import (FIGURES, ROOT, Measured, costs, digest, markdown_row, present, read_measured, read_published,
                                  replace_in_file, shipped_checkpoints, write_measured)
-from utils import BENCHMARKS, DATASETS, UserError, file_digest, run_main, short_path
+from utils import BENCHMARKS, DATASETS, UserError, check_writable, file_digest, run_main, short_path
 
 GROUPS = ((0.5, "under 0.5 M parameters"), (1, "0.5 to 1 M parameters"), (float("inf"), "1 M parameters and more"))
 NOTE = """Published figures as printed in K. Park, J. W. Soh, N. I. Cho, IEEE TMM 25 (2023) 907-918; its x2 B100 PSNR of
@@ -250,6 +250,7 @@ def write_tables(measured, folder, readme):
 
 def make_tables(args):
     """What the command does, once for the arguments; prints the files it wrote."""
+    check_writable([args.output], [args.readme])
     os.makedirs(args.output, exist_ok=True)
     path = os.path.join(args.output, "our_table.csv")
     measured, shipped = read_measured(path), shipped_checkpoints(args.checkpoints)

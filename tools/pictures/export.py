@@ -20,7 +20,7 @@ from ops import tf
 from tools.checkpoints import find_checkpoint, restore_weights
 from tools.pictures.tiles import network_input
 from tools.runtime import open_session
-from utils import UserError, find_dataset, quiet_stderr, read_image, run_main
+from utils import UserError, check_writable, find_dataset, quiet_stderr, read_image, run_main
 
 TOLERANCE = 1e-5
 OPSET = 17  # of ONNX
@@ -142,6 +142,7 @@ def main():
     parser.add_argument("--format", nargs="+", default=list(FORMATS), choices=list(FORMATS), help="default all")
     parser.add_argument("--out", default=os.path.join("runs", "export"), metavar="DIR")
     args = parser.parse_args()
+    check_writable([args.out])
     session, frozen = build(args.model, args.scale, args.checkpoint)
     os.makedirs(args.out, exist_ok=True)
     for name in args.format:
