@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 import test as evaluation
@@ -59,20 +60,21 @@ def test_results_survive_writing(tmp_path):
 @pytest.fixture
 def run(tmp_path, monkeypatch, capsys):
     """Run ablation.py with these arguments, with train.py and test.py replaced by calls of `scripts`, a dict of functions that take
-    what the real parser makes of the command: (exit status, stderr)."""
+    what the real parser makes of the command: (exit status, stdout, stderr)."""
     def run_with(scripts, *arguments):
         def start(command):
             name = os.path.basename(command[1])
             monkeypatch.setattr(sys, "argv", command[1:])
             return scripts[name]({"train.py": train, "test.py": evaluation}[name].parse_args())
         monkeypatch.setattr(subprocess, "call", start)
-        status, _, err = call(monkeypatch, capsys, lambda: ablation.make_ablation(ablation.parse_args()), *arguments)
-        return status, err
+        return call(monkeypatch, capsys, lambda: ablation.make_ablation(ablation.parse_args()), *arguments)
     return run_with
 
 
 def test_trains_what_is_left_and_evaluates_all(tmp_path, run):
-    trained, evaluated = [], []
+    trained, evaluated, stopped, others = [], [], [], tmp_path / "others"
+    others.mkdir()
+    utils.save_image(str(others / "a.png"), np.zeros((40, 40, 3), np.uint8))
 
     def fake_train(args):
         assert (args.model, args.scale, args.recipe, args.records) == ("32s", "x2", "fast", str(tmp_path / "runs" / "records"))
@@ -84,43 +86,54 @@ def test_trains_what_is_left_and_evaluates_all(tmp_path, run):
         os.makedirs(args.run)
         with open(os.path.join(args.run, "log.jsonl"), "w") as file:
             loss = 0.01 * len(trained)
-            for record in {"step": 36, "loss": 1.0}, {"step": 38, "loss": loss}, {"step": 40, "loss": loss + 0.02}:
+            for record in {"step": 36, "loss": 1.0, "seconds": 1}, {"step": 38, "loss": loss, "seconds": 150}, {"step": 40, "loss": loss + 0.02, "seconds": 200}:
                 file.write(json.dumps(record) + "\n")
             if len(trained) != 3:  # the third is stopped
-                file.write('{"step": 40, "psnr": 30}\n')
+                file.write('{"step": 40, "psnr": 30, "seconds": 200}\n')
         return 0
 
     def fake_test(args):
-        assert args.dataset == ["Sample"]
-        evaluated.append(args.checkpoint)
+        if len(evaluated) == 7 and not stopped:  # the first time
+            stopped.append(args.checkpoint)
+            return 130
+        dataset, = args.dataset
+        evaluated.append((args.checkpoint, dataset))
         mean = evaluation.Scores(PSNR[args.without], 0.95, 30, 0.9)
         log = CsvLog(args.csv, evaluation.COLUMNS)
         for image in "a", "mean":
-            log.add(("32s", "x2", "Sample", image) + mean)
+            log.add(("32s", "x2", os.path.basename(dataset), image) + mean)
         return 0
 
     readme = tmp_path / "README.md"
     readme.write_text("a\n<!-- ablation:begin -->\n<!-- ablation:end -->\nb\n")
     arguments = ["--data", "photos", "--steps", 40, "--runs", tmp_path / "runs", "--output", tmp_path, "--readme", readme,
-                 "--data-dir", tmp_path]
+                 "--data-dir", tmp_path, "--dataset", "Sample", others, "Set5"]
     scripts = {"train.py": fake_train, "test.py": fake_test}
-    status, err = run(scripts, *arguments)
+    status, _, err = run(scripts, *arguments)
     assert status == 1 and "stopped in the training of the network without DRA: plain sums" in err
     third = tmp_path / "runs" / "without_dra" / "log.jsonl"
-    third.write_text(third.read_text() + '{"step": 40, "psnr": 30}\n')
-    assert run(scripts, *arguments) == (0, "")
+    third.write_text(third.read_text() + '{"step": 40, "psnr": 30, "seconds": 200}\n')
+    status, out, err = run(scripts, *arguments)
+    assert status == 1 and "test.py failed for the network without its dynamics: learned constants" in err
+    assert "training 4 of 5: without its dynamics: learned constants; the training of all takes about 0:06:40 yet\n" in out
+    assert "training 5 of 5: without RSA; the training of all takes about 0:03:20 yet\n" in out and "training 3" not in out
+    assert "evaluating 4 of 5: without its dynamics: learned constants\n" in out and "evaluating 5" not in out
+    status, out, err = run(scripts, *arguments)
+    assert (status, err) == (0, "") and "training" not in out and "evaluating 5 of 5" in out and "evaluating 3" not in out
     assert trained == [("whole", None, 0), ("whole_seed1", None, 1), ("without_dra", "dra", 0),
                        ("without_dynamics", "dynamics", 0), ("without_rsa", "rsa", 0)]
-    assert evaluated == [str(tmp_path / "runs" / name / "best") for name, _, _ in trained]
+    assert evaluated == [(str(tmp_path / "runs" / name / "best"), dataset) for name, _, _ in trained for dataset in (
+        "Sample", str(others))]  # each once
 
     results = ablation.read_results(str(tmp_path / "ablation.csv"))
-    assert [one.psnr for one in results] == [34.0, 34.0, 33.9, 34.0625, 33.5]
+    assert [one.psnr for one in results if one.dataset == "others"] == [34.0, 34.0, 33.9, 34.0625, 33.5]
+    results = [one for one in results if one.dataset == "Sample"]
     assert [one.loss for one in results] == [0.02, 0.03, 0.04, 0.05, 0.06]
     # DRM of a DRAG: conv1x1 32 to 16, slopes, conv1x1 16 to 10; in its place, for constants, 10 values
     drm = 32 * 16 + 16 + 16 + 16 * 10 + 10
     assert [one.parameters for one in results] == [368427, 368427, 368427 - 4 * drm, 368427 - 4 * (drm - 10), 368427]
     text = readme.read_text()
-    assert "| without RSA | 368,427 | 84.90 G | 0.06000 | 33.50 / 0.9500<br>-0.50 / +0.0000 |" in text
+    assert "| without RSA | 368,427 | 84.90 G | 0.06000 | 33.50 / 0.9500<br>-0.50 / +0.0000 | 33.50 / 0.9500<br>-0.50 / +0.0000 |" in text
     readme.write_text("<!-- ablation:begin -->\n<!-- ablation:end -->\n")
     assert run({}, "--redraw", "--output", tmp_path, "--readme", readme)[0] == 0
     assert readme.read_text() in text
@@ -128,9 +141,9 @@ def test_trains_what_is_left_and_evaluates_all(tmp_path, run):
 
 def test_failures(tmp_path, run):
     assert run({})[0] == 2
-    status, err = run({}, "--redraw", "--output", tmp_path)
+    status, _, err = run({}, "--redraw", "--output", tmp_path)
     assert status == 1 and "error: cannot read" in err
-    status, err = run({"train.py": lambda args: 1}, "--data", "photos", "--runs", tmp_path)
+    status, _, err = run({"train.py": lambda args: 1}, "--data", "photos", "--runs", tmp_path)
     assert status == 1 and "error: train.py failed for the records" in err
-    status, err = run({"train.py": lambda args: not args.prepare}, "--data", "photos", "--runs", tmp_path)
+    status, _, err = run({"train.py": lambda args: not args.prepare}, "--data", "photos", "--runs", tmp_path)
     assert status == 1 and "error: train.py failed for the network whole" in err

@@ -18,6 +18,7 @@ import sys
 import time
 
 import numpy as np
+from tqdm import tqdm
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
@@ -32,7 +33,7 @@ from tools.runtime import open_session  # noqa: E402
 from tools.training.cluster import Devices, parse_gpus  # noqa: E402
 from tools.training.graph import build_training  # noqa: E402
 from tools.training.recipes import make_recipe  # noqa: E402
-from utils import UserError, cpu_count, run_main  # noqa: E402
+from utils import UserError, check_writable, cpu_count, run_main  # noqa: E402
 
 
 def published_prelu(x, name):
@@ -40,15 +41,22 @@ def published_prelu(x, name):
     return tf.nn.relu(x) + slope * (x - abs(x)) * 0.5
 
 
-def median_seconds(functions, runs):
+def progress(total, what, **options):
+    """A bar on a terminal, with the time left, over `total` units of something that is measured."""
+    return tqdm(total=total, desc="TensorFlow %s, %s" % (tf.__version__, what), leave=False, disable=None, **options)
+
+
+def median_seconds(functions, runs, what):
     """{name: median seconds of a call} of {name: function}, after two calls of each. They are called in turns, so that a machine
-    that gets slower or faster does so for all of them."""
+    that gets slower or faster does so for all of them. what: is measured, for the bar."""
     seconds = {name: [] for name in functions}
-    for _ in range(runs + 2):
-        for name, function in functions.items():
-            before = time.perf_counter()
-            function()
-            seconds[name].append(time.perf_counter() - before)
+    with progress((runs + 2) * len(functions), what, unit="run") as bar:
+        for _ in range(runs + 2):
+            for name, function in functions.items():
+                before = time.perf_counter()
+                function()
+                seconds[name].append(time.perf_counter() - before)
+                bar.update()
     return {name: float(np.median(times[2:])) for name, times in seconds.items()}
 
 
@@ -128,14 +136,17 @@ def time_sizes(args):
         noise = np.random.RandomState(0).randint(0, 256, (max(args.sizes), max(args.sizes), 3)).astype(np.uint8)
         start, rows = resident_memory() + OVERHEAD, []
         upscaler(noise[:64, :64])
-        for side in sorted(args.sizes):
-            times = []
-            while len(times) < args.runs and sum(times) < 10:
-                before = time.perf_counter()
-                upscaler(noise[:side, :side])
-                times.append(time.perf_counter() - before)
-            read = min(args.tile + 2 * upscaler.halo(upscaler.variant.drags), side) if args.tile else side
-            rows.append([side, float(np.median(times)), peak_memory(), start + per_pixel * read ** 2])
+        with progress(sum(side ** 2 for side in args.sizes), "tiles" if args.tile else "whole images", unit=" pixels",
+                      unit_scale=True) as bar:
+            for side in sorted(args.sizes):
+                times = []
+                while len(times) < args.runs and sum(times) < 10:
+                    before = time.perf_counter()
+                    upscaler(noise[:side, :side])
+                    times.append(time.perf_counter() - before)
+                read = min(args.tile + 2 * upscaler.halo(upscaler.variant.drags), side) if args.tile else side
+                rows.append([side, float(np.median(times)), peak_memory(), start + per_pixel * read ** 2])
+                bar.update(side ** 2)
         return rows
 
 
@@ -145,12 +156,14 @@ def peak_memory():
         return 1024 * int(next(line for line in file if line.startswith("VmHWM:")).split()[1])
 
 
-def last_line(command):
-    """The last line that a command prints. Raises UserError with the last line of its stderr if it fails."""
+def last_line(command, bars=False):
+    """The last line that a command prints. Raises UserError with the last line of its stderr if it fails. bars: on a terminal, its
+    stderr goes there."""
     try:
-        return subprocess.check_output(command, stderr=subprocess.PIPE).decode().splitlines()[-1]
+        stderr = None if bars and sys.stderr.isatty() else subprocess.PIPE
+        return subprocess.check_output(command, stderr=stderr).decode().splitlines()[-1]
     except subprocess.CalledProcessError as error:
-        reasons = error.stderr.decode(errors="replace").strip().splitlines() or ["exit status %d" % error.returncode]
+        reasons = (error.stderr or b"").decode(errors="replace").strip().splitlines() or ["exit status %d" % error.returncode]
         raise UserError("%s failed: %s" % (" ".join(command[:2]), reasons[-1]))
 
 
@@ -169,7 +182,7 @@ def measure_sizes(args):
                "--scale", args.scale, "--runs", str(args.runs), "--sizes"] + [str(side) for side in args.sizes]
     results = {}
     for kind, options in ("whole", []), ("tiles", ["--tile", str(args.tile)]):
-        results[kind] = json.loads(last_line(command + options))
+        results[kind] = json.loads(last_line(command + options, bars=True))
     return results
 
 
@@ -228,7 +241,7 @@ def time_variants(args, what):
                     ops.prelu = variant.prelu
                     functions[name] = BENCHMARKS[what](args, variant, closing)
         ops.prelu = VARIANTS["ours"].prelu
-        return median_seconds(functions, args.runs)
+        return median_seconds(functions, args.runs, what)
 
 
 def measure(args):
@@ -250,12 +263,13 @@ def bench(args):
     if args.json:
         print(json.dumps(measure(args)))
         return
+    check_writable(files=[args.plot if "infer" in args.what else None])
     for python in args.python:
         check_python(python)
     results = [measure(args)]
     for python in args.python:
         command = [python, os.path.abspath(__file__), "--json"] + sys.argv[1:]
-        results.append(json.loads(last_line(command)))
+        results.append(json.loads(last_line(command, bars=True)))
     print("DRSAN-%s %s, %d CPUs, median of %d runs" % (args.model, args.scale, cpu_count(), args.runs))
     for what in args.what:
         print("\n%-6s %-22s %12s %12s %14s %18s %16s" % (what, units[what], "ours s", "published s", "ours/published",

@@ -1,12 +1,16 @@
 """The ablation: python tools/paper/ablation.py --data data/photos
 
 Trains DRSAN-32s x2 whole, from two seeds, and without DRA, without its dynamics and without RSA, each from scratch by the recipe
-`fast` once over the same --steps batches, which it first writes to records; evaluates the five on the data sets that are present;
-and writes figures/ablation.csv and from it the table of the README. An interrupted call is continued by the same call.
+`fast` once over the same --steps batches, which it first writes to records; evaluates the five on those of --dataset that are
+present; and writes figures/ablation.csv and from it the table of the README. An interrupted call is continued by the same call.
 """
 import argparse
 import collections
+import datetime
+import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -19,7 +23,7 @@ from tools.csv_files import read_csv, to_csv, write_text  # noqa: E402
 from tools.paper.results import FIGURES, costs, markdown_row, present, replace_in_file  # noqa: E402
 from tools.training.history import read_curves  # noqa: E402
 from tools.training.recipes import make_recipe  # noqa: E402
-from utils import DATASETS, UserError, positive, run_main, short_path  # noqa: E402
+from utils import DATASETS, UserError, check_writable, positive, replacing, run_main, short_path  # noqa: E402
 
 MODEL, SCALE = "32s", "x2"
 Network = collections.namedtuple("Network", "name without seed")
@@ -60,27 +64,54 @@ def prepare(args):
     return folder
 
 
+def seconds_of(folder):
+    """How long the run in a folder has trained."""
+    with open(os.path.join(folder, "log.jsonl")) as file:
+        return max(json.loads(line)["seconds"] for line in file)
+
+
+def say_which(doing, network, args):
+    """Print which of the networks it is at and, once one is trained, about how long the training of those that are left takes."""
+    number = list(NETWORKS.values()).index(network) + 1
+    done = [os.path.join(args.runs, name) for name in NETWORKS if steps_done(os.path.join(args.runs, name)) == args.steps]
+    left = sum(map(seconds_of, done)) / len(done) * (len(NETWORKS) - len(done)) if done else 0
+    print("%s %d of %d: %s%s" % (doing, number, len(NETWORKS), network.name, "; the training of all takes about %s yet" % (
+        datetime.timedelta(seconds=round(left))) if left else ""), flush=True)
+
+
 def train(network, folder, records, args):
     """Train a network, or what is left of it, to args.steps. Raises UserError if that fails or is stopped."""
     if steps_done(folder) == args.steps:
         return
+    say_which("training", network, args)
     options = ["--recipe", "fast", "--steps", str(args.steps), "--seed", str(network.seed), "--records", records, "--run", folder]
     call("train.py", args, options + without(network), "the network " + network.name)
     if steps_done(folder) != args.steps:
         raise UserError("stopped in the training of the network %s: the same command goes on" % network.name)
 
 
-def evaluate(network, folder, args):
-    """Evaluate the best weights of a run on the data sets that are present: a list of Result. Raises UserError."""
+def scores(network, folder, dataset, args):
+    """(name, PSNR, SSIM) of the best weights of a run on a data set, measured once and kept in the run. Raises UserError."""
+    path = os.path.join(folder, "evaluated", re.sub(r"\W+", "_", dataset) + ".csv")
+    if not os.path.exists(path):
+        say_which("evaluating", network, args)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with tempfile.TemporaryDirectory() as temporary:
+            saved = os.path.join(temporary, "saved.csv")
+            options = ["--checkpoint", os.path.join(folder, "best"), "--data-dir", args.data_dir, "--csv", saved, "--dataset", dataset]
+            call("test.py", args, options + without(network), "the network " + network.name)
+            with open(saved, "rb") as source, replacing(path) as whole, open(whole, "wb") as file:
+                shutil.copyfileobj(source, file)
+    row = next(row for row in read_csv(path) if row["image"] == "mean")
+    return row["dataset"], float(row["psnr"]), float(row["ssim"])
+
+
+def evaluate(network, folder, datasets, args):
+    """Evaluate the best weights of a run on the data sets: a list of Result. Raises UserError."""
     steps, losses = (np.array(values) for values in read_curves(folder)["loss"])
     loss = losses[steps > 0.9 * args.steps].mean()
     head = (network.name, args.steps) + costs(MODEL, SCALE, network.without) + (loss,)
-    with tempfile.TemporaryDirectory() as temporary:
-        saved = os.path.join(temporary, "saved.csv")
-        options = ["--checkpoint", os.path.join(folder, "best"), "--data-dir", args.data_dir, "--csv", saved, "--dataset"]
-        call("test.py", args, options + present(DATASETS, args.data_dir) + without(network), "the network " + network.name)
-        return [Result(*head + (row["dataset"], float(row["psnr"]), float(row["ssim"])))
-                for row in read_csv(saved) if row["image"] == "mean"]
+    return [Result(*head + scores(network, folder, dataset, args)) for dataset in datasets]
 
 
 def write_results(path, results):
@@ -101,7 +132,7 @@ def read_results(path):
 def to_markdown(results):
     """The table: a row for each network, below its PSNR / SSIM the difference to the first network's."""
     scores = {(one.network, one.dataset): one for one in results}
-    datasets = [name for name in DATASETS if any(one.dataset == name for one in results)]
+    datasets = list(collections.OrderedDict.fromkeys(one.dataset for one in results))
     text = markdown_row(["", "parameters", "multi-adds", "training loss"] + datasets)
     text += "|" + "---|" * (4 + len(datasets)) + "\n"
     first = results[0].network
@@ -120,11 +151,15 @@ def make_ablation(args):
     """What the command does, once for the arguments; prints the files it wrote."""
     path = os.path.join(args.output, "ablation.csv")
     if not args.redraw:
+        check_writable([args.runs, args.output], [args.readme])
+        datasets = present(args.dataset, args.data_dir)
+        if not datasets:
+            raise UserError("no data set of %s is present in %s" % (" ".join(args.dataset), args.data_dir))
         results, records = [], prepare(args)
         for name, network in NETWORKS.items():
             train(network, os.path.join(args.runs, name), records, args)
         for name, network in NETWORKS.items():
-            results += evaluate(network, os.path.join(args.runs, name), args)
+            results += evaluate(network, os.path.join(args.runs, name), datasets, args)
         os.makedirs(args.output, exist_ok=True)
         write_results(path, results)
         print("wrote %s" % short_path(path))
@@ -138,6 +173,8 @@ def parse_args():
     source.add_argument("--redraw", action="store_true", help="write the table from ablation.csv, train nothing")
     parser.add_argument("--steps", type=positive(int), default=2500, help="of each training (default 2500)")
     parser.add_argument("--gpu", type=int, default=0, help="index of the GPU, -1 for the CPU (default 0)")
+    parser.add_argument("--dataset", nargs="+", default=DATASETS, metavar="NAME",
+                        help="data sets, or folders of HR images, to evaluate on (default: %s)" % " ".join(DATASETS))
     parser.add_argument("--data-dir", default="data", metavar="DIR", help="where the data sets are (default data)")
     parser.add_argument("--runs", default=os.path.join("runs", "ablation"), metavar="DIR", help="default runs/ablation")
     parser.add_argument("--output", default=FIGURES, metavar="DIR", help="default: the project's figures")
