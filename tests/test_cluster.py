@@ -58,9 +58,17 @@ def start_task(photographs, tmp_path):
 
 
 def test_cluster_trains_as_one_machine_though_tasks_die(photographs, tmp_path, start_task):
-    """The chief is interrupted while it waits for a worker that was killed; another worker is lost to the chief that goes on."""
-    steps = "--steps", "24"
+    """All are stopped at once, as by a scheduler; the chief is interrupted while it waits for a worker that was killed; another
+    worker is lost to the chief that goes on."""
+    steps = "--steps", "400"
+    tasks = [start_task(job, "--save-minutes", "60", *steps) for job in ("worker", "ps", "chief")]
+    read_lines_until(tasks[2], "PSNR of")
+    for task in tasks:
+        task.send_signal(signal.SIGTERM)
+    stopped = int(re.search("stopped at step ([0-9]+);", read_lines_until(tasks[2], "stopped at step")[-1]).group(1))
+    assert [task.wait() for task in tasks] == [143, 143, 0]
     worker, ps, chief = [start_task(job, *steps) for job in ("worker", "ps", "chief")]
+    read_lines_until(chief, "resumed at step %d," % stopped)
     read_lines_until(chief, "PSNR of")
     worker.kill()
     read_lines_until(chief, "waiting for /job:worker/task:0 at localhost:")
@@ -71,7 +79,7 @@ def test_cluster_trains_as_one_machine_though_tasks_die(photographs, tmp_path, s
     read_lines_until(chief, "resumed at step")
     worker.kill()
     worker.communicate()
-    worker = start_task("worker")
+    worker = start_task("worker", *steps)
     read_lines_until(chief, "lost a task of the cluster")  # TensorFlow 1.8 notices when it is back
     read_lines_until(chief, "resumed at step")
     read_lines_until(chief, "done")

@@ -11,6 +11,7 @@ import time
 from tools.training.history import say
 
 SIGNALS = signal.SIGINT, signal.SIGTERM
+GRACE = 7  # seconds in which a chief that gets a signal at the same time can end its step and save
 
 
 def answers(address, seconds=1):
@@ -72,15 +73,18 @@ def watching(check, handler, seconds=1):
 
 @contextlib.contextmanager
 def watching_chief(address, minutes):
-    """Within this context a signal ends this process, with exit status 130 or 143, and so does, with 1, a chief that has not
-    listened at its address for so many minutes."""
-    seen = time.time()
+    """Within this context a signal ends this process, with exit status 130 or 143, once the chief has ended or GRACE is over; and
+    so does, with 1, a chief that has not listened at its address for so many minutes."""
+    seen, asked = time.time(), None
 
     def check(received):
-        nonlocal seen
+        nonlocal seen, asked
+        found = answers(address)
         if received:
-            end(128 + received[0], "stopped")
-        if answers(address):
+            asked = asked or time.time()
+            if not found or time.time() - asked > GRACE:
+                end(128 + received[0], "stopped")
+        if found:
             seen = time.time()
         elif time.time() - seen > 60 * minutes:
             end(1, "error: no chief at %s for %g minutes: start it, and then this task again" % (address, minutes))
