@@ -102,6 +102,7 @@ if __name__ == "__main__":
     seconds = time.time() - begun
     assert start(args, "alone", 3).wait() == 0
     losses = [final_loss(args, name) for name in ("alone", "cluster")]
-    print("%d kills in %.1f minutes: %s; no task left behind; final loss %.5f, alone %.5f" % (
-        sum(killed.values()), seconds / 60, ", ".join("%s:%d %d" % (task + (killed[task],)) for task in TASKS), losses[1], losses[0]))
+    print("%d kills in %.1f minutes (%s); no task left behind; final loss %.5f, alone %.5f" % (
+        sum(killed.values()), seconds / 60, ", ".join("%s:%d %d" % (task + (killed[task],)) for task in TASKS),
+        losses[1], losses[0]))
     assert abs(losses[1] / losses[0] - 1) < 0.02

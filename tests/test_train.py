@@ -68,8 +68,14 @@ def test_how_long_a_training_takes(monkeypatch, capsys):
         with meter.paused():
             now[0] += 100
     # 5.5 s after 8 steps; fast: 30,000 steps of 8 x 32^2 pixels instead of 16 x 48^2
-    assert lines == 7 * [""] + ["0.50 s a step: about 5 days, 18:53:11 for the 999982 steps that are left\nnote: that is a plan for "
-                                "GPUs; --recipe fast, for CPUs, takes about 0:55:33 here\n"] + 2 * [""]
+    assert lines == 7 * [""] + ["0.50 s a step: about 5 days, 18:53:11 for the 999982 steps that are left\nnote: that is a plan "
+                                "for GPUs; --recipe fast, for CPUs, takes about 0:55:33 here\n"] + 2 * [""]
+    meter = history.Meter(run, make_recipe("fast", "32s", "x2"), 0, on_cpu=True)
+    for seconds in 20, 2:
+        now[0] += seconds
+        meter.add(0.1, 1, False)
+    assert capsys.readouterr().out == ("the first step took 20.0 s, with what is prepared in it\n"
+                                       "2.00 s a step: about 16:39:56 for the 29998 steps that are left\n")
     for kind, seconds, on_cpu in ("paper", 0.1, True), ("paper", 0.5, False), ("fast", 100, True):
         text = history.format_plan(dict(run.config, recipe=kind), make_recipe(kind, "32s", "x2"), 0, seconds, on_cpu)
         assert "for the %d steps that are left" % make_recipe(kind, "32s", "x2").steps in text and "note" not in text

@@ -1,8 +1,10 @@
 """Pictures without ground truth: what is read and written, tiles, the ensemble, and what bad input gets."""
 import argparse
 import errno
+import io
 import mmap
 import os
+import sys
 
 import numpy as np
 import pytest
@@ -160,7 +162,12 @@ def test_benchmark_measures_every_variant(monkeypatch):
     """Tiny, and once: the published PReLU is ours, every variant gives a time, and the operations of a step are named."""
     monkeypatch.setitem(MODELS, "32s", MODELS["32s"]._replace(channels=8, drags=1, blocks=1))
     options = argparse.Namespace(model="32s", scale="x2", gpu=[-1], threads=1, size=12, batch=2, patch=8, runs=1)
-    times = {what: bench.time_variants(options, what) for what in ("infer", "train")}
+    stderr = io.StringIO()
+    stderr.isatty = lambda: True
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stderr", stderr)
+        times = {what: bench.time_variants(options, what) for what in ("infer", "train")}
+    assert ", infer:   0%" in stderr.getvalue() and "0/6 [" in stderr.getvalue()  # two variants, three runs each
     assert list(times["infer"]) == ["ours", "published"] and list(times["train"])[:2] == ["ours", "published"]
     assert all(seconds > 0 for one in times.values() for seconds in one.values())
     waited, shares = bench.profile_training(options)

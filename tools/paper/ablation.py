@@ -98,8 +98,8 @@ def scores(network, folder, dataset, args):
         os.makedirs(os.path.dirname(path), exist_ok=True)
         with tempfile.TemporaryDirectory() as temporary:
             saved = os.path.join(temporary, "saved.csv")
-            options = ["--checkpoint", os.path.join(folder, "best"), "--data-dir", args.data_dir, "--csv", saved, "--dataset", dataset]
-            call("test.py", args, options + without(network), "the network " + network.name)
+            options = ["--checkpoint", os.path.join(folder, "best"), "--data-dir", args.data_dir, "--csv", saved] + without(network)
+            call("test.py", args, options + ["--dataset", dataset], "the network " + network.name)
             with open(saved, "rb") as source, replacing(path) as whole, open(whole, "wb") as file:
                 shutil.copyfileobj(source, file)
     row = next(row for row in read_csv(path) if row["image"] == "mean")

@@ -146,11 +146,13 @@ class Meter(object):
 
     def _say_plan(self, now):
         """Say once how long the rest takes."""
+        late = now - self.started > PLAN_SECONDS
         if not self.warm:
             self.warm, self.first = now, self.step
-        if now - self.started > PLAN_SECONDS:
-            steps = self.step - self.first
-            seconds = (now - self.warm) / steps if steps else now - self.started
+            if late:
+                say("the first step took %.1f s, with what is prepared in it" % (now - self.started))
+        elif late:
+            seconds = (now - self.warm) / (self.step - self.first)
             say(format_plan(self.run.config, self.recipe, self.step, seconds, self.on_cpu))
             self.started = None
 
