@@ -138,7 +138,7 @@ def round_of_kills(folder, photographs, whole, plan):
 
 
 def main(rounds, folder, photographs):
-    whole = os.path.join(folder, "whole")
+    whole, _ = os.path.join(folder, "whole"), tf.__version__  # imported now, and not by every job
     assert os.waitpid(fork(whole, photographs), 0)[1] == 0, "the job failed"
     expected, killed = read_disk(whole), collections.Counter()
     assert len(expected.records) == SHARDS and expected.step == STEPS and expected.best[1] and expected.log

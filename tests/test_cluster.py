@@ -146,6 +146,7 @@ def test_a_batch_that_machines_cannot_share():
 
 
 @pytest.mark.parametrize("config", ["nothing", '{"cluster": {"chief": ["a:1"]}, "task": {"type": "worker", "index": 0}}',
+                                    '{"cluster": {"chief": [["a:1"]]}, "task": {"type": "chief", "index": 0}}',
                                     '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 0}}'])
 def test_bad_cluster_is_one_line(config, monkeypatch):
     monkeypatch.setenv("TF_CONFIG", config)

@@ -25,6 +25,7 @@ def read_cluster():
         cluster = Cluster(config["cluster"], config["task"]["type"], int(config["task"]["index"]))
         cluster.addresses[cluster.type][cluster.index]
         cluster.addresses["chief"][0]
+        tf.train.ClusterSpec(cluster.addresses)  # also imports TensorFlow, which hides stderr, before a signal has to be told there
     except (ValueError, KeyError, IndexError, TypeError) as error:
         raise UserError("TF_CONFIG lacks %s: expected {\"cluster\": {\"chief\": [HOST:PORT], \"worker\": [HOST:PORT, ...], "
                         "\"ps\": [HOST:PORT, ...]}, \"task\": {\"type\": \"worker\", \"index\": 0}}" % error)
