@@ -233,6 +233,9 @@ def test_manifest():
     assert [os.path.relpath(file.target, "data") for file in files if file.path.endswith(".index")] == [
         os.path.join("authors-weights", "x2", "DRSAN_32l", "DRSAN32l.index")]
     assert download.weight_files("data", "32l", "x3") == []
+    found = [download.megabytes(download.benchmark_files(name, "data")) for name in download.BENCHMARKS]
+    assert found == pytest.approx([1.300, 7.312, 39.706, 196.626], abs=0.001)
+    assert download.megabytes(files) == pytest.approx((12 * 849063 + 12 + 36098) / 1e6, abs=0.001)  # values with Adam's slots; index
 
 
 def test_digests(tmp_path):
@@ -525,8 +528,9 @@ def test_offer(server, monkeypatch, capsys):
         download.offer(set5(), "data", server.url)
         assert not server.requests
     assert capsys.readouterr().out == (
-        "Of 8 published files, 7 are missing in data and 1 not as published (to be replaced). Download from %s? [y/N] "
-        % server.url)
+        "Of 8 published files, 7 are missing in data and 1 not as published (to be replaced). Download about %.3g MB from "
+        "%s? [y/N] " % (download.megabytes(set5()), server.url))
+    assert download.megabytes(set5()) > 0.1
     monkeypatch.setattr(sys, "stdin", Terminal("y\n"))
     download.offer(set5(), "data", server.url)
     check_data(server)

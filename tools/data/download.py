@@ -34,7 +34,6 @@ DIV2K_URL = "https://data.vision.ee.ethz.ch/cvl/DIV2K"
 MANIFEST = os.path.join(os.path.dirname(os.path.abspath(__file__)), "authors_files.csv")
 
 WEIGHTS = "authors-weights"
-MEGABYTES = {"Set5": 1.3, "Set14": 7.3, "B100": 39.7, "Urban100": 196.6, WEIGHTS: 153}
 
 Archive = namedtuple("Archive", "size sha256 images")
 DIV2K = {  # as published in the checksums of tensorflow/datasets, tensorflow_datasets/url_checksums/div2k.txt
@@ -60,6 +59,12 @@ File = namedtuple("File", "path target digest limit")
 def read_manifest():
     """{path in the authors' repository: git blob id}."""
     return {row["path"]: row["git_blob"] for row in read_csv(MANIFEST)}
+
+
+def megabytes(files):
+    """About how many MB the manifest's `files` have together; the size of one of them, a .meta of some 4 MB, is not known."""
+    sizes = {row["path"]: int(row["bytes"] or 0) for row in read_csv(MANIFEST)}
+    return sum(sizes.get(file.path, 0) for file in files) / 1e6
 
 
 def _manifest_files(pattern, data_dir):
@@ -375,9 +380,9 @@ def offer(files, data_dir, mirror=None, yes=False):
     if not wrong:
         return
     altered = sum(os.path.exists(file.target) for file in wrong)
-    question = "Of %d published files, %d are missing in %s%s. Download from %s?" % (
-        len(files), len(wrong) - altered, data_dir,
-        " and %d not as published (to be replaced)" % altered if altered else "", mirror_url(mirror, AUTHORS_URL))
+    question = "Of %d published files, %d are missing in %s%s. Download about %.3g MB from %s?" % (
+        len(files), len(wrong) - altered, data_dir, " and %d not as published (to be replaced)" % altered if altered else "",
+        megabytes(wrong), mirror_url(mirror, AUTHORS_URL))
     if yes or ask(question):
         download(wrong, data_dir, mirror)
 
@@ -404,7 +409,7 @@ def main():
         else:
             files = weight_files(args.data_dir) if name == WEIGHTS else benchmark_files(name, args.data_dir)
             print("%s: %d files, about %.3g MB, from %s" % (
-                name, len(files), MEGABYTES[name], mirror_url(args.mirror, AUTHORS_URL)), flush=True)
+                name, len(files), megabytes(files), mirror_url(args.mirror, AUTHORS_URL)), flush=True)
             count = download(files, args.data_dir, args.mirror)
             print("%s: complete and as published in %s, %d files downloaded" % (name, args.data_dir, count))
 
