@@ -21,8 +21,8 @@ from tools.pictures.files import FORMATS
 from tools.pictures.tiles import Upscaler, to_image
 from tools.pictures.upscale import upscale
 from tools.runtime import open_session
-from utils import (BENCHMARKS, DATASETS, UserError, bicubic, check_writable, find_dataset, mean_scores, positive, read_pair, run_main, save_image,
-                   score, short_path)
+from utils import (BENCHMARKS, DATASETS, UserError, add_data_dir, bicubic, check_writable, find_dataset, mean_scores, positive,
+                   read_pair, run_main, save_image, score, short_path)
 
 Scores = collections.namedtuple("Scores", "psnr ssim bicubic_psnr bicubic_ssim")
 COLUMNS = ("model", "scale", "dataset", "image") + Scores._fields  # of --csv
@@ -209,7 +209,7 @@ def parse_args():
     parser.add_argument("--scale", nargs="+", default=["x2"], choices=list(SCALES) + ["all"])
     parser.add_argument("--dataset", nargs="+", metavar="NAME",
                         help="%s, all, or folders of HR images (default Set5)" % ", ".join(DATASETS))
-    parser.add_argument("--data-dir", default="data", metavar="DIR", help="where the data sets are (default data)")
+    add_data_dir(parser)
     parser.add_argument("--checkpoint", metavar="PATH",
                         help="prefix, .index file or folder, or `authors`: the authors' (default: the shipped one)")
     parser.add_argument("--download", action="store_true", help="download missing images and weights without asking")

@@ -24,7 +24,7 @@ from tools.training.history import Meter, divergence, say
 from tools.training.recipes import MAX_LOSS, MAX_SKIPPED, add_recipe_options, choose_recipe, learning_rate
 from tools.training.runs import Run
 from tools.training.watch import watching_tasks
-from utils import UserError, check_writable, cpu_count, fraction, locked, not_negative, positive, run_main
+from utils import UserError, add_data_dir, check_writable, cpu_count, fraction, locked, not_negative, positive, run_main
 
 
 def train(args):
@@ -218,7 +218,7 @@ def parse_args():
     parser.add_argument("--valid", default="Sample", help="data set for validation")
     parser.add_argument("--valid-share", type=fraction(float), default=0, metavar="S",
                         help="hold out about this share of the photographs, and call best what is the best on them")
-    parser.add_argument("--data-dir", default="data", metavar="DIR", help="where data sets are found")
+    add_data_dir(parser)
     parser.add_argument("--valid-every", type=positive(int), default=1000, metavar="STEPS")
     parser.add_argument("--log-every", type=positive(int), default=100, metavar="STEPS")
     parser.add_argument("--save-minutes", type=not_negative(float), default=10)

@@ -177,11 +177,12 @@ def check_writable(folders=(), files=()):
 
 
 def short_path(path):
-    """A path as it is shown: relative to the current folder, or absolute if that is on another drive."""
+    """A path as it is shown: relative to the current folder, or absolute if that is shorter or on another drive."""
+    absolute = os.path.abspath(path)
     try:
-        return os.path.relpath(path)
+        return min(os.path.relpath(path), absolute, key=len)
     except ValueError:
-        return os.path.abspath(path)
+        return absolute
 
 
 def to_json(value, **options):
@@ -193,6 +194,11 @@ def to_json(value, **options):
             return [known(item) for item in value]
         return None if isinstance(value, float) and not np.isfinite(value) else value
     return json.dumps(known(value), sort_keys=True, allow_nan=False, **options)
+
+
+def script(path):
+    """A script or folder of the project, named from its top, as it is called from the current folder."""
+    return short_path(os.path.join(os.path.dirname(os.path.abspath(__file__)), *path.split("/")))
 
 
 def write_json(path, value):
@@ -440,9 +446,15 @@ DATASETS = ("Sample",) + BENCHMARKS
 SAMPLE = ("astronaut.png", "chelsea.png", "coffee.png", "motorcycle_left.png", "rocket.jpg")  # in scikit-image's package
 
 
+def add_data_dir(parser):
+    """The option --data-dir of commands that read data sets."""
+    parser.add_argument("--data-dir", metavar="DIR", default="data" if os.path.isdir("data") else script("data"),
+                        help="where the data sets are (default: the folder data here or, without one, beside the scripts)")
+
+
 def download_command(name, data_dir):
     """The command that downloads `name` to data_dir."""
-    return "python tools/data/download.py %s%s" % (name, "" if data_dir == "data" else " --data-dir " + data_dir)
+    return "python %s %s%s" % (script("tools/data/download.py"), name, "" if data_dir == "data" else " --data-dir " + data_dir)
 
 
 def find_dataset(name, factor, data_dir):

@@ -25,7 +25,7 @@ from tools.checkpoints import save_weights
 from tools.data import download
 from tools.paper import check_benchmarks
 from tools.runtime import open_session
-from utils import UserError, downscale, find_dataset
+from utils import UserError, download_command, downscale, find_dataset
 
 HR = "psnrtest/HR/Set5/baby.png"
 
@@ -566,10 +566,10 @@ def read_csv(path):
 def test_authors_weights_and_missing_images(server, monkeypatch, capsys, tmp_path):
     folders = {scale: publish_weights(server, tmp_path, "32s", scale, "DRSAN32s" + name, seed)
                for seed, (scale, name) in enumerate([("x2", ""), ("x3", "x3")])}  # no scale in the name, as that of 32l
-    authors = ["--checkpoint", "authors", "--model", "32s", "--scale", "x2", "x3"]
+    authors = ["--checkpoint", "authors", "--model", "32s", "--scale", "x2", "x3", "--data-dir", "data"]
     status, out, err = run_test(monkeypatch, capsys, *authors)  # without a terminal and --download: what to do
     assert status == 1 and not server.requests and not os.path.exists("data")
-    assert err.count("get them with: python tools/data/download.py authors-weights\n") == 2
+    assert err.count("get them with: %s\n" % download_command("authors-weights", "data")) == 2
 
     authors += ["--mirror", server.url, "--csv", "authors.csv"]
     status, out, err = run_test(monkeypatch, capsys, "--download", *authors)
@@ -593,7 +593,7 @@ def test_authors_weights_and_missing_images(server, monkeypatch, capsys, tmp_pat
 
 
 def test_missing_images_name_the_command():
-    with pytest.raises(UserError, match="no images of Set5.*: python tools/data/download.py Set5 --data-dir there$"):
+    with pytest.raises(UserError, match="no images of Set5.*: python .*tools/data/download.py Set5 --data-dir there$"):
         find_dataset("Set5", 2, "there")
 
 

@@ -1,4 +1,5 @@
 """Images, bicubic, metrics, data sets and checkpoints."""
+import argparse
 import os
 import subprocess
 import sys
@@ -231,6 +232,21 @@ def test_paths_are_shown_relative_or_absolute(monkeypatch):
         raise ValueError("path is on mount 'D:', start on mount 'C:'")
     monkeypatch.setattr(os.path, "relpath", other_drive)
     assert utils.short_path("a") == os.path.abspath("a")
+
+
+def test_data_sets_are_here_or_beside_the_scripts(monkeypatch, tmp_path):
+    def data_dir():
+        parser = argparse.ArgumentParser()
+        utils.add_data_dir(parser)
+        return parser.parse_args([]).data_dir
+    monkeypatch.chdir(os.path.join(ROOT, "tools", "paper"))
+    assert data_dir() == os.path.join("..", "..", "data")
+    assert utils.download_command("Set5", data_dir()) == "python ../data/download.py Set5 --data-dir ../../data"
+    monkeypatch.chdir(tmp_path)
+    assert data_dir() == os.path.join(ROOT, "data")
+    (tmp_path / "data").mkdir()
+    assert data_dir() == "data"
+    assert utils.download_command("Set5", "data") == "python %s Set5" % os.path.join(ROOT, "tools", "data", "download.py")
 
 
 @pytest.mark.parametrize("gpus, given, expected", [

@@ -12,7 +12,7 @@ from model import model_variables
 from ops import tf
 from tools.runtime import error_reason
 from tools.weights import roles, transfer
-from utils import UserError, file_digest, notice_once, short_path
+from utils import UserError, file_digest, notice_once, script, short_path
 
 SHIPPED = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "checkpoints")
 PATTERN_CHARACTERS = set("*?[")  # characters in paths that TensorFlow expands without need
@@ -42,7 +42,7 @@ def find_checkpoint(model, scale, path=None):
         return prefix
     if path is not None:
         raise UserError("no checkpoint at %s: expected a prefix, an .index file or a folder with one checkpoint" % path)
-    train = "train it with: python train.py --model %s --scale %s --data FOLDER" % (model, scale)
+    train = "train it with: python %s --model %s --scale %s --data FOLDER" % (script("train.py"), model, scale)
     if model == "32l" and scale != "x2":
         train = "the paper publishes none for 32l at %s; %s" % (scale, train)
     raise UserError("no checkpoint for %s %s in %s: %s" % (model, scale, short_path(shipped), train))

@@ -23,7 +23,7 @@ from tools.training.cluster import Devices, parse_gpus  # noqa: E402
 from tools.training.graph import (PRECISIONS, averaged_weights, build_training, check_precision, start_from,  # noqa: E402
                                   validate)
 from tools.training.recipes import RECIPE_OPTIONS, learning_rate, make_recipe  # noqa: E402
-from utils import cpu_count, fraction, positive, run_main  # noqa: E402
+from utils import add_data_dir, cpu_count, fraction, positive, run_main  # noqa: E402
 
 COMPARED = [key for key in RECIPE_OPTIONS if key != "steps"]  # which follow from --pixels
 
@@ -103,7 +103,7 @@ def parse_args():
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--valid", default="Sample", help="data set for validation; never one of the benchmarks")
     parser.add_argument("--valid-share", type=fraction(float), default=0, metavar="S", help="also hold out this share of the photographs")
-    parser.add_argument("--data-dir", default="data", metavar="DIR", help="where data sets are found")
+    add_data_dir(parser)
     parser.add_argument("--threads", type=int, default=cpu_count(), help="of TensorFlow on the CPU (default: all)")
     parser.add_argument("--workers", type=int, default=cpu_count(), help="processes that read photographs")
     return parser.parse_args()

@@ -15,7 +15,7 @@ import tarfile
 from PIL import Image
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
-from utils import UserError, check_writable, cpu_count, find_dataset, list_images, read_image, replacing, run_main
+from utils import UserError, add_data_dir, check_writable, cpu_count, find_dataset, list_images, read_image, replacing, run_main
 
 BATCH = 64         # images that are encoded ahead
 OVERHEAD = 12288   # bytes of a tar file besides its data: a member's header and padding, and the end
@@ -92,7 +92,7 @@ def main():
     parser.add_argument("--mebibytes", type=float, default=50, help="of a part at most")
     parser.add_argument("--parts", type=int, metavar="N", help="stop after N parts")
     parser.add_argument("--side", type=int, metavar="PIXELS", help="keep only the centre of each image, for validation")
-    parser.add_argument("--data-dir", default="data", metavar="DIR", help="where data sets are found")
+    add_data_dir(parser)
     parser.add_argument("--seed", type=int, default=0, help="of the order")
     args = parser.parse_args()
     check_writable([args.out])

@@ -23,7 +23,7 @@ from tools.csv_files import read_csv, to_csv, write_text  # noqa: E402
 from tools.paper.results import FIGURES, costs, markdown_row, present, replace_in_file  # noqa: E402
 from tools.training.history import read_curves  # noqa: E402
 from tools.training.recipes import make_recipe  # noqa: E402
-from utils import DATASETS, UserError, check_writable, positive, replacing, run_main, short_path  # noqa: E402
+from utils import DATASETS, UserError, add_data_dir, check_writable, positive, replacing, run_main, short_path  # noqa: E402
 
 MODEL, SCALE = "32s", "x2"
 Network = collections.namedtuple("Network", "name without seed")
@@ -175,7 +175,7 @@ def parse_args():
     parser.add_argument("--gpu", type=int, default=0, help="index of the GPU, -1 for the CPU (default 0)")
     parser.add_argument("--dataset", nargs="+", default=DATASETS, metavar="NAME",
                         help="data sets, or folders of HR images, to evaluate on (default: %s)" % " ".join(DATASETS))
-    parser.add_argument("--data-dir", default="data", metavar="DIR", help="where the data sets are (default data)")
+    add_data_dir(parser)
     parser.add_argument("--runs", default=os.path.join("runs", "ablation"), metavar="DIR", help="default runs/ablation")
     parser.add_argument("--output", default=FIGURES, metavar="DIR", help="default: the project's figures")
     parser.add_argument("--readme", default=os.path.join(ROOT, "README.md"), metavar="FILE",

@@ -13,7 +13,8 @@ from tqdm import tqdm
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 from model import SCALES
 from tools.data import download
-from utils import BENCHMARKS, UserError, bicubic, cpu_count, downscale, find_dataset, process_pool, read_pair, run_main, score
+from utils import (BENCHMARKS, UserError, add_data_dir, bicubic, cpu_count, downscale, find_dataset, process_pool, read_pair,
+                   run_main, score)
 
 
 def check_pair(pair, scale):
@@ -38,7 +39,7 @@ def check(dataset, scale, pool):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--dataset", nargs="+", default=list(BENCHMARKS), choices=BENCHMARKS)
-    parser.add_argument("--data-dir", default="data", metavar="DIR", help="where the data sets are (default data)")
+    add_data_dir(parser)
     args = parser.parse_args()
     print("%-12s %7s %13s %15s %7s %19s"
           % ("", "images", "as published", "LR differs in", "worst", "bicubic PSNR / SSIM"))

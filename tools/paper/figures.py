@@ -20,7 +20,7 @@ from tools.paper.attention import draw_dra, draw_rsa, draw_swap
 from tools.paper.canvas import STYLE, save
 from tools.paper.comparison import draw_crops, draw_trade_off
 from tools.paper.results import FIGURES
-from utils import BENCHMARKS, check_writable, positive, run_main, short_path
+from utils import BENCHMARKS, add_data_dir, check_writable, positive, run_main, short_path
 
 DRAWINGS = ("structure", "signal-flow")
 
@@ -68,7 +68,7 @@ def parse_args():
         if name in ("dra", "swap", "crops", "rsa"):
             command.add_argument("--checkpoint", metavar="PATH", help="prefix, .index or folder (default: shipped)")
             command.add_argument("--gpu", type=int, default=0, help="index of the GPU, -1 for the CPU (default 0)")
-            command.add_argument("--data-dir", default="data", metavar="DIR", help="of the data sets (default data)")
+            add_data_dir(command)
         add_own_options(name, command.add_argument)
     args = parser.parse_args()
     args.output = args.output or os.path.join(FIGURES, args.name)

@@ -17,7 +17,7 @@ from tools.checkpoints import checkpoint_config
 from tools.csv_files import read_csv, to_csv, write_text
 from tools.paper.results import (FIGURES, ROOT, Measured, costs, digest, markdown_row, present, read_measured, read_published,
                                  replace_in_file, shipped_checkpoints, write_measured)
-from utils import BENCHMARKS, DATASETS, UserError, check_writable, file_digest, run_main, short_path
+from utils import BENCHMARKS, DATASETS, UserError, add_data_dir, check_writable, file_digest, run_main, short_path
 
 GROUPS = ((0.5, "under 0.5 M parameters"), (1, "0.5 to 1 M parameters"), (float("inf"), "1 M parameters and more"))
 NOTE = """Published figures as printed in K. Park, J. W. Soh, N. I. Cho, IEEE TMM 25 (2023) 907-918; its x2 B100 PSNR of
@@ -282,7 +282,7 @@ def parse_args():
     source.add_argument("--redraw", action="store_true", help="write the tables from our_table.csv, evaluate nothing")
     parser.add_argument("--gpu", type=int, default=0, help="index of the GPU, -1 for the CPU (default 0)")
     parser.add_argument("--dataset", nargs="+", default=DATASETS, choices=DATASETS, help="default: all")
-    parser.add_argument("--data-dir", default="data", metavar="DIR", help="where the data sets are (default data)")
+    add_data_dir(parser)
     parser.add_argument("--checkpoints", metavar="DIR", help="has <scale>/<model>/; the tables of its README.md are written, too "
                         "(default: the project's, whose README.md is left alone if --output is given)")
     parser.add_argument("--output", default=FIGURES, metavar="DIR", help="default: the project's figures")
