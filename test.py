@@ -253,6 +253,8 @@ def parse_args():
 def main():
     args = parse_args()
     check_writable([args.output], [args.csv])
+    for folder in args.output, os.path.dirname(args.csv or ""):
+        os.makedirs(folder or ".", exist_ok=True)
     if args.input:
         offer_downloads(args, [(args.model[0], scale) for scale in args.scale])
         return upscale(args, args.scale, lambda scale: build(args.model[0], scale, args))

@@ -35,11 +35,11 @@ def images(tmp_path):
 
 
 def test_figures_and_files(run, tmp_path, weights, images):
-    status, out, err = run("--checkpoint", weights, "--dataset", images, "--csv", tmp_path / "a.csv",
+    status, out, err = run("--checkpoint", weights, "--dataset", images, "--csv", tmp_path / "new" / "a.csv",
                            "--output", tmp_path / "sr")
     assert (status, err) == (0, "")
     assert "DRSAN-32s x2     368,427 parameters, 84.90 G multi-adds at 1280x720" in out
-    with open(str(tmp_path / "a.csv")) as file:
+    with open(str(tmp_path / "new" / "a.csv")) as file:
         rows = list(csv.DictReader(file))
     assert [row["image"] for row in rows] == ["a", "b", "mean"]
     for row in rows[:2]:
