@@ -52,8 +52,8 @@ def run(monkeypatch, capfd):
 def test_readme_shows_what_the_tool_writes():
     with open(os.path.join(ROOT, "README.md"), encoding="utf-8") as file:
         readme = file.read()
-    lines = tables.build_lines(results.read_measured(os.path.join(results.FIGURES, "our_table.csv")))
-    assert readme == results.replace_block(readme, tables.to_readme(lines)), "run: python tools/paper/tables.py --redraw"
+    measured = results.read_measured(os.path.join(results.FIGURES, "our_table.csv"))
+    assert readme == results.replace_block(readme, tables.to_readme(measured)), "run: python tools/paper/tables.py --redraw"
 
 
 def test_overview_of_checkpoints_is_what_the_tool_writes():
@@ -145,9 +145,10 @@ def test_markdown_latex_and_csv_say_the_same():
 
 
 def test_readme_block():
-    table = tables.to_readme(tables.build_lines([row()]))
-    assert "| DRSAN-32s x2 | 368,427 | 84.90 G | not measured | 38.02 / 0.9601<br>+0.03 / -0.0005 | not mea" in table
-    assert "| DRSAN-48m x4 | 1.27 M | 88.7 G | not trained" in table
+    table = tables.to_readme([row()])
+    assert len(table.splitlines()) == 2 + 13
+    assert "| [DRSAN-32s](checkpoints/x2/32s) | x2 | 368,427 | 84.90 G | 38.02 (37.99) | - (33.57) | - (32.16) | - (32.10) |" in table
+    assert "| DRSAN-48m | x4 | 1,270,963 | 88.33 G | - (32.34) | - (28.66)" in table
     begin, end = results.BEGIN % "results", results.END % "results"
     text = "a\n%s\nold\n%s\nb\n" % (begin, end)
     assert results.replace_block(text, "new\n") == text.replace("old", "new")
@@ -203,7 +204,7 @@ def test_evaluates_what_is_present_or_takes_saved_figures(shipped, run):
     assert run("--csv", saved, *arguments)[0] == 0
     both = results.read_measured(str(out / "our_table.csv"))
     assert [(one.dataset, one.images, one.psnr) for one in both] == [("Set5", 2, measured.psnr), ("Set14", 1, 30.1234)]
-    assert "30.12 / 0.9000<br>-3.45 / -0.0177" in readme.read_text()
+    assert "30.12 (33.57)" in readme.read_text()
     before = readme.read_text()
     shutil.rmtree(str(shipped / "checkpoints"))
     assert run("--redraw", *arguments)[0] == 0 and readme.read_text() == before

@@ -34,6 +34,7 @@ def shipped_checkpoints(folder):
     return found
 
 
+@functools.lru_cache(maxsize=None)
 def costs(model, scale, without=None):
     """(parameters, multi-adds in 10^9 at 1280x720) of DRSAN, or of an ablation of it."""
     with tf.Graph().as_default():

@@ -15,8 +15,8 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspa
 from model import MODELS, SCALES
 from tools.checkpoints import checkpoint_config
 from tools.csv_files import read_csv, to_csv, write_text
-from tools.paper.results import (FIGURES, ROOT, Measured, costs, digest, markdown_row, present, read_measured, read_published,
-                                 replace_in_file, shipped_checkpoints, write_measured)
+from tools.paper.results import (FIGURES, ROOT, Measured, costs, digest, markdown_row, present, published_variants, read_measured,
+                                 read_published, replace_in_file, shipped_checkpoints, write_measured)
 from utils import BENCHMARKS, DATASETS, UserError, add_data_dir, check_writable, file_digest, run_main, short_path
 
 GROUPS = ((0.5, "under 0.5 M parameters"), (1, "0.5 to 1 M parameters"), (float("inf"), "1 M parameters and more"))
@@ -199,18 +199,18 @@ def to_wide_csv(lines):
     return to_csv(rows)
 
 
-def to_readme(lines):
-    """The README's table: our models alone, the difference to the paper in each cell's second line."""
-    text = markdown_row(("", "parameters", "multi-adds") + DATASETS) + "|" + "---|" * (3 + len(DATASETS)) + "\n"
-    paper = {(line.scale, line.method): line for line in lines if line.source == "paper"}
-    differences = {(line.scale, line.method): line for line in lines if line.source == "difference"}
-    for line in lines:
-        if line.source == "ours":
-            key = line.scale, line.method
-            shown = line if line.params else paper[key]
-            second = differences[key].cells if key in differences else {}
-            cells = [line.cells[name] + ("<br>" + second[name] if second.get(name) else "") for name in DATASETS]
-            text += markdown_row(["%s %s" % (line.method, line.scale), shown.params, shown.multi_adds] + cells)
+def to_readme(measured):
+    """The README's table: PSNR of each of the paper's models, the paper's own in brackets; a name leads to weights, if any."""
+    text = markdown_row(("model", "scale", "parameters", "multi-adds") + BENCHMARKS) + "|" + "---|" * (4 + len(BENCHMARKS)) + "\n"
+    ours = {(row.model, row.scale, row.dataset): row.psnr for row in measured}
+    for (model, scale), paper in published_variants().items():
+        name = "DRSAN-" + model
+        if any((model, scale) == key[:2] for key in ours):
+            name = "[%s](checkpoints/%s/%s)" % (name, scale, model)
+        cells = ["%s (%s)" % ("%.2f" % ours[key] if key in ours else "-", paper[key[2] + "_psnr"])
+                 for key in ((model, scale, dataset) for dataset in BENCHMARKS)]
+        parameters, multi_adds = costs(model, scale)
+        text += markdown_row([name, scale, "{:,}".format(parameters), "%.2f G" % multi_adds] + cells)
     return text
 
 
@@ -245,7 +245,7 @@ def write_tables(measured, folder, readme):
     for name, text in ("md", to_markdown(lines)), ("tex", to_latex(lines)), ("csv", to_wide_csv(lines)):
         paths.append(os.path.join(folder, "results." + name))
         write_text(paths[-1], text)
-    return paths + ([replace_in_file(readme, to_readme(lines))] if readme else [])
+    return paths + ([replace_in_file(readme, to_readme(measured))] if readme else [])
 
 
 def make_tables(args):
