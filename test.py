@@ -17,9 +17,9 @@ from tools.checkpoints import find_checkpoint, restore_weights
 from tools.csv_files import CsvLog
 from tools.data import download
 from tools.paper.results import published_scores, published_variants
-from tools.pictures.files import FORMATS
 from tools.pictures.tiles import Upscaler, to_image
 from tools.pictures.upscale import upscale
+from tools.pictures.write import FORMATS
 from tools.runtime import open_session
 from utils import (BENCHMARKS, DATASETS, UserError, add_data_dir, bicubic, check_writable, find_dataset, mean_scores, positive,
                    read_pair, run_main, save_image, score, short_path)
@@ -174,7 +174,7 @@ def test(args):
 def check_input_options(parser, args):
     """End with a usage error if options are given that do not go together; sets the defaults of --input."""
     quality_given = args.quality is not None
-    defaults = {"format": "png", "quality": 95, "max_megapixels": 100, "overwrite": False}
+    defaults = {"format": "png", "quality": 95, "max_megapixels": 100, "overwrite": False, "frames": False, "strip": False}
     for key, default in defaults.items():
         if args.input is None and getattr(args, key) not in (None, False):
             parser.error("--%s goes with --input" % key.replace("_", "-"))
@@ -227,9 +227,12 @@ def parse_args():
     pictures.add_argument("--input", nargs="+", metavar="PATH", help="upscale these image files, folders or patterns")
     pictures.add_argument("--format", choices=list(FORMATS), help="format of the SR images (default png)")
     pictures.add_argument("--quality", type=int, metavar="Q", help="of webp and jpeg, 1 to 100 (default 95)")
+    pictures.add_argument("--frames", action="store_true",
+                          help="upscale all frames of animations, which become the same kind of animation, GIF, PNG or WebP")
+    pictures.add_argument("--strip", action="store_true", help="keep no EXIF data (author, date, place) and no resolution")
     pictures.add_argument("--overwrite", action="store_true", help="replace SR images that exist already")
     pictures.add_argument("--max-megapixels", type=positive(float), metavar="MP",
-                          help="refuse larger pictures, for fear of decompression bombs (default 100)")
+                          help="refuse larger pictures, for fear of decompression bombs; inf: none (default 100)")
     args = parser.parse_args()
     args.every = "all" in args.model + args.scale
     check_input_options(parser, args)

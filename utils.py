@@ -9,6 +9,7 @@ import errno
 import functools
 import glob
 import hashlib
+import io
 import json
 import os
 import sys
@@ -17,8 +18,13 @@ from collections import OrderedDict, namedtuple
 
 import numpy as np
 import scipy.sparse
-from PIL import Image
 
+from tools import images
+
+try:
+    import imageio.v2 as imageio
+except ImportError:  # that of Python 3.6 has one interface
+    import imageio
 try:
     import fcntl
 except ImportError:  # Windows, where two processes that write to one folder at once are not kept apart
@@ -33,9 +39,36 @@ class UserError(Exception):
     """Something the user can mend; the message is one line that says what is wrong, where, and what to do next."""
 
 
+def open_standard_files():
+    """Give stdin, stdout and stderr a file where they have been closed (2>&-), or else the next file that is opened would get what
+    is printed, or printing would fail."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w" if number else "r"))
+
+
+open_standard_files()  # before anything else is imported that prints
+
+
+def escape_unprintable():
+    """Print what the encoding of stdout or stderr does not have, as names of files, with escapes."""
+    for name in "stdout", "stderr":
+        stream = getattr(sys, name)
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+        elif getattr(stream, "errors", "backslashreplace") != "backslashreplace":  # Python 3.6
+            stream.flush()
+            setattr(sys, name, io.TextIOWrapper(stream.buffer, stream.encoding, "backslashreplace", line_buffering=True))
+
+
 def run_main(main):
     """Call main() as a command: a UserError, and what the system refuses (a full disk, a folder that is gone), becomes one line
     on stderr and exit status 1, Ctrl-C exit status 130."""
+    escape_unprintable()
     try:
         sys.exit(main())
     except UserError as error:
@@ -145,11 +178,17 @@ def process_pool(workers):
 
 # ----------------------------------------------------------------------------------------------------------- files
 
+LONGEST_NAME = 255  # bytes of the name of a file, on all usual file systems
+
+
 @contextlib.contextmanager
 def replacing(path):
     """A temporary name beside `path`: what is written there within this context is renamed to `path` at its end, and removed if
     the context ends by an exception, so that `path` is whole at any time."""
+    folder, name = os.path.split(path)
     temporary = path + ".tmp"
+    if len(os.fsencode(name)) > LONGEST_NAME - 4:
+        temporary = os.path.join(folder, hashlib.sha256(os.fsencode(name)).hexdigest() + ".tmp")
     try:
         yield temporary
         os.replace(temporary, path)
@@ -224,49 +263,70 @@ def file_digest(path, algorithm="sha256"):
 
 # ---------------------------------------------------------------------------------------------------------- images
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".mpo", ".webp", ".tif", ".tiff", ".bmp")
 _noticed = set()
+_held = None  # within held_notices(), what would have been printed
 
 
-def notice_once(text):
-    if text not in _noticed:
+def notice_once(text, where=None):
+    """Print a note on stderr, if there has been none of this text; where: the file, which may be one of many, that it is about."""
+    if _held is not None:
+        _held.setdefault(text, where)
+    elif text not in _noticed:
         _noticed.add(text)
-        print("note: " + text, file=sys.stderr)
+        print("note: %s%s" % (text, " (first seen in %s)" % where if where else ""), file=sys.stderr)
 
 
-def read_image(path):
-    """Read an image file as 8-bit RGB, uint8 [H, W, 3].
+@contextlib.contextmanager
+def held_notices():
+    """Within this context notices are not printed but collected: a dict, for notice_once(*item) in another process."""
+    global _held
+    kept, _held = _held, {}
+    try:
+        yield _held
+    finally:
+        _held = kept
+
+
+def read_image(file, name=None):
+    """Read an image file as 8-bit RGB, uint8 [H, W, 3]. file: a path, or a binary file of this name.
 
     Gray is repeated to three channels, 16 bits and floating point are scaled to 8 bits (65535 or 1.0 to 255), palettes are
-    expanded, and alpha is dropped (with one notice a run). Raises UserError that names the file if it cannot be read.
+    expanded, CMYK is converted, the orientation of EXIF is applied, and alpha is dropped (with one notice a run). Raises
+    UserError that names the file if it cannot be read.
     """
     try:
-        with Image.open(path) as image:
-            if image.mode in ("LA", "PA", "RGBA", "RGBa", "La") or "transparency" in image.info:
-                notice_once("the alpha channel is dropped (first seen in %s)" % path)
-            if image.mode[0] in "IF":  # deep gray; Pillow itself reads 16-bit RGB as 8-bit
-                gray = to_uint8(deep_gray(np.asarray(image)) / 257.0)
-                return np.repeat(gray[:, :, None], 3, axis=2)
-            if image.mode in ("LA", "La"):
-                image = image.convert("L")
-            elif image.mode in ("P", "PA"):
-                image = image.convert("RGBA")
-            return np.array(image.convert("RGB"))
+        image = images.decode(file)
+        color = image.color if image.color.dtype == np.uint8 else to_uint8(image.color / 257.0)
     except Exception as error:  # a damaged file can make Pillow raise nearly anything
-        raise UserError("cannot read the image %s: %s" % (path, error or type(error).__name__))
+        raise UserError(unreadable(name or file, error))
+    if image.alpha is not None:
+        notice_once("the alpha channel is dropped", name or file)
+    return np.repeat(color, 3, axis=2) if color.shape[2] == 1 else color
 
 
-def save_image(path, image, **options):
-    """Write uint8 [H, W, 3] or a Pillow image under a temporary name, then rename it to `path`. Raises UserError.
+def unreadable(name, error):
+    """The one line that says why an image file could not be read."""
+    words = " ".join(str(error).split()) or type(error).__name__
+    if "MAX_TEXT" in words or "Decompressed" in words:  # of PngImagePlugin
+        words = "its compressed text or profile has more than %d MiB: save it without" % (images.LARGEST_TEXT >> 20)
+    return "cannot read the image %s: %s" % (name, words)
 
-    options: of Pillow's Image.save(); the format is PNG if they name none.
-    """
+
+@contextlib.contextmanager
+def writing(path):
+    """As replacing(), for images: what the system or the format refuses becomes a UserError that names `path`."""
     try:
         with replacing(path) as temporary:
-            image = Image.fromarray(image) if isinstance(image, np.ndarray) else image
-            image.save(temporary, **dict({"format": "PNG"}, **options))
+            yield temporary
     except (OSError, ValueError) as error:
         raise UserError("cannot write %s: %s" % (path, getattr(error, "strerror", None) or error))
+
+
+def save_image(path, image):
+    """Write uint8 [H, W, 3] as PNG under a temporary name, then rename it to `path`. Raises UserError."""
+    with writing(path) as temporary, open(temporary, "wb") as file:
+        file.write(imageio.imwrite("<bytes>", image, format="PNG", compression=6))
 
 
 def to_uint8(x):
@@ -278,18 +338,15 @@ def to_integers(x, dtype):
     return np.floor(np.clip(x, 0, np.iinfo(dtype).max) + 0.5).astype(dtype)
 
 
+def is_image_file(path, suffixes=IMAGE_SUFFIXES):
+    """Whether this is a file, by its suffix an image, that is not hidden: macOS puts a ._a.jpg, which is none, beside a.jpg."""
+    return (not os.path.basename(path).startswith(".") and os.path.splitext(path)[1].lower() in suffixes
+            and os.path.isfile(path))  # not a folder, nor a pipe that would be waited for
+
+
 def list_images(folder):
     """The image files in `folder`, sorted by name; subfolders are not searched."""
-    return sorted(path for path in glob.glob(os.path.join(glob.escape(folder), "*"))
-                  if path.lower().endswith(IMAGE_SUFFIXES))
-
-
-def deep_gray(gray):
-    """Gray of 16 bits, or of 32 bits or floating point within the range of 16 bits or [0, 1], as uint16."""
-    peak = 1 if gray.dtype.kind == "f" else 65535
-    if gray.size and not (gray.min() >= 0 and gray.max() <= peak):
-        raise ValueError("its values reach from %g to %g, expected from 0 to %d" % (gray.min(), gray.max(), peak))
-    return to_integers(gray * 65535.0, np.uint16) if peak == 1 else gray.astype(np.uint16)
+    return sorted(path for path in glob.glob(os.path.join(glob.escape(folder), "*")) if is_image_file(path))
 
 
 # --------------------------------------------------------------------------------------------------------- bicubic

@@ -578,7 +578,7 @@ def test_a_bar_over_the_steps_on_a_terminal(photographs, tiny, monkeypatch, term
 
 
 def test_bad_data_leaves_no_run(photographs, tmp_path, tiny):
-    for data, message in [(tmp_path / "nowhere", "no training data below"), (photographs, "no usable photograph below")]:
+    for data, message in [(tmp_path / "nowhere", "no training data below"), (photographs, "2 of the 2 photographs below")]:
         status, out, err = tiny("--data", data, "--patch", 500)
         assert status == 1 and message in err
         assert not (tmp_path / "run").exists()

@@ -79,10 +79,7 @@ def read_files(folder):
 
 def decode(name, data):
     """uint8 RGB [H, W, 3] of an image file's bytes. Raises UserError with the name."""
-    try:
-        return read_image(io.BytesIO(data))
-    except UserError:
-        raise UserError("cannot read the image %s" % name)
+    return read_image(io.BytesIO(data), name)
 
 
 def main():

@@ -9,9 +9,10 @@ import numpy as np
 def detail(patch, numpy=np):
     """How much detail [..., H, W, C] has: mean absolute difference of horizontal neighbours, plus that of vertical ones.
 
-    patch: of a type that holds differences, so not uint8. numpy: the library to compute with.
+    patch: of a type that holds differences, so not uint8; one pixel has no detail. numpy: the library to compute with.
     """
-    return sum(numpy.abs(numpy.diff(patch, axis=axis)).mean(axis=(-3, -2, -1)) for axis in (-3, -2))
+    return sum((numpy.abs(numpy.diff(patch, axis=axis)).mean(axis=(-3, -2, -1)) for axis in (-3, -2) if patch.shape[axis] > 1),
+               numpy.zeros(patch.shape[:-3]))
 
 
 # lr, hr: a photograph; y, x: of the corner of a patch in LR pixels

@@ -9,16 +9,17 @@ from collections import OrderedDict
 from tqdm import tqdm
 
 from tools.csv_files import read_csv
-from utils import (IMAGE_SUFFIXES, Pair, UserError, check_size, find_dataset, list_images, notice_once, process_pool,
+from utils import (IMAGE_SUFFIXES, Pair, UserError, check_size, find_dataset, held_notices, list_images, notice_once, process_pool,
                    read_pair)
 
 
 def load_pair(path, factor):
-    """(LR, HR) of one photograph, uint8 RGB, or the UserError that says why it cannot be used."""
-    try:
-        return read_pair(Pair(path, path, None), factor)
-    except UserError as error:
-        return error
+    """((LR, HR) of one photograph, uint8 RGB, or the UserError that says why it cannot be used; the notices held back)."""
+    with held_notices() as notices:
+        try:
+            return read_pair(Pair(path, path, None), factor), notices
+        except UserError as error:
+            return error, notices
 
 
 def list_photographs(folder):
@@ -91,17 +92,24 @@ def load_photographs(folder, factor, patch, workers, share=0):
     Those that cannot be read, or are smaller than a patch (in LR pixels), are named and left out. Raises UserError if none is
     left.
     """
-    paths, photographs = hold_out(folder, share)[0], []
+    paths, photographs, small = hold_out(folder, share)[0], [], 0
     note_lr_folders(folder, paths)
     with process_pool(workers) as pool:
         loaded = pool.map(functools.partial(load_pair, factor=factor), paths, chunksize=4)
-        for path, pair in zip(paths, tqdm(loaded, "reading", len(paths), unit="photo", disable=None)):
+        for path, (pair, notices) in zip(paths, tqdm(loaded, "reading", len(paths), unit="photo", disable=None)):
+            for notice in notices.items():
+                notice_once(*notice)
             if isinstance(pair, UserError):
                 print("left out: %s" % pair)
             elif min(pair[0].shape[:2]) < patch:
+                small += 1
                 print("left out: %s is smaller than a patch of %d LR pixels" % (path, patch))
             else:
                 photographs.append(pair)
+    if small and not photographs:
+        raise UserError("%d of the %d photographs below %s are smaller than %d pixels a side, and no other can be used: lower "
+                        "--patch (%d LR pixels at x%d), or give larger ones" % (
+                            small, len(paths), folder, patch * factor, patch, factor))
     if not photographs:
         raise UserError("no usable photograph below %s: give --data a folder of %s images" % (folder, "/".join(
             suffix[1:].upper() for suffix in IMAGE_SUFFIXES)))
@@ -119,7 +127,7 @@ def describe_data(folder):
         raise UserError("no training data below %s: expected %s images" % (
             folder, "/".join(suffix[1:].upper() for suffix in IMAGE_SUFFIXES)))
     for path in paths:
-        digest.update(("%s %d\n" % (os.path.relpath(path, folder), os.path.getsize(path))).encode())
+        digest.update(os.fsencode("%s %d\n" % (os.path.relpath(path, folder), os.path.getsize(path))))
     return {"folder": folder, "files": len(paths), "sha256_of_names_and_sizes": digest.hexdigest()}
 
 

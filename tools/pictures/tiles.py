@@ -106,7 +106,7 @@ class Upscaler(object):
         White is 1 in SR, which is not clipped. Raises UserError if the memory does not suffice.
         """
         height, width = image.shape[:2]
-        side, on_disk = self.plan(height, width)
+        side, on_disk = self.plan(height, width, image.dtype.itemsize)
         views = range(8 if self.ensemble else 1)
         try:
             sr = self._store(height * self.factor, width * self.factor, 3, on_disk)
@@ -119,11 +119,14 @@ class Upscaler(object):
             raise UserError("not enough memory for an LR image of %dx%d pixels%s: try a smaller --tile, or --gpu -1" % (
                 width, height, " in tiles of %d" % side if side else ""))
 
-    def plan(self, height, width):
-        """(side of the tiles, or None for the whole image; whether what grows with the image goes to disk)."""
+    def plan(self, height, width, depth=1):
+        """(side of the tiles, or None for the whole image; whether what grows with the image goes to disk).
+
+        depth: the bytes of a sample of the picture that is written.
+        """
         pixels, per_pixel = height * width, bytes_per_pixel(self.variant, self.factor)
         stores = (12 * self.factor ** 2 + 8 * self.variant.channels) * pixels  # SR, and the features between passes
-        spare = self.host - 9 * self.factor ** 2 * pixels  # without what is held beside SR: what is written; HR, and bicubic
+        spare = self.host - (9 + 4 * (depth - 1)) * self.factor ** 2 * pixels  # what is held beside SR: what is written; HR, bicubic
         if not self.tile and per_pixel * pixels < (self.device or spare):
             return None, False
         on_disk = stores > spare / 2

@@ -6,16 +6,23 @@ import time
 
 from tqdm import tqdm
 
-from tools.pictures.files import FORMATS, compose, find_pictures, fit_format, read_picture
-from utils import UserError, save_image
+from tools.pictures.files import animation_suffix, find_pictures, read_frames, read_picture
+from tools.pictures.write import LARGEST_SIDE, compose, fit_format, save_animation, save_picture
+from utils import LONGEST_NAME, UserError
 
 
 def name_outputs(paths, scale, args):
-    """{path of SR: path of LR}. Raises UserError if two pictures would get one name, or one that of another's LR."""
+    """{path of SR: path of LR}. Of two pictures whose names differ in the suffix alone, the second's keeps it.
+
+    Raises UserError if two pictures would get one name all the same, or one that of another's LR.
+    """
     outputs, inputs = collections.OrderedDict(), {os.path.realpath(path) for path in paths}
     for path in paths:
-        stem = os.path.splitext(os.path.basename(path))[0]
-        output = os.path.join(args.output, "%s_%s.%s" % (stem, scale, args.format))
+        stem, suffix = os.path.splitext(os.path.basename(path))
+        end = "%s.%s" % (scale, args.frames and animation_suffix(path) or args.format)
+        output = os.path.join(args.output, "%s_%s" % (stem, end))
+        if output in outputs:
+            output = os.path.join(args.output, "%s_%s_%s" % (stem, suffix[1:], end))
         if output in outputs:
             raise UserError("%s and %s would both become %s" % (outputs[output], path, output))
         if os.path.realpath(output) in inputs:
@@ -24,24 +31,56 @@ def name_outputs(paths, scale, args):
     return outputs
 
 
-def upscale_picture(upscaler, path, output, args):
-    """Upscale one image file, and print a line for it. Raises UserError, OSError or MemoryError."""
-    before = time.time()
-    if os.path.exists(output) and not args.overwrite:
+def check_output(path, output, overwrite):
+    """Raise UserError if the SR image of a file cannot be written as `output`."""
+    name = os.path.basename(output)
+    if len(os.fsencode(name)) > LONGEST_NAME:
+        raise UserError("%s would become %s, a name of more than %d bytes: rename it" % (path, name, LONGEST_NAME))
+    if os.path.exists(output) and not overwrite:
         raise UserError("%s exists already: add --overwrite" % output)
-    picture = fit_format(read_picture(path, args.max_megapixels), args.format)
+
+
+def check_sides(output, picture, factor):
+    """Raise UserError if the SR image of a Picture is larger than its format holds."""
     height, width = picture.color.shape[:2]
-    if upscaler.factor * max(height, width) > FORMATS[args.format]:
+    suffix = os.path.splitext(output)[1][1:]
+    if factor * max(height, width) > LARGEST_SIDE[suffix]:
         raise UserError("%s would have %dx%d pixels, and %s holds %d a side" % (
-            output, upscaler.factor * width, upscaler.factor * height, args.format, FORMATS[args.format]))
-    image = compose(upscaler(picture.color), picture, upscaler.factor)
-    options = {} if args.format == "png" else {"quality": args.quality}
-    save_image(output, image, format=args.format, icc_profile=picture.profile, **options)
-    for note in picture.notes:
+            output, factor * width, factor * height, suffix, LARGEST_SIDE[suffix]))
+
+
+def upscale_picture(upscaler, path, output, args):
+    """Upscale one image file, or all frames of an animation with args.frames: ((height, width) of LR, count of frames, notes).
+
+    Raises UserError, OSError or MemoryError.
+    """
+    suffix = args.frames and animation_suffix(path)
+    if suffix:
+        animation = read_frames(path, args.max_megapixels)
+        pictures = animation.pictures
+        check_sides(output, pictures[0], upscaler.factor)
+        frames = (compose(upscaler(picture.color), picture, upscaler.factor) for picture in pictures)
+        save_animation(output, frames, animation, suffix, args.quality)
+        notes = ["all %d frames" % len(pictures)]
+    else:
+        pictures = [fit_format(read_picture(path, args.max_megapixels), args.format)]
+        check_sides(output, pictures[0], upscaler.factor)
+        image = compose(upscaler(pictures[0].color), pictures[0], upscaler.factor)
+        note = save_picture(output, image, pictures[0], upscaler.factor, args)
+        notes = pictures[0].notes + ([note] if note else [])
+    return pictures[0].color.shape[:2], len(pictures), notes
+
+
+def report(upscaler, path, output, args):
+    """Upscale one image file, and print a line for it, and its notes. Raises as upscale_picture()."""
+    before = time.time()
+    check_output(path, output, args.overwrite)
+    (height, width), frames, notes = upscale_picture(upscaler, path, output, args)
+    for note in notes:
         tqdm.write("note: %s: %s" % (path, note), file=sys.stderr)
-    seconds = time.time() - before
+    seconds, height_sr, width_sr = time.time() - before, height * upscaler.factor, width * upscaler.factor
     tqdm.write("%-20s %dx%d -> %s %dx%d, %.1f s, %.2f megapixels/s" % (
-        path, width, height, output, image.width, image.height, seconds, image.width * image.height / 1e6 / seconds))
+        path, width, height, output, width_sr, height_sr, seconds, frames * width_sr * height_sr / 1e6 / seconds))
 
 
 def upscale(args, scales, build):
@@ -63,7 +102,7 @@ def upscale(args, scales, build):
             continue
         for output, path in tqdm(outputs.items(), unit="picture", leave=False, disable=None):
             try:
-                upscale_picture(upscaler, path, output, args)
+                report(upscaler, path, output, args)
                 done += 1
             except (UserError, OSError, MemoryError) as error:
                 failed += 1

@@ -1,0 +1,231 @@
+"""Image files of any kind as arrays, against the samples that were written and other libraries' readings."""
+import io
+import itertools
+import struct
+import zlib
+
+import numpy as np
+import png
+import pytest
+import tifffile
+from PIL import Image, PngImagePlugin
+
+from tools import images
+from utils import UserError, read_image
+
+random = np.random.RandomState(11)
+
+
+@pytest.fixture(autouse=True)
+def reseed():
+    """The values of a test do not depend on the tests before it."""
+    random.seed(11)
+
+
+def write_tiff(array, photometric, **options):
+    """An in-memory TIFF file by tifffile, of whose versions one calls the compression otherwise."""
+    file = io.BytesIO()
+    if options.get("predictor"):
+        options.update({"compress": 6} if tifffile.__version__ < "2021" else {"compression": "zlib"})
+    tifffile.imwrite(file, array, photometric=photometric, **options)
+    file.seek(0)
+    return file
+
+
+def eight_bits(file):
+    file.seek(0)
+    return read_image(file, "a").astype(int)
+
+
+TYPES = {"u1": 255, "u2": 65535, "u4": 65535, "i1": 127, "i2": 32767, "i4": 65535, "f2": 1, "f4": 1, "f8": 1}  # type: largest value
+KINDS = {"miniswhite": 1, "minisblack": 1, "rgb": 3, "gray with alpha": 2, "rgb with alpha": 4}  # photometric: samples
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+@pytest.mark.parametrize("dtype", list(TYPES))
+def test_tiff_of_any_depth_photometric_planes_and_predictor(dtype, kind):
+    """What is read is what tifffile reads, scaled to 8 or 16 bits, and inverted where white is 0."""
+    channels, deep = KINDS[kind], dtype not in ("u1", "i1")
+    top = 65535 if deep else 255
+    values = random.rand(6, 16, channels) * TYPES[dtype]
+    values = values.astype(dtype) if dtype[0] == "f" else np.floor(values).astype(dtype)
+    alpha = "alpha" in kind
+    predictors = (False, True) if dtype[0] != "f" else (False,)  # of floating point, tifffile writes only with another package
+    for planar, predictor in itertools.product(("contig", "separate") if channels > 1 else ("contig",), predictors):
+        options = {"extrasamples": ["unassalpha"]} if alpha else {}
+        options.update({"planarconfig": planar} if channels > 1 else {}, **({"predictor": True} if predictor else {}))
+        array = values if planar == "contig" else np.moveaxis(values, 2, 0)
+        photometric = {"gray with alpha": "minisblack", "rgb with alpha": "rgb"}.get(kind, kind)
+        file = write_tiff(array[:, :, 0] if channels == 1 else array, photometric, **options)
+        theirs = tifffile.imread(file).astype(np.float64)
+        theirs = np.moveaxis(theirs, 0, 2) if planar == "separate" and channels > 1 else theirs.reshape(6, 16, channels)
+        expected = np.floor(theirs * 65535 + 0.5) if dtype[0] == "f" else theirs
+        color = expected[:, :, :channels - alpha]
+        color = top - color if kind == "miniswhite" else color
+        file.seek(0)
+        picture = images.decode(file)
+        assert picture.color.dtype == (np.uint16 if deep else np.uint8) and picture.color.shape == color.shape
+        assert (picture.color == color).all() and picture.notes == []
+        assert (picture.alpha == expected[:, :, -1]).all() if alpha else picture.alpha is None
+        assert (eight_bits(file) == np.floor(color * 255 / top + 0.5)).all()
+
+
+def test_tiff_of_min_is_white_equals_min_is_black():
+    gray = random.randint(0, 65536, (5, 7)).astype(np.uint16)
+    black, white = (write_tiff(array, kind) for array, kind in ((gray, "minisblack"), (65535 - gray, "miniswhite")))
+    assert (images.decode(black).color == gray[:, :, None]).all() and (images.decode(white).color == gray[:, :, None]).all()
+    assert (eight_bits(black) == eight_bits(white)).all()
+
+
+def test_tiff_of_one_bit_palettes_cmyk_and_multiplied_alpha():
+    bits = random.randint(0, 2, (6, 16)).astype(bool)
+    for kind, expected in ("minisblack", bits), ("miniswhite", ~bits):
+        assert (images.decode(write_tiff(bits, kind)).color[:, :, 0] == 255 * expected).all()
+    for dtype in np.uint8, np.uint16:
+        index = random.randint(0, 256, (6, 16)).astype(dtype)
+        colors = random.randint(0, 65536, (3, 2 ** (8 * index.itemsize))).astype(np.uint16)
+        color = images.decode(write_tiff(index, "palette", colormap=colors)).color
+        expected = colors[:, index].transpose(1, 2, 0)
+        assert (color == (expected >> 8 if dtype == np.uint8 else expected)).all()
+    cmyk = random.randint(0, 256, (6, 16, 4)).astype(np.uint8)
+    expected = np.asarray(Image.fromarray(cmyk, "CMYK").convert("RGB"))
+    for array in cmyk, cmyk.astype(np.uint16) * 257:
+        assert (images.decode(write_tiff(array, "separated", planarconfig="contig")).color == expected).all()
+    rgb, alpha = random.randint(0, 65536, (6, 16, 3)), random.randint(40000, 65536, (6, 16, 1))
+    array = np.concatenate([np.round(rgb * (alpha / 65535.0)), alpha], axis=2).astype(np.uint16)
+    picture = images.decode(write_tiff(array, "rgb", extrasamples=["assocalpha"]))
+    assert np.abs(picture.color - rgb).max() <= 1 and (picture.alpha == alpha[:, :, 0]).all()
+
+
+def test_tiff_that_tifffile_cannot_decode(monkeypatch, tmp_path):
+    """Pillow has the compressions of libtiff, and two halves of 16-bit color."""
+    path, real = str(tmp_path / "a.tif"), random.rand(6, 16).astype(np.float32)
+    if int(Image.__version__.split(".")[0]) > 8:  # an older one does not write this predictor
+        Image.fromarray(real).save(path, compression="tiff_adobe_deflate", tiffinfo={317: 3})
+        assert (images.decode(path).color[:, :, 0] == np.floor(real.astype(np.float64) * 65535 + 0.5)).all()
+    gray = random.randint(0, 65536, (6, 16)).astype(np.uint16)
+    Image.fromarray(gray).save(path, compression="tiff_lzw", tiffinfo={317: 2})
+    assert (images.decode(path).color[:, :, 0] == gray).all()
+    monkeypatch.setattr(images, "_first_page", lambda stream: None)
+    for channels, order, predictor in itertools.product((3, 4), "<>", (False, True)):
+        deep = random.randint(0, 65536, (6, 16, channels)).astype(np.uint16)
+        if predictor and order == ">" and tifffile.__version__ < "2021":
+            continue  # it writes another difference
+        options = dict({"predictor": True} if predictor else {}, **({"extrasamples": ["unassalpha"]} if channels == 4 else {}))
+        picture = images.decode(write_tiff(deep, "rgb", byteorder=order, **options))
+        assert (picture.color == deep[:, :, :3]).all() and picture.notes == []
+        assert (picture.alpha == deep[:, :, 3]).all() if channels == 4 else picture.alpha is None
+
+
+def test_big_tiff():
+    rgb = random.randint(0, 256, (6, 16, 3)).astype(np.uint8)
+    file = io.BytesIO()
+    with tifffile.TiffWriter(file, bigtiff=True) as writer:
+        getattr(writer, "write", getattr(writer, "save", None))(rgb, photometric="rgb")
+    file.seek(0)
+    assert (images.decode(file).color == rgb).all()
+
+
+@pytest.mark.parametrize("values, message", [
+    (np.uint32([[0, 70000]]), "its values reach from 0 to 70000, expected from 0 to 65535: scale them"),
+    (np.int16([[-5, 7]]), "its values reach from -5 to 7, expected from 0 to 65535: scale them"),
+    (np.float32([[0, 7]]), "its values reach from 0 to 7, expected from 0 to 1: scale them"),
+    (np.float64([[0, np.nan]]), "its values reach from nan to nan, expected from 0 to 1: scale them"),
+])
+def test_values_without_a_brightness(values, message, tmp_path):
+    path = str(tmp_path / "a.tif")
+    tifffile.imwrite(path, values, photometric="minisblack")
+    with pytest.raises(UserError, match="^cannot read the image %s: %s.* with 8 or 16 bits$" % (path, message)):
+        read_image(path)
+
+
+def write_png(samples, **options):
+    """An in-memory PNG file of 16 bits by pypng."""
+    height, width, channels = samples.shape
+    file = io.BytesIO()
+    writer = png.Writer(width, height, greyscale=channels < 3, alpha=channels % 2 == 0, bitdepth=16, **options)
+    writer.write(file, samples.reshape(height, -1).tolist())
+    file.seek(0)
+    return file
+
+
+@pytest.mark.parametrize("interlace", [False, True])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_png_of_16_bits(channels, interlace):
+    samples = random.randint(0, 65536, (9, 13, channels)).astype(np.uint16)
+    picture = images.decode(write_png(samples, interlace=interlace))
+    gray = channels < 3
+    assert picture.color.dtype == np.uint16 and (picture.color == samples[:, :, :1 if gray else 3]).all()
+    assert (picture.alpha == samples[:, :, -1]).all() if channels % 2 == 0 else picture.alpha is None
+    assert picture.notes == []
+
+
+def add_chunk(data, name, content):
+    """PNG data with a chunk behind its header."""
+    return data[:33] + struct.pack(">I", len(content)) + name + content + struct.pack(
+        ">I", zlib.crc32(name + content) & 0xffffffff) + data[33:]
+
+
+@pytest.mark.parametrize("kind", [0, 1, 2, 3, 4])
+def test_every_filter_of_png_with_16_bits(kind):
+    """Rows that are filtered by hand, each by the definition of its filter."""
+    samples = random.randint(0, 65536, (7, 5, 3)).astype(np.uint16)
+    rows = np.frombuffer(samples.astype(">u2").tobytes(), np.uint8).reshape(7, 30).astype(int)
+    padded = np.zeros((8, 36), int)
+    padded[1:, 6:] = rows
+    left, up, corner = padded[1:, :-6], padded[:-1, 6:], padded[:-1, :-6]
+    nearest = np.abs(left + up - corner - np.array([left, up, corner])).argmin(axis=0)
+    predicted = [0, left, up, (left + up) // 2, np.choose(nearest, [left, up, corner])][kind]
+    filtered = np.hstack([np.full((7, 1), kind), (rows - predicted) % 256]).astype(np.uint8)
+    data = add_chunk(b"\x89PNG\r\n\x1a\n" + b"\0" * 25, b"IDAT", zlib.compress(filtered.tobytes()))
+    header = add_chunk(b"\0" * 33, b"IHDR", struct.pack(">IIBBBBB", 5, 7, 16, 2, 0, 0, 0))[33:]
+    data = add_chunk(data[:8] + header + data[33:], b"pHYs", struct.pack(">IIB", 1, 1, 0))
+    data += add_chunk(b"\0" * 33, b"IEND", b"")[33:]
+    assert (images.decode(io.BytesIO(data)).color == samples).all()
+
+
+def test_transparent_color_of_any_depth():
+    for bits, values in (1, [0, 1, 1, 0]), (2, [0, 1, 2, 3]), (4, [0, 7, 15, 7]), (8, [0, 9, 255, 9]), (16, [0, 9, 65535, 300]):
+        file, key = io.BytesIO(), values[1]
+        png.Writer(4, 1, greyscale=True, bitdepth=bits, transparent=key).write(file, [values])
+        file.seek(0)
+        picture = images.decode(file)
+        top = 65535 if bits == 16 else 255
+        assert picture.color.ravel().tolist() == [value * top // (2 ** bits - 1) for value in values]
+        assert picture.alpha.ravel().tolist() == [0 if value == key else top for value in values]
+    samples = random.randint(0, 65536, (3, 4, 3)).astype(np.uint16)
+    picture = images.decode(write_png(samples, transparent=tuple(samples[1, 2].tolist())))
+    assert (picture.color == samples).all() and np.argwhere(picture.alpha == 0).tolist() == [[1, 2]]
+
+
+def test_png_with_much_text(tmp_path):
+    rgb, path = random.randint(0, 256, (3, 4, 3)).astype(np.uint8), str(tmp_path / "a.png")
+    for count, readable in (500000, True), (1200000, True), (12000000, False):
+        text = PngImagePlugin.PngInfo()
+        text.add_text("p", "A B C " * count, zip=True)
+        Image.fromarray(rgb).save(path, pnginfo=text)
+        if readable:
+            assert (read_image(path) == rgb).all()
+        else:
+            with pytest.raises(UserError, match="a.png: its compressed text or profile has more than 64 MiB: save it without"):
+                read_image(path)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["png", "jpeg", "deep tiff", "tiff"])
+def test_orientation(orientation, kind, tmp_path):
+    """Pixels as Pillow turns them, of data sets, too."""
+    rgb, path = random.randint(0, 256, (8, 16, 3)).astype(np.uint8), str(tmp_path / "a")
+    exif = Image.Exif()
+    exif[274] = orientation
+    if kind == "deep tiff":
+        tifffile.imwrite(path, rgb.astype(np.uint16) * 257, photometric="rgb", extratags=[(274, "H", 1, orientation, True)])
+        original = rgb
+    else:
+        Image.fromarray(rgb).save(path, format=kind, exif=exif if kind == "tiff" else exif.tobytes())
+        with Image.open(path) as image:
+            original = rgb if kind == "tiff" else np.array(image)
+    method = [None, Image.FLIP_LEFT_RIGHT, Image.ROTATE_180, Image.FLIP_TOP_BOTTOM, Image.TRANSPOSE, Image.ROTATE_270,
+              Image.TRANSVERSE, Image.ROTATE_90][orientation - 1]
+    expected = Image.fromarray(original)
+    assert (read_image(path) == np.asarray(expected if method is None else expected.transpose(method))).all()

@@ -1,0 +1,152 @@
+"""People's pictures are written: composed from what the network makes of them, in the depth and with the channels of the original,
+its profile, EXIF data and resolution, alone or as the frames of an animation."""
+import struct
+import zlib
+
+import numpy as np
+from PIL import Image
+
+from tools.images import EXIF_IFD, GPS_IFD
+from tools.pictures.tiles import cut, enlarge
+from utils import imresize, to_integers, to_uint8, writing
+
+FORMATS = {"png": 2 ** 31 - 1, "webp": 16383, "jpeg": 65500}  # what is written: the most pixels a side
+LARGEST_SIDE = dict(FORMATS, gif=65535)
+ALPHA_REACH = 4  # pixels of alpha around a strip that its bicubic upscaling looks at, and some
+# tags of EXIF that are kept: of the picture, its resolution, camera, software, date, artist, copyright, Windows' title to subject;
+# the others say how the file is laid out, or are the orientation, which has been applied
+KEPT_TAGS = (270, 271, 272, 282, 283, 296, 305, 306, 315, 316, 33432) + tuple(range(0x9C9B, 0x9CA0))
+WIDTH, HEIGHT = 0xA002, 0xA003
+DROPPED_TAGS = {0x927C, 0xA005}  # the maker's note, whose offsets would not hold, and a folder of its own
+LARGEST_EXIF = 65533 - 6         # bytes that JPEG can hold
+
+
+def fit_format(picture, name):
+    """What of a Picture the format, one of FORMATS, can hold: JPEG has no alpha, and PNG alone has 16 bits."""
+    color, alpha, notes = picture.color, picture.alpha, picture.notes
+    if name != "png" and color.dtype == np.uint16:
+        alpha = alpha if alpha is None else to_uint8(alpha / 257.0)
+        color, notes = to_uint8(color / 257.0), notes + ["its 16 bits become 8: %s has no more" % name]
+    if name == "jpeg" and alpha is not None:
+        opacity = alpha[:, :, None] / np.float32(255)
+        color, alpha = to_uint8(color * opacity + 255 * (1 - opacity)), None
+        notes = notes + ["its transparency becomes white: jpeg has none"]
+    return picture._replace(color=color, alpha=alpha, notes=notes)
+
+
+def compose(sr, picture, factor):
+    """The image of a Picture from the Store of its SR, in the depth and with the channels of the Picture: of Pillow or, where that
+    has no 16 bits (color, alpha), uint16 [H, W, C] with the highest byte first.
+
+    Gray is the luma of SR; alpha is upscaled by bicubic. Works in strips, so that little is held beside the result.
+    """
+    height, width, channels = picture.color.shape
+    dtype, size = picture.color.dtype, (factor * width, factor * height)
+    if dtype == np.uint16 and (channels > 1 or picture.alpha is not None):
+        image = np.empty(size[::-1] + (channels + (picture.alpha is not None),), ">u2")
+    else:
+        mode = ("L" if channels == 1 else "RGB") + ("A" if picture.alpha is not None else "")
+        image = Image.new("I;16" if dtype == np.uint16 else mode, size)
+    for start in range(0, height, 64):
+        span = cut(start, min(start + 64, height), height, ALPHA_REACH)
+        strip = np.array(sr.array()[enlarge(span.own, factor)])
+        strip = strip.dot(np.float32([[0.299], [0.587], [0.114]])) if channels == 1 else strip
+        strip = to_integers(np.iinfo(dtype).max * strip, dtype)
+        if picture.alpha is not None:
+            alpha = to_integers(imresize(picture.alpha[span.read, :, None], factor), dtype)
+            strip = np.concatenate([strip, alpha[enlarge(span.inner, factor)]], axis=2)
+        if isinstance(image, np.ndarray):
+            image[enlarge(span.own, factor)] = strip
+        else:
+            image.paste(Image.fromarray(strip[:, :, 0] if strip.shape[2] == 1 else strip), (0, factor * start))
+    return image
+
+
+def metadata(picture, factor):
+    """(EXIF data that is to be kept, as bytes, or None; (x, y) dots per inch or None; a note or None) for a Picture's SR.
+
+    The size of the image in it becomes that of SR. The orientation, the thumbnail and the maker's note are left out.
+    """
+    try:
+        dpi = tuple(float(value) for value in picture.dpi or ())
+        dpi = dpi if len(dpi) == 2 and all(1 <= value <= 65535 for value in dpi) else None
+    except (TypeError, ValueError, ZeroDivisionError):
+        dpi = None
+    kept = Image.Exif()
+    try:
+        exif = picture.exif or {}
+        for tag in KEPT_TAGS:
+            if tag in exif:
+                kept[tag] = exif[tag]
+        for folder in EXIF_IFD, GPS_IFD:
+            if folder in exif:
+                values = {tag: value for tag, value in exif.get_ifd(folder).items() if tag not in DROPPED_TAGS}
+                sizes = zip((WIDTH, HEIGHT), picture.color.shape[1::-1])  # no tags of GPS
+                values.update((tag, factor * size) for tag, size in sizes if tag in values)
+                kept[folder] = values
+        data = kept.tobytes() if len(kept) else None
+        if data is None or len(data) <= LARGEST_EXIF:
+            return data, dpi, None
+    except Exception:  # damaged EXIF data makes Pillow raise nearly anything
+        pass
+    return None, dpi, "its EXIF data cannot be kept"
+
+
+def write_deep_png(file, samples, profile, exif, dpi):
+    """Write uint16 [H, W, C], highest byte first, as PNG, row by row, which pypng does and Pillow cannot."""
+    import png  # here, since little needs this package
+
+    class Writer(png.Writer):
+        def write_preamble(self, outfile):
+            super(Writer, self).write_preamble(outfile)
+            if profile:
+                png.write_chunk(outfile, b"iCCP", b"ICC Profile\0\0" + zlib.compress(profile))
+            if dpi:
+                png.write_chunk(outfile, b"pHYs", struct.pack(">IIB", *[int(value / 0.0254 + 0.5) for value in dpi] + [1]))
+            if exif:
+                png.write_chunk(outfile, b"eXIf", exif[6:] if exif.startswith(b"Exif\0\0") else exif)
+
+    height, width, channels = samples.shape
+    writer = Writer(width, height, greyscale=channels < 3, alpha=channels % 2 == 0, bitdepth=16)
+    writer.write_packed(file, (row.tobytes() for row in samples))
+
+
+def save_picture(path, image, picture, factor, args):
+    """Write what compose() made of a Picture, whose profile it gets and, but for args.strip, EXIF data and resolution, as
+    args.format. Returns a note or None. Raises UserError."""
+    exif, dpi, note = metadata(picture, factor) if not args.strip else (None, None, None)
+    with writing(path) as temporary:
+        if isinstance(image, np.ndarray):
+            with open(temporary, "wb") as file:
+                write_deep_png(file, image, picture.profile, exif, dpi)
+            return note
+        options = {key: value for key, value in (("exif", exif), ("dpi", dpi)) if value is not None}
+        if args.format != "png":
+            options["quality"] = args.quality
+        if args.format == "jpeg":
+            options["subsampling"] = 0  # chroma as fine as luma
+        image.save(temporary, format=args.format, icc_profile=picture.profile, **options)
+    return note
+
+
+def save_animation(path, frames, animation, suffix, quality):
+    """Write composed frames, a generator of 8-bit Pillow images, with durations and loop of an Animation. Raises UserError."""
+    has_alpha = any(picture.alpha is not None for picture in animation.pictures)
+    frames = [_frame(image, suffix, has_alpha) for image in frames]
+    options = {"gif": {"disposal": 2, "transparency": 255} if has_alpha else {}, "webp": {"quality": quality}, "png": {}}[suffix]
+    if animation.loop is not None:
+        options["loop"] = animation.loop
+    durations = [int(round(duration)) for duration in animation.durations]
+    with writing(path) as temporary:
+        frames[0].save(temporary, format=suffix, save_all=True, append_images=frames[1:], duration=durations,
+                          icc_profile=animation.pictures[0].profile, **options)
+
+
+def _frame(image, suffix, has_alpha):
+    """A composed image as the frame of an animation: of GIF, with 255 colors of its own and a transparent one."""
+    if suffix != "gif":
+        return image.convert("RGBA" if has_alpha else "RGB")
+    frame = image.convert("RGB").convert("P", palette=Image.ADAPTIVE, colors=255)
+    if has_alpha:
+        frame.paste(255, mask=image.convert("RGBA").split()[3].point(lambda alpha: 255 * (alpha < 128)))
+    return frame
