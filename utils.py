@@ -48,7 +48,7 @@ def open_standard_files():
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
         if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, "w" if number else "r"))
+            setattr(sys, name, open(os.devnull, "w" if number else "r", errors="backslashreplace"))
 
 
 open_standard_files()  # before anything else is imported that prints
@@ -60,7 +60,7 @@ def escape_unprintable():
         stream = getattr(sys, name)
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
-        elif getattr(stream, "errors", "backslashreplace") != "backslashreplace":  # Python 3.6
+        elif getattr(stream, "errors", "backslashreplace") != "backslashreplace":  # Python 3.6; sys.__stdout__ keeps the file open
             stream.flush()
             setattr(sys, name, io.TextIOWrapper(stream.buffer, stream.encoding, "backslashreplace", line_buffering=True))
 

@@ -224,7 +224,8 @@ sys.exit(status)
 def run_in(environment, closed, code):
     """Run Python code with other environment variables and without these standard files: (exit status, stdout, stderr), bytes."""
     process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env=dict(os.environ, **environment),
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=lambda: [os.close(number) for number in closed])
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                               preexec_fn=lambda: [os.close(number) for number in closed])
     out, err = process.communicate()
     return process.returncode, out, err
 
