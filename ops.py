@@ -68,10 +68,13 @@ def drsa(y, features, dra, attention=True):
     return residual * tf.sigmoid(y) if attention else residual
 
 
+UPSAMPLING = {2: [2], 3: [3], 4: [2, 2]}  # scale -> factors of the sub-pixel convolutions
+
+
 def upsampler(x, scale):
     """Sub-pixel convolution [N, H, W, C] -> [N, scale H, scale W, C]: one step for x2 and x3, two of x2 for x4."""
     channels = int(x.shape[3])
-    for factor in {2: [2], 3: [3], 4: [2, 2]}[scale]:
+    for factor in UPSAMPLING[scale]:
         x = tf.depth_to_space(conv2d(x, channels * factor ** 2, 3), factor)
     return x
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import utils
-from conftest import call
+from conftest import call, run_script
 from model import drsan
 from ops import tf
 from tools import checkpoints
@@ -66,8 +66,22 @@ def test_missing_packages_are_named(run, monkeypatch, tmp_path):
     status, out, err = run("--format", "onnx")
     assert status == 1 and err.endswith("pip install tf2onnx onnxruntime\n") and len(err.splitlines()) == 1
     assert os.listdir(str(tmp_path)) == []
+    status, out, err = run()  # asked for by nobody
+    assert status == 0 and err.startswith("onnx is left out: ") and len(err.splitlines()) == 1
+    assert sorted(os.listdir(str(tmp_path))) == ["DRSAN32sx2.pb", "DRSAN32sx2_saved_model"]
+
+
+def test_saved_model_loads_without_warnings(run, tmp_path):
+    """As README says, in a process of its own: TensorFlow 2 warns on stderr, of which this project sees to nothing there."""
+    if tf.__version__.startswith("1."):
+        pytest.skip("TensorFlow 2's own way to load it")
+    assert run("--format", "saved_model")[0] == 0
+    code = "import tensorflow as tf; model = tf.saved_model.load(%r); lr = tf.zeros([1, 4, 5, 3])\n" \
+        "print(model.signatures['serving_default'](LR=lr)['SR'].shape)" % str(tmp_path / "DRSAN32sx2_saved_model")
+    status, out, err = run_script("-c", code)
+    assert (status, out) == (0, "(1, 8, 10, 3)\n") and "WARNING:tensorflow" not in err and "variable" not in err
 
 
 def test_weights_that_are_not_there(run):
     status, out, err = run("--model", "32l", "--scale", "x4")
-    assert status == 1 and err.startswith("error: no checkpoint for 32l x4 in checkpoints/x4/32l")
+    assert status == 1 and err.startswith("error: no weights for 32l x4 in checkpoints (there: ")

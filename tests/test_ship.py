@@ -10,7 +10,7 @@ from conftest import call
 from model import drsan, model_variables
 from ops import tf
 from tools import checkpoints, ship
-from tools.paper import results, tables
+from tools.paper import tables
 
 
 @pytest.fixture
@@ -115,7 +115,7 @@ def test_the_table_of_weights_that_began_as_others(tmp_path, run):
     """Of the training of someone else's weights nothing is known: the table names them where this project's training began."""
     make_run(tmp_path / "best", "their/weights")
     assert run(tmp_path / "best", "--to", tmp_path / "checkpoints")[0] == 0
-    table = tables.to_checkpoints([], results.shipped_checkpoints(str(tmp_path / "checkpoints"))).splitlines()
+    table = tables.to_checkpoints([], checkpoints.shipped_checkpoints(str(tmp_path / "checkpoints"))).splitlines()
     assert table[-1] == ("| x2/32s | fast: muon, rate 0.001, cosine, batch 8, patch 32, best of 3, EMA 0.999, float32 | their/weights "
                          "| 70 of 90 | 2.00 | 5 | TensorFlow | 2 CPUs |")
     assert table[-3].startswith("| model |")

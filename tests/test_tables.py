@@ -61,7 +61,7 @@ def test_overview_of_checkpoints_is_what_the_tool_writes():
     with open(os.path.join(folder, "README.md"), encoding="utf-8") as file:
         overview = file.read()
     measured = results.read_measured(os.path.join(results.FIGURES, "our_table.csv"))
-    table = tables.to_checkpoints(measured, results.shipped_checkpoints(folder))
+    table = tables.to_checkpoints(measured, checkpoints.shipped_checkpoints(folder))
     assert overview == results.replace_block(overview, table), "run: python tools/paper/tables.py --redraw"
 
 
@@ -75,7 +75,7 @@ def test_files_are_what_the_tool_writes(name, write):
 
 def test_figures_are_of_the_shipped_weights():
     """Every shipped checkpoint has its figures on Sample, and no other weights have any."""
-    shipped = results.shipped_checkpoints(os.path.join(ROOT, "checkpoints"))
+    shipped = checkpoints.shipped_checkpoints(os.path.join(ROOT, "checkpoints"))
     measured = results.read_measured(os.path.join(results.FIGURES, "our_table.csv"))
     assert {(one.scale, one.model): one.weights for one in measured} == {
         key: results.digest(prefix) for key, prefix in shipped.items()}
@@ -148,7 +148,7 @@ def test_readme_block():
     table = tables.to_readme([row()])
     assert len(table.splitlines()) == 2 + 13
     assert "| [DRSAN-32s](checkpoints/x2/32s) | x2 | 368,427 | 84.90 G | 38.02 (37.99) | - (33.57) | - (32.16) | - (32.10) |" in table
-    assert "| DRSAN-48m | x4 | 1,270,963 | 88.33 G | - (32.34) | - (28.66)" in table
+    assert "| DRSAN-48m | x4 | 1,270,963 | 88.33 G | - (32.34) | - (28.65)" in table
     begin, end = results.BEGIN % "results", results.END % "results"
     text = "a\n%s\nold\n%s\nb\n" % (begin, end)
     assert results.replace_block(text, "new\n") == text.replace("old", "new")
@@ -168,13 +168,13 @@ def test_measured_figures_survive_writing(tmp_path):
 
 
 def test_merge_replaces_and_drops_what_other_weights_gave(shipped):
-    checkpoints = results.shipped_checkpoints(str(shipped / "checkpoints"))
-    assert list(checkpoints) == [("x2", "32s")]
-    weights = results.digest(checkpoints["x2", "32s"])
+    found = checkpoints.shipped_checkpoints(str(shipped / "checkpoints"))
+    assert list(found) == [("x2", "32s")]
+    weights = results.digest(found["x2", "32s"])
     old = [row(dataset="B100", weights=weights), row(weights=weights, psnr=1), row(dataset="Set14", weights="other"),
            row(model="48s", weights=weights)]
     new = [row(weights=weights, psnr=2), row(dataset="Sample", weights=weights)]
-    merged = tables.merge(old, new, checkpoints)
+    merged = tables.merge(old, new, found)
     assert [(one.dataset, one.psnr) for one in merged] == [("Sample", 38.02), ("Set5", 2), ("B100", 38.02)]
 
 

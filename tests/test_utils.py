@@ -409,8 +409,10 @@ def test_damaged_checkpoint(tmp_path):
 
 
 def test_missing_checkpoint_says_how_to_get_one():
-    with pytest.raises(UserError, match=r"checkpoints.x3.32l: the paper publishes none .* train.py --model 32l --scale x3"):
+    with pytest.raises(UserError, match=r"no weights for 32l x3 in checkpoints .*; the paper publishes none; .* train.py --model 32l --scale x3"):
         checkpoints.find_checkpoint("32l", "x3")
+    with pytest.raises(UserError, match=r"\(there: 32s_x2 .*; the authors' are evaluated by test.py --checkpoint authors --download"):
+        checkpoints.find_checkpoint("32l", "x2")
     for path in "nowhere", "":
         with pytest.raises(UserError, match="no checkpoint at %s:" % path):
             checkpoints.find_checkpoint("32s", "x2", path)

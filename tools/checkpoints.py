@@ -8,8 +8,8 @@ import glob
 import json
 import os
 
-from model import model_variables
-from ops import tf
+from model import MODELS, SCALES, Variant, model_variables
+from ops import UPSAMPLING, tf
 from tools.runtime import error_reason
 from tools.weights import roles, transfer
 from utils import UserError, file_digest, notice_once, script, short_path
@@ -34,18 +34,31 @@ def checkpoint_prefix(path):
 def find_checkpoint(model, scale, path=None):
     """The prefix of the checkpoint at `path`, by default the one shipped for model and scale. Raises UserError, also for a path
     that TensorFlow cannot read."""
-    shipped = os.path.join(SHIPPED, scale, model)
-    prefix = checkpoint_prefix(shipped if path is None else path)
+    prefix = checkpoint_prefix(os.path.join(SHIPPED, scale, model) if path is None else path)
     if prefix and set(prefix) & PATTERN_CHARACTERS:
         raise UserError("TensorFlow takes the characters *?[ in %s for a pattern: rename the folder" % prefix)
     if prefix:
         return prefix
     if path is not None:
         raise UserError("no checkpoint at %s: expected a prefix, an .index file or a folder with one checkpoint" % path)
-    train = "train it with: python %s --model %s --scale %s --data FOLDER" % (script("train.py"), model, scale)
+    shipped = " ".join("%s_%s" % (model, scale) for scale, model in shipped_checkpoints(SHIPPED)) or "none"
+    authors = "the authors' are evaluated by %s --checkpoint authors --download" % script("test.py")
     if model == "32l" and scale != "x2":
-        train = "the paper publishes none for 32l at %s; %s" % (scale, train)
-    raise UserError("no checkpoint for %s %s in %s: %s" % (model, scale, short_path(shipped), train))
+        authors = "the paper publishes none"
+    raise UserError("no weights for %s %s in %s (there: %s); %s; train it with: python %s --model %s --scale %s --data FOLDER" % (
+        model, scale, short_path(SHIPPED), shipped, authors, script("train.py"), model, scale))
+
+
+def shipped_checkpoints(folder):
+    """{(scale, model): prefix} of the checkpoints in <folder>/<scale>/<model>, in the order of the tables."""
+    found = collections.OrderedDict()
+    for scale in SCALES:
+        for model in MODELS:
+            path = os.path.join(folder, scale, model)
+            prefix = os.path.isdir(path) and checkpoint_prefix(path)
+            if prefix:
+                found[scale, model] = prefix
+    return found
 
 
 def checkpoint_config(prefix):
@@ -55,6 +68,26 @@ def checkpoint_config(prefix):
             return dict(json.load(file))
     except (OSError, ValueError, TypeError):
         return {}
+
+
+def identify(prefix):
+    """(model, scale) of a checkpoint, from the config.json beside it or, without one, from the shapes of its variables. Raises
+    UserError."""
+    config = checkpoint_config(prefix)
+    if config.get("model") in MODELS and config.get("scale") in SCALES:
+        return config["model"], config["scale"]
+    with checkpoint_errors(prefix):
+        shapes = tf.train.NewCheckpointReader(prefix).get_variable_to_shape_map()
+    channels = shapes.get("DRAN/conv2d/kernel", [0])[-1]
+    variant = Variant(channels, sum(name.endswith("prelualpha") for name in shapes),
+                      sum(name.startswith("DRAN/conv_block1_pReLU_") and name.endswith("alpha") for name in shapes) // 2)
+    factors = [shapes[name][-1] // channels for name, role in roles(shapes).items()
+               if (role.stage, role.part) == ("upsampler", "kernel")] if channels else []
+    models = [model for model in MODELS if MODELS[model] == variant]
+    scales = [scale for scale in SCALES if sorted(factors) == [factor ** 2 for factor in UPSAMPLING[SCALES[scale]]]]
+    if not (models and scales):
+        raise UserError("%s is no checkpoint of DRSAN: it has not the variables of any of its models" % prefix)
+    return models[0], scales[0]
 
 
 def training_history(prefix):

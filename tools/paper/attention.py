@@ -1,36 +1,24 @@
 """The figures that look into a trained network: DRA values of patches, swapped DRA values, and RSA."""
-import collections
-
 import numpy as np
 import scipy.cluster.vq
 
-from model import MODELS, SCALES, drsan, tensor_name
-from ops import tf
-from tools.checkpoints import find_checkpoint, restore_weights
+from model import MODELS, tensor_name
+from tools.checkpoints import find_checkpoint
+from tools.network import Network
 from tools.paper.canvas import (MARKERS, WIDTH, frame, magnified, parse_patch, path_names, pixel_axes, pixel_figure,
                                 read_patch, show)
 from tools.plots import COLORS
-from tools.runtime import open_session
 from utils import UserError, find_dataset, luma, read_pair, score, to_uint8
 
-# dra, rsa: their tensors, dra[k - 1] of DRAG k and rsa[k - 1][n - 1] of its n-th DRSA
-Network = collections.namedtuple("Network", "session lr sr dra rsa scale")
-
-
 def open_network(model, scale, checkpoint, gpu):
-    """DRSAN with the weights of `checkpoint` (None: the shipped ones) in a new graph. Raises UserError."""
-    prefix = find_checkpoint(model, scale, checkpoint)
-    tf.reset_default_graph()
-    lr = tf.placeholder(tf.float32, [None, None, None, 3])
-    sr = drsan(lr, model, scale)
-    graph = tf.get_default_graph()
-    drags = range(1, MODELS[model].drags + 1)
-    dra = [graph.get_tensor_by_name(tensor_name(k, "DRA")) for k in drags]
-    rsa = [[op.outputs[0] for op in graph.get_operations()
-            if op.type == "Sigmoid" and op.name.startswith("DRAN/DRAG%d/" % k)] for k in drags]
-    session = open_session([gpu])
-    restore_weights(session, prefix)
-    return Network(session, lr, sr, dra, rsa, SCALES[scale])
+    """A Network with the weights of `checkpoint` (None: the shipped ones), and as further attributes the tensors of its attention:
+    dra[k - 1] of DRAG k, rsa[k - 1][n - 1] of its n-th DRSA. Raises UserError."""
+    network = Network(model, scale, find_checkpoint(model, scale, checkpoint), gpu)
+    graph, drags = network.session.graph, range(1, MODELS[model].drags + 1)
+    network.dra = [graph.get_tensor_by_name(tensor_name(k, "DRA")) for k in drags]
+    network.rsa = [[op.outputs[0] for op in graph.get_operations()
+                    if op.type == "Sigmoid" and op.name.startswith("DRAN/DRAG%d/" % k)] for k in drags]
+    return network
 
 
 def fetch(network, tensors, lr, dra=()):
@@ -94,7 +82,7 @@ def draw_dra(args):
     network = open_network(args.model, args.scale, args.checkpoint, args.gpu)
     if not 1 <= args.drag <= len(network.dra):
         raise UserError("DRSAN-%s has no DRAG %d: choose from 1 to %d" % (args.model, args.drag, len(network.dra)))
-    lrs, hrs = collect_patches(args.dataset, network.scale, args.data_dir, args.side)
+    lrs, hrs = collect_patches(args.dataset, network.factor, args.data_dir, args.side)
     values = dra_values(network, lrs, args.drag)
     clusters = group_patches(values, args.groups, args.patches)
 
@@ -136,8 +124,8 @@ def swap(network, lr, donors):
 def draw_swap(args):
     """A patch with its own DRA values and with those of donor patches: SR, and the differences on Y."""
     network = open_network(args.model, args.scale, args.checkpoint, args.gpu)
-    lr, hr = read_patch(parse_patch(args.patch, network.scale, args.data_dir), network.scale)
-    donors = [read_patch(parse_patch(text, network.scale, args.data_dir), network.scale) for text in args.donors]
+    lr, hr = read_patch(parse_patch(args.patch, network.factor, args.data_dir), network.factor)
+    donors = [read_patch(parse_patch(text, network.factor, args.data_dir), network.factor) for text in args.donors]
     own, swapped, values = swap(network, lr, [donor for donor, _ in donors])
     differences = [np.abs(luma(255 * sr) - luma(255 * own)) for sr in swapped]
     limit = max(1e-3, np.percentile(differences, 99.8))
@@ -152,14 +140,14 @@ def draw_swap(args):
 
     show(panel(0, 0), hr, "HR")
     image = to_uint8(255 * own)
-    show(panel(1, 0), image, "SR, own DRA\n%.2f dB / %.4f" % score(image, hr, network.scale))
+    show(panel(1, 0), image, "SR, own DRA\n%.2f dB / %.4f" % score(image, hr, network.factor))
     axis = panel(2, 0)
     for i, (sr, difference) in enumerate(zip(swapped, differences), 1):
         axes = panel(0, i)
         show(axes, donors[i - 1][1], "donor %d" % i)
         frame(axes, COLORS[i % len(COLORS)])
         image = to_uint8(255 * sr)
-        show(panel(1, i), image, "DRA of donor %d\n%.2f dB / %.4f" % ((i,) + score(image, hr, network.scale)))
+        show(panel(1, i), image, "DRA of donor %d\n%.2f dB / %.4f" % ((i,) + score(image, hr, network.factor)))
         title = "difference on Y\nmean %.2f, max %.1f" % (difference.mean(), difference.max())
         shown = show(panel(2, i), difference, title, cmap="cividis", vmin=0, vmax=limit)
         axis.plot(values[i] - values[0], color=COLORS[i % len(COLORS)], linewidth=1.2)
@@ -187,7 +175,7 @@ def draw_rsa(args):
     if not (1 <= drag <= drags and 1 <= block <= blocks):
         raise UserError("DRSAN-%s has no DRSA %d.%d: DRAGs 1 to %d have DRSAs 1 to %d"
                         % (args.model, drag, block, drags, blocks))
-    lr, _ = read_patch(parse_patch(args.patch, network.scale, args.data_dir), network.scale)
+    lr, _ = read_patch(parse_patch(args.patch, network.factor, args.data_dir), network.factor)
     maps = fetch(network, network.rsa, lr[None])
     at = maps[drag - 1][block - 1][0]
     channels = args.channels or choose_channels(at, 3)

@@ -3,9 +3,8 @@ import collections
 import functools
 import os
 
-from model import MODELS, SCALES, count_multi_adds, count_parameters, drsan
+from model import count_multi_adds, count_parameters, drsan
 from ops import tf
-from tools.checkpoints import checkpoint_prefix
 from tools.csv_files import read_csv, to_csv, write_text
 from utils import UserError, file_digest, find_dataset
 
@@ -20,18 +19,6 @@ Measured = collections.namedtuple(
 def digest(prefix):
     """The first 12 hexadecimal digits of the SHA-256 of a checkpoint's values."""
     return file_digest(prefix + ".data-00000-of-00001")[:12]
-
-
-def shipped_checkpoints(folder):
-    """{(scale, model): prefix} of the checkpoints in <folder>/<scale>/<model>, in the order of the tables."""
-    found = collections.OrderedDict()
-    for scale in SCALES:
-        for model in MODELS:
-            path = os.path.join(folder, scale, model)
-            prefix = os.path.isdir(path) and checkpoint_prefix(path)
-            if prefix:
-                found[scale, model] = prefix
-    return found
 
 
 @functools.lru_cache(maxsize=None)

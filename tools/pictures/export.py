@@ -15,9 +15,10 @@ import sys
 import numpy as np
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
-from model import MODELS, SCALES, drsan
+from model import MODELS, SCALES
 from ops import tf
-from tools.checkpoints import find_checkpoint, restore_weights
+from tools.checkpoints import find_checkpoint
+from tools.network import Network
 from tools.pictures.tiles import network_input
 from tools.runtime import open_session
 from utils import UserError, check_writable, find_dataset, quiet_stderr, read_image, run_main
@@ -26,13 +27,17 @@ TOLERANCE = 1e-5
 OPSET = 17  # of ONNX
 
 
+class MissingPackage(UserError):
+    """A package is not installed that one format alone needs."""
+
+
 def import_optional(name):
-    """Import a package that the export to ONNX alone needs. Raises UserError that says how to install it."""
+    """Import a package that the export to ONNX alone needs. Raises MissingPackage that says how to install it."""
     try:
         with quiet_stderr():
             return __import__(name, fromlist=["*"])
     except ImportError as error:
-        raise UserError("%s: the export to ONNX needs Python 3.9 or later and: pip install tf2onnx onnxruntime" % error)
+        raise MissingPackage("%s: the export to ONNX needs Python 3.9 or later and: pip install tf2onnx onnxruntime" % error)
 
 
 def write_frozen(path, session, frozen):
@@ -51,8 +56,10 @@ def run_frozen(path, images):
 
 
 def write_saved_model(path, session, frozen):
-    lr, sr = (session.graph.get_tensor_by_name(name) for name in ("LR:0", "SR:0"))
-    tf.saved_model.simple_save(session, path, {"LR": lr}, {"SR": sr})
+    with tf.Graph().as_default():  # of constants alone: TensorFlow 2 warns of variables of TensorFlow 1
+        lr, sr = tf.import_graph_def(frozen, name="", return_elements=["LR:0", "SR:0"])
+        with open_session([-1]) as session:
+            tf.saved_model.simple_save(session, path, {"LR": lr}, {"SR": sr})
 
 
 def run_saved_model(path, images):
@@ -83,12 +90,9 @@ FORMATS = {
 
 def build(model, scale, checkpoint):
     """(session with the network, whose tensors are LR:0 and SR:0; the graph with its variables as constants)."""
-    tf.reset_default_graph()
-    lr = tf.placeholder(tf.float32, [None, None, None, 3], "LR")
-    tf.identity(drsan(lr, model, scale), "SR")
-    session = open_session([-1])
-    restore_weights(session, find_checkpoint(model, scale, checkpoint))
-    return session, tf.graph_util.convert_variables_to_constants(session, session.graph.as_graph_def(), ["SR"])
+    session = Network(model, scale, find_checkpoint(model, scale, checkpoint), -1).session
+    with session.graph.as_default():
+        return session, tf.graph_util.convert_variables_to_constants(session, session.graph.as_graph_def(), ["SR"])
 
 
 def photographs():
@@ -139,15 +143,21 @@ def main():
     parser.add_argument("--model", default="32s", choices=list(MODELS))
     parser.add_argument("--scale", default="x2", choices=list(SCALES))
     parser.add_argument("--checkpoint", metavar="PATH", help="default: the shipped one")
-    parser.add_argument("--format", nargs="+", default=list(FORMATS), choices=list(FORMATS), help="default all")
+    parser.add_argument("--format", nargs="+", choices=list(FORMATS), help="default: all that the installed packages allow")
     parser.add_argument("--out", default=os.path.join("runs", "export"), metavar="DIR")
     args = parser.parse_args()
     check_writable([args.out])
     session, frozen = build(args.model, args.scale, args.checkpoint)
     os.makedirs(args.out, exist_ok=True)
-    for name in args.format:
+    for name in args.format or list(FORMATS):
         path = os.path.join(args.out, "DRSAN%s%s%s" % (args.model, args.scale, FORMATS[name][0]))
-        difference = export(session, frozen, name, path)
+        try:
+            difference = export(session, frozen, name, path)
+        except MissingPackage as error:
+            if args.format:
+                raise
+            print("%s is left out: %s" % (name, error), file=sys.stderr)
+            continue
         print("%-45s %8.2f MB, largest difference %.1e" % (path, size(path) / 1e6, difference), flush=True)
 
 

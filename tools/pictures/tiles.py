@@ -75,8 +75,15 @@ def _dihedral(image, t):
 
 
 def network_input(image):
-    """uint8 or uint16 [H, W, 3], or [H, W, 1] for gray, as the network takes it: float32 [1, H, W, 3] in [0, 1]."""
-    return np.repeat(image[None] / np.float32(np.iinfo(image.dtype).max), 3 // image.shape[2], axis=3)
+    """uint8, uint16 or, in [0, 1], floating point [H, W, 3], or [H, W, 1] for gray, as the network takes it: float32 [1, H, W, 3] in
+    [0, 1]."""
+    white = 1 if image.dtype.kind == "f" else np.iinfo(image.dtype).max
+    return np.repeat(image[None].astype(np.float32) / np.float32(white), 3 // image.shape[2], axis=3)
+
+
+def to_gray(sr):
+    """The luma [H, W, 1] of SR of a gray image, whose three channels are nearly equal."""
+    return sr.dot(np.float32([[0.299], [0.587], [0.114]]))
 
 
 class Upscaler(object):
@@ -101,7 +108,7 @@ class Upscaler(object):
         self.device = (memory or 0.8 * gpu) if gpu else None
 
     def __call__(self, image):
-        """Upscale uint8 or uint16 [H, W, 3 or 1 (gray)]; returns a Store of SR, float32 [s H, s W, 3].
+        """Upscale uint8, uint16 or floating point [H, W, 3 or 1 (gray)] (see network_input); returns a Store of SR, float32 [s H, s W, 3].
 
         White is 1 in SR, which is not clipped. Raises UserError if the memory does not suffice.
         """

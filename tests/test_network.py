@@ -1,0 +1,121 @@
+"""tools/network.py: networks as scripts use them."""
+import os
+
+import numpy as np
+import pytest
+
+import utils
+from conftest import ROOT
+from model import MODELS, SCALES, drsan
+from ops import tf
+from tools import checkpoints, network
+from tools.network import load_model
+from tools.pictures.tiles import Upscaler
+from utils import UserError
+
+random = np.random.RandomState(5)
+
+
+@pytest.fixture(autouse=True)
+def reseed():
+    """The values of a test do not depend on the tests before it."""
+    random.seed(5)
+
+
+@pytest.fixture
+def lr():
+    return utils.downscale(utils.read_image(utils.find_dataset("Sample", 2, "").pairs[1].hr), 4)[10:41, 20:63]
+
+
+def save(folder, model, scale):
+    """A checkpoint of an untrained network, without a config.json; returns its folder."""
+    with tf.Graph().as_default():
+        drsan(tf.placeholder(tf.float32, [1, None, None, 3]), model, scale)
+        with tf.Session() as session:
+            session.run(tf.global_variables_initializer())
+            checkpoints.save_weights(session, str(folder), model, scale)
+    return str(folder)
+
+
+def expected(lr, scale):
+    """SR of the shipped 32s, float32, not clipped, of an image in [0, 1]."""
+    with tf.Graph().as_default():
+        x = tf.placeholder(tf.float32, [1, None, None, 3])
+        sr = drsan(x, "32s", scale)
+        with tf.Session() as session:
+            checkpoints.restore_weights(session, checkpoints.find_checkpoint("32s", scale))
+            return session.run(sr, {x: lr[None].astype(np.float32)})[0]
+
+
+def test_sr_has_the_type_of_lr(lr):
+    wanted = expected(lr / 255.0, "x2")
+    with load_model("32s", "x2", gpu=-1) as model:
+        sr = model.upscale(lr)
+        assert sr.dtype == np.uint8 and sr.shape == (62, 86, 3)
+        np.testing.assert_array_equal(sr, utils.to_uint8(255 * wanted))
+        np.testing.assert_allclose(model.upscale(lr.astype(np.uint16) * 257) / 65535.0, np.clip(wanted, 0, 1), atol=2e-5)
+        for dtype, tolerance in (np.float32, 1e-5), (np.float64, 1e-5), (np.float16, 2e-3):
+            sr = model.upscale((lr / 255.0).astype(dtype))
+            assert sr.dtype == dtype
+            np.testing.assert_allclose(sr, np.clip(wanted, 0, 1), atol=tolerance)
+        gray = model.upscale(lr[:, :, 1])
+        assert gray.dtype == np.uint8 and gray.shape == (62, 86)
+        three = expected(np.repeat(lr[:, :, 1:2], 3, axis=2) / 255.0, "x2")
+        np.testing.assert_allclose(gray, 255 * np.clip(three.dot([0.299, 0.587, 0.114]), 0, 1), atol=0.51)
+
+
+def test_several_are_open_at_once_and_tiles_change_nothing(lr):
+    models = [load_model("32s", scale, gpu=-1, tile=tile) for scale, tile in (("x2", None), ("x3", None), ("x2", 16))]
+    for _ in range(2):
+        for model in models:
+            np.testing.assert_allclose(model.upscale(lr / 255.0), np.clip(expected(lr / 255.0, model.scale), 0, 1), atol=2e-5)
+    assert models[0].parameters == 368427 and models[1].parameters == 414667
+    for model in models:
+        model.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        models[0].upscale(lr)
+
+
+def test_ensemble_is_the_upscalers(lr):
+    with load_model(gpu=-1, ensemble=True) as model:
+        plain = Upscaler(model.session, model.lr, model.sr, "32s", "x2", ensemble=True)
+        np.testing.assert_array_equal(model.upscale(lr), utils.to_uint8(255 * plain(lr).array()))
+
+
+@pytest.mark.parametrize("image, message", [
+    (np.zeros((4, 5, 4), np.uint8), r"the shape \(4, 5, 4\): expected \[H, W, 3\] or \[H, W\]"),
+    (np.zeros((2, 4, 5, 3), np.uint8), "the shape"), (np.zeros((0, 5, 3), np.uint8), "the shape"), (7, "the shape"),
+    (np.zeros((4, 5, 3), np.int32), "the type int32: expected uint8, uint16 or floating point"),
+    (np.full((4, 5), 255.0), "values from 255 to 255: expected from 0 to 1"),
+    (np.full((4, 5), np.nan), "values from nan"), ([["a"]], "the type")])
+def test_other_arrays_are_refused(image, message):
+    with pytest.raises(ValueError, match=message):
+        network.check_image(image)
+
+
+@pytest.mark.parametrize("model, scale", [(model, scale) for model in MODELS for scale in SCALES])
+def test_a_checkpoint_tells_model_and_scale(tmp_path, model, scale):
+    """By the shapes of its variables alone."""
+    folder = save(tmp_path, model, scale)
+    assert network.choose_variant(None, None, folder)[:2] == (model, scale)
+
+
+def test_what_is_named_must_fit(tmp_path):
+    folder = save(tmp_path, "48s", "x3")
+    assert network.choose_variant("48s", None, folder)[:2] == network.choose_variant(None, "x3", folder)[:2] == ("48s", "x3")
+    for model, scale, named in ("32s", None, "32s"), (None, "x2", "x2"), ("48s", "x2", "48s x2"):
+        with pytest.raises(UserError, match="is a checkpoint of DRSAN-48s x3, not of %s$" % named):
+            network.choose_variant(model, scale, folder)
+    utils.write_json(str(tmp_path / "config.json"), {"model": "48m", "scale": "x4"})
+    assert network.choose_variant(None, None, folder)[:2] == ("48m", "x4")  # which says more than shapes do
+    assert network.choose_variant(None, "x3", None)[:2] == ("32s", "x3")
+    assert network.choose_variant(None, None, None)[2] == os.path.join(ROOT, "checkpoints", "x2", "32s", "DRSAN32sx2")
+
+
+def test_variables_of_something_else(tmp_path):
+    with tf.Graph().as_default(), tf.Session() as session:
+        tf.get_variable("DRAN/conv2d/kernel", [3, 3, 3, 40])
+        session.run(tf.global_variables_initializer())
+        prefix = tf.train.Saver().save(session, str(tmp_path / "other"), write_meta_graph=False)
+    with pytest.raises(UserError, match="other is no checkpoint of DRSAN"):
+        checkpoints.identify(prefix)

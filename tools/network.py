@@ -1,0 +1,101 @@
+"""DRSAN with the weights of a checkpoint, ready to run: what the commands and the figures open, and scripts of your own.
+
+    from tools.network import load_model
+    with load_model("32s", "x2") as model:
+        sr = model.upscale(lr)
+"""
+import numpy as np
+
+from model import SCALES, count_parameters, drsan
+from ops import tf
+from tools.checkpoints import find_checkpoint, identify, restore_weights
+from tools.pictures.tiles import Upscaler, to_gray
+from tools.runtime import open_session
+from utils import UserError, to_integers
+
+
+class Network(object):
+    """DRSAN in a graph and a session of its own, so that several can be open at once.
+
+    lr, sr: placeholder and output, the tensors LR:0, float32 [N, H, W, 3] in [0, 1], and SR:0, [N, s H, s W, 3], not clipped.
+    prefix: of the checkpoint. parameters: how many there are.
+    """
+
+    def __init__(self, model, scale, prefix, gpu, without=None):
+        """gpu: its index, or -1 for the CPU. without: of an ablation (see drsan). Raises UserError as restore_weights."""
+        self.model, self.scale, self.factor, self.prefix = model, scale, SCALES[scale], prefix
+        with tf.Graph().as_default():
+            self.lr = tf.placeholder(tf.float32, [None, None, None, 3], "LR")
+            self.sr = tf.identity(drsan(self.lr, model, scale, without), "SR")
+            self.parameters = count_parameters()
+            self.session = open_session([gpu])
+            restore_weights(self.session, prefix, without)
+        self.upscaler = None
+
+    def make_upscaler(self, tile=None, memory=None, ensemble=False, folder=None):
+        """How images are upscaled from now on: an Upscaler, whose options these are; memory: in GiB."""
+        self.upscaler = Upscaler(self.session, self.lr, self.sr, self.model, self.scale, tile, memory and memory * 2 ** 30, ensemble,
+                                 folder)
+        return self.upscaler
+
+    def upscale(self, image):
+        """SR of an image of any size, of the same type and s times as large.
+
+        image: RGB [H, W, 3] or gray [H, W], uint8, uint16, or floating point in [0, 1]. SR is clipped to the range of its type; gray
+        is the luma of SR. Raises ValueError for other arrays, and UserError if the memory does not suffice.
+        """
+        image = check_image(image)
+        upscaler = self.upscaler or self.make_upscaler()
+        sr = upscaler(image if image.ndim == 3 else image[:, :, None]).array()
+        sr = sr if image.ndim == 3 else to_gray(sr)[:, :, 0]
+        if image.dtype.kind == "u":
+            return to_integers(np.iinfo(image.dtype).max * sr, image.dtype)
+        return np.clip(sr, 0, 1).astype(image.dtype)
+
+    def close(self):
+        """Free what the session holds; the network cannot be used any more."""
+        self.session.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+
+def check_image(image):
+    """An image as an array that Network.upscale() takes. Raises ValueError that says what is wrong with it."""
+    image = np.asarray(image)
+    if not image.size or image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,)):
+        raise ValueError("an image of the shape %s: expected [H, W, 3] or [H, W]" % (image.shape,))
+    if image.dtype not in (np.uint8, np.uint16) and image.dtype.kind != "f":
+        raise ValueError("an image of the type %s: expected uint8, uint16 or floating point" % image.dtype)
+    if image.dtype.kind == "f" and not (image.min() >= 0 and image.max() <= 1):
+        raise ValueError("an image with values from %g to %g: expected from 0 to 1" % (image.min(), image.max()))
+    return image
+
+
+def choose_variant(model, scale, checkpoint):
+    """(model, scale, prefix) of the checkpoint that these name, each of which may be None: a path alone tells model and scale, by
+    default they are 32s and x2, and the checkpoint is the shipped one. Raises UserError if they do not fit."""
+    if checkpoint is None:
+        model, scale = model or "32s", scale or "x2"
+        return model, scale, find_checkpoint(model, scale)
+    prefix = find_checkpoint(model, scale, checkpoint)
+    found = identify(prefix)
+    if found != (model or found[0], scale or found[1]):
+        raise UserError("%s is a checkpoint of DRSAN-%s %s, not of %s" % (
+            (prefix,) + found + (" ".join(name for name in (model, scale) if name),)))
+    return found + (prefix,)
+
+
+def load_model(model=None, scale=None, checkpoint=None, gpu=0, tile=None, memory=None, ensemble=False):
+    """A Network that is ready to upscale images.
+
+    model, scale: keys of MODELS and SCALES, by default those of the checkpoint, or else "32s" and "x2". checkpoint: prefix, .index
+    file or folder, by default the weights shipped for model and scale. gpu: its index; on the CPU for -1, or if there is none.
+    tile, memory (GiB), ensemble: as in test.py. Raises UserError if there is no such checkpoint, or it is that of another model.
+    """
+    network = Network(*choose_variant(model, scale, checkpoint), gpu=gpu)
+    network.make_upscaler(tile, memory, ensemble)
+    return network
