@@ -6,10 +6,10 @@ the order of the published graphs (see model.py for the names).
 Below them are the operations of training: Muon's steps, which steps are skipped, and kernels in bfloat16. `from ops import tf` is
 how the project gets TensorFlow, of either version (see tools/runtime.py).
 """
-import numpy as np
-
 from tools.runtime import tf
 from tools.training.recipes import MAX_LOSS, MOMENTUM, NORMS, UPDATE_RMS, orthogonalize
+
+import numpy as np
 
 
 def conv2d(x, filters, size):

@@ -9,20 +9,21 @@ import os
 import sys
 import time
 
-from tqdm import tqdm
-
 from model import ABLATIONS, MODELS, SCALES, count_multi_adds, count_parameters, drsan
 from ops import tf
 from tools.checkpoints import find_checkpoint, restore_weights
-from tools.csv_files import CsvLog
+from tools.command import UserError, run_main
 from tools.data import download
+from tools.files import CsvLog, check_writable, short_path
+from tools.options import add_data_dir, positive
 from tools.paper.results import published_scores, published_variants
 from tools.pictures.tiles import Upscaler, to_image
 from tools.pictures.upscale import upscale
 from tools.pictures.write import FORMATS
 from tools.runtime import open_session
-from utils import (BENCHMARKS, DATASETS, UserError, add_data_dir, bicubic, check_writable, find_dataset, mean_scores, positive,
-                   read_pair, run_main, save_image, score, short_path)
+from utils import BENCHMARKS, DATASETS, bicubic, find_dataset, mean_scores, read_pair, save_image, score
+
+from tqdm import tqdm
 
 Scores = collections.namedtuple("Scores", "psnr ssim bicubic_psnr bicubic_ssim")
 COLUMNS = ("model", "scale", "dataset", "image") + Scores._fields  # of --csv

@@ -9,14 +9,15 @@ import os
 import signal
 import time
 
-import numpy as np
-
 from model import ABLATIONS, MODELS, SCALES
 from ops import tf
 from tools.checkpoints import PATTERN_CHARACTERS, checkpoint_prefix, find_checkpoint, load_values, training_history
+from tools.command import UserError, cpu_count, run_main
 from tools.data.patches import Sampler, prefetch
 from tools.data.photographs import describe_data, hold_out, load_photographs, open_valid
 from tools.data.records import open_records, records_config
+from tools.files import check_writable, locked
+from tools.options import add_data_dir, fraction, not_negative, positive
 from tools.runtime import error_reason
 from tools.training.cluster import Devices, cpu_has_bfloat16, other_tasks, parse_gpus, read_cluster, serve
 from tools.training.graph import PRECISIONS, averaged_weights, build_training, check_precision, start_from, validate
@@ -24,7 +25,8 @@ from tools.training.history import Meter, divergence, say
 from tools.training.recipes import MAX_LOSS, MAX_SKIPPED, add_recipe_options, choose_recipe, learning_rate
 from tools.training.runs import Run
 from tools.training.watch import watching_tasks
-from utils import UserError, add_data_dir, check_writable, cpu_count, fraction, locked, not_negative, positive, run_main
+
+import numpy as np
 
 
 def train(args):

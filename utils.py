@@ -1,291 +1,27 @@
-"""What evaluation needs, without TensorFlow: images of data sets, MATLAB's bicubic, PSNR and SSIM on Y, and the data sets; before
-them, what every command needs: errors, types of options, and files that are whole at any time.
+"""What evaluation needs, without TensorFlow: images of data sets, MATLAB's bicubic, PSNR and SSIM on Y, and the data sets.
 
-People's pictures are read in tools/pictures/, checkpoints in tools/checkpoints.py, sessions are opened in tools/runtime.py.
+People's pictures are read in tools/pictures/, checkpoints in tools/checkpoints.py, sessions are opened in tools/runtime.py; what is not
+about images stands in tools/command.py and tools/files.py.
 """
-import concurrent.futures
 import contextlib
-import errno
 import functools
 import glob
-import hashlib
-import io
-import json
 import os
-import sys
-import tempfile
 from collections import OrderedDict, namedtuple
+
+from tools import images
+from tools.command import UserError, notice_once
+from tools.files import replacing, script
 
 import numpy as np
 import scipy.sparse
 
-from tools import images
-
-try:
-    import imageio.v2 as imageio
-except ImportError:  # that of Python 3.6 has one interface
-    import imageio
-try:
-    import fcntl
-except ImportError:  # Windows, where two processes that write to one folder at once are not kept apart
-    fcntl = None
-
-
-INSTALL = "pip install -r requirements.txt (tensorflow-gpu 1.8 needs CUDA 9; README.md names the other way)"
 STRIP = 2 ** 20  # pixels that are worked on at once where a large image would need several times its own memory
-
-
-class UserError(Exception):
-    """Something the user can mend; the message is one line that says what is wrong, where, and what to do next."""
-
-
-def open_standard_files():
-    """Give stdin, stdout and stderr a file where they have been closed (2>&-), or else the next file that is opened would get what
-    is printed, or printing would fail."""
-    for number, name in enumerate(("stdin", "stdout", "stderr")):
-        try:
-            os.fstat(number)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
-        if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, "w" if number else "r", errors="backslashreplace"))
-
-
-open_standard_files()  # before anything else is imported that prints
-
-
-def escape_unprintable():
-    """Print what the encoding of stdout or stderr does not have, as names of files, with escapes."""
-    for name in "stdout", "stderr":
-        stream = getattr(sys, name)
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
-        elif getattr(stream, "errors", "backslashreplace") != "backslashreplace":  # Python 3.6; sys.__stdout__ keeps the file open
-            stream.flush()
-            setattr(sys, name, io.TextIOWrapper(stream.buffer, stream.encoding, "backslashreplace", line_buffering=True))
-
-
-def run_main(main):
-    """Call main() as a command: a UserError, and what the system refuses (a full disk, a folder that is gone), becomes one line
-    on stderr and exit status 1, Ctrl-C exit status 130."""
-    escape_unprintable()
-    try:
-        sys.exit(main())
-    except UserError as error:
-        print("error: %s" % error, file=sys.stderr)
-        sys.exit(1)
-    except OSError as error:
-        print("error: %s" % refusal(error), file=sys.stderr)
-        sys.exit(1)
-    except ImportError as error:
-        print("error: %s: %s" % (str(error).strip().splitlines()[-1], INSTALL), file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        sys.exit(130)
-
-
-WRITE_ERRORS = errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS
-
-
-def refusal(error):
-    """What the system refused, from an OSError, in one line."""
-    reason = error.strerror or str(error)
-    if error.errno in WRITE_ERRORS:
-        return "cannot write %s: %s" % (error.filename or "a file", reason)
-    return "%s: %s" % (error.filename, reason) if error.filename else reason
-
-
-def positive(kind):
-    """The type of an option that takes a positive number of this kind."""
-    return _bounded(kind, "positive", lambda number: number > 0)
-
-
-def not_negative(kind):
-    """The type of an option that takes zero or a positive number of this kind."""
-    return _bounded(kind, "not negative", lambda number: number >= 0)
-
-
-def fraction(kind):
-    """The type of an option that takes a number of this kind from 0 to below 1."""
-    return _bounded(kind, "fraction", lambda number: 0 <= number < 1)
-
-
-def _bounded(kind, words, accepts):
-    def convert(text):
-        if not accepts(kind(text)):
-            raise ValueError(text)
-        return kind(text)
-    convert.__name__ = "%s %s" % (words, kind.__name__)
-    return convert
-
-
-def lock_file(path, wait):
-    """Open a file that this process alone holds until it closes it or ends, made if it is not there.
-
-    If another process holds it, wait for it to end, or else raise BlockingIOError.
-    """
-    file = open(path, "w")
-    try:
-        if fcntl:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except BlockingIOError:
-        file.close()
-        raise
-    return file
-
-
-@contextlib.contextmanager
-def locked(folder, doing, option):
-    """Within this context no other process does the same in the folder, which is made if it is not there.
-
-    doing: in words, as "trains in"; option: that names another folder. Raises UserError if another process has it already.
-    """
-    os.makedirs(folder, exist_ok=True)
-    try:
-        lock = lock_file(os.path.join(folder, ".lock"), wait=False)
-    except BlockingIOError:
-        raise UserError("another process %s %s: wait for it, or give another %s" % (doing, folder, option))
-    with lock:
-        yield
-
-
-@contextlib.contextmanager
-def quiet_stderr():
-    """Drop what is written to the file descriptor of stderr: libraries in C and C++, as TensorFlow on import, write
-    lines there that no setting turns off. An exception still says what it says."""
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with tempfile.TemporaryFile() as dropped:
-        os.dup2(dropped.fileno(), 2)
-        try:
-            yield
-        finally:
-            sys.stderr.flush()
-            os.dup2(kept, 2)
-            os.close(kept)
-
-
-def cpu_count():
-    """The processors that this process may use; `taskset` and schedulers can leave it fewer than there are."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-
-
-def process_pool(workers):
-    """A pool of processes; Windows can wait for no more than 61."""
-    return concurrent.futures.ProcessPoolExecutor(min(workers, 61) if os.name == "nt" else workers)
-
-
-# ----------------------------------------------------------------------------------------------------------- files
-
-LONGEST_NAME = 255  # bytes of the name of a file, on all usual file systems
-
-
-@contextlib.contextmanager
-def replacing(path):
-    """A temporary name beside `path`: what is written there within this context is renamed to `path` at its end, and removed if
-    the context ends by an exception, so that `path` is whole at any time."""
-    folder, name = os.path.split(path)
-    temporary = path + ".tmp"
-    if len(os.fsencode(name)) > LONGEST_NAME - 4:
-        temporary = os.path.join(folder, hashlib.sha256(os.fsencode(name)).hexdigest() + ".tmp")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        if os.path.exists(temporary):
-            os.remove(temporary)
-
-
-def check_writable(folders=(), files=()):
-    """Raise UserError unless these folders can be made and these files written, None left out; nothing of it is kept.
-
-    To be called before the work whose results a read-only or full target would lose.
-    """
-    for path, folder in [(one, one) for one in folders if one] + [(one, os.path.dirname(one)) for one in files if one]:
-        folder = os.path.abspath(folder)
-        while not os.path.lexists(folder):
-            folder = os.path.dirname(folder)
-        try:
-            if path in files and os.path.isdir(path):
-                raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
-            with tempfile.TemporaryFile(dir=folder) as file:
-                file.write(bytes(4096))  # a full disk still takes names
-        except OSError as error:
-            raise UserError("cannot write %s: %s" % (path, error.strerror))
-
-
-def short_path(path):
-    """A path as it is shown: relative to the current folder, or absolute if that is shorter or on another drive."""
-    absolute = os.path.abspath(path)
-    try:
-        return min(os.path.relpath(path), absolute, key=len)
-    except ValueError:
-        return absolute
-
-
-def to_json(value, **options):
-    """A value as a text of JSON, with null for infinities and NaN, which JSON does not have; options: of json.dumps()."""
-    def known(value):
-        if isinstance(value, dict):
-            return {key: known(item) for key, item in value.items()}
-        if isinstance(value, (list, tuple)):
-            return [known(item) for item in value]
-        return None if isinstance(value, float) and not np.isfinite(value) else value
-    return json.dumps(known(value), sort_keys=True, allow_nan=False, **options)
-
-
-def script(path):
-    """A script or folder of the project, named from its top, as it is called from the current folder."""
-    return short_path(os.path.join(os.path.dirname(os.path.abspath(__file__)), *path.split("/")))
-
-
-def write_json(path, value):
-    """Write a value as JSON (see to_json), all or nothing."""
-    with replacing(path) as temporary, open(temporary, "w") as file:
-        file.write(to_json(value, indent=1) + "\n")
-
-
-def write_npz(path, arrays):
-    """Write a dict of arrays, all or nothing."""
-    with replacing(path) as temporary, open(temporary, "wb") as file:
-        np.savez(file, **arrays)
-
-
-def file_digest(path, algorithm="sha256"):
-    """Hexadecimal digits of a file: of hashlib's `algorithm`, or "git blob", the SHA-1 of "blob <size>\\0" and the content."""
-    digest = hashlib.sha1(b"blob %d\0" % os.path.getsize(path)) if algorithm == "git blob" else hashlib.new(algorithm)
-    with open(path, "rb") as file:
-        for block in iter(lambda: file.read(1 << 20), b""):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 # ---------------------------------------------------------------------------------------------------------- images
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".mpo", ".webp", ".tif", ".tiff", ".bmp")
-_noticed = set()
-_held = None  # within held_notices(), what would have been printed
-
-
-def notice_once(text, where=None):
-    """Print a note on stderr, if there has been none of this text; where: the file, which may be one of many, that it is about."""
-    if _held is not None:
-        _held.setdefault(text, where)
-    elif text not in _noticed:
-        _noticed.add(text)
-        print("note: %s%s" % (text, " (first seen in %s)" % where if where else ""), file=sys.stderr)
-
-
-@contextlib.contextmanager
-def held_notices():
-    """Within this context notices are not printed but collected: a dict, for notice_once(*item) in another process."""
-    global _held
-    kept, _held = _held, {}
-    try:
-        yield _held
-    finally:
-        _held = kept
 
 
 def read_image(file, name=None):
@@ -325,6 +61,10 @@ def writing(path):
 
 def save_image(path, image):
     """Write uint8 [H, W, 3] as PNG under a temporary name, then rename it to `path`. Raises UserError."""
+    try:  # here, since little needs this package
+        import imageio.v2 as imageio
+    except ImportError:  # that of Python 3.6 has one interface
+        import imageio
     with writing(path) as temporary, open(temporary, "wb") as file:
         file.write(imageio.imwrite("<bytes>", image, format="PNG", compression=6))
 
@@ -501,12 +241,6 @@ Pair = namedtuple("Pair", "name hr lr")               # paths; lr is None where 
 BENCHMARKS = ("Set5", "Set14", "B100", "Urban100")  # the paper's
 DATASETS = ("Sample",) + BENCHMARKS
 SAMPLE = ("astronaut.png", "chelsea.png", "coffee.png", "motorcycle_left.png", "rocket.jpg")  # in scikit-image's package
-
-
-def add_data_dir(parser):
-    """The option --data-dir of commands that read data sets."""
-    parser.add_argument("--data-dir", metavar="DIR", default="data" if os.path.isdir("data") else script("data"),
-                        help="where the data sets are (default: the folder data here or, without one, beside the scripts)")
 
 
 def download_command(name, data_dir):

@@ -12,11 +12,12 @@ from PIL import Image
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
 
-import test as evaluation  # noqa: E402
-import utils  # noqa: E402
-from model import drsan  # noqa: E402
-from ops import tf  # noqa: E402
+import test as evaluation
+import utils
+from model import drsan
+from ops import tf
 from tools import checkpoints
+from tools.command import run_main
 
 GOLDEN = os.path.join(ROOT, "tests", "golden")
 
@@ -73,7 +74,7 @@ def call(monkeypatch, capture, main, *arguments):
     tf.reset_default_graph()
     monkeypatch.setattr(sys, "argv", ["command"] + [str(argument) for argument in arguments])
     with pytest.raises(SystemExit) as stop:
-        utils.run_main(main)
+        run_main(main)
     out, err = capture.readouterr()
     assert "Traceback" not in err
     return stop.value.code or 0, out, err

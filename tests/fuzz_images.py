@@ -23,9 +23,9 @@ import tifffile
 from PIL import Image
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-from tools.pictures import tiles, write  # noqa: E402
-from tools.pictures.upscale import upscale_picture  # noqa: E402
-from utils import UserError  # noqa: E402
+from tools.command import UserError
+from tools.pictures import tiles, write
+from tools.pictures.upscale import upscale_picture
 
 LIMIT = 10  # seconds for a file
 MODES = {  # format: modes, options of writing

@@ -16,11 +16,10 @@ import signal
 import sys
 import time
 
-import train_tiny  # noqa: F401: small, so that saving takes most of the time; and the path of the modules below
-
 import train
-import utils
+import train_tiny  # noqa: F401: small, so that saving takes most of the time; and the path of the modules below
 from ops import tf
+from tools.command import run_main
 from tools.data import records
 from tools.training.runs import Run
 
@@ -57,7 +56,7 @@ def fork(folder, photographs):
             within(SAVE, Run._save), within(SAVE, Run.log), within(TRAIN, train.Trainer.optimize))
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         try:
-            utils.run_main(lambda: train.train(train.parse_args()))
+            run_main(lambda: train.train(train.parse_args()))
         except SystemExit as stop:
             os._exit(stop.code or 0)
     return child

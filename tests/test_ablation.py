@@ -4,17 +4,17 @@ import os
 import subprocess
 import sys
 
-import numpy as np
-import pytest
-
 import test as evaluation
 import train
 import utils
 from conftest import ROOT, call
-from tools.csv_files import CsvLog
+from tools.command import UserError
+from tools.files import CsvLog
 from tools.paper import ablation
 from tools.paper.results import FIGURES, replace_block
-from utils import UserError
+
+import numpy as np
+import pytest
 
 PSNR = {None: 34.0, "dra": 33.9, "dynamics": 34.0625, "rsa": 33.5}
 

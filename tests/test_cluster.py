@@ -7,13 +7,13 @@ import signal
 import socket
 import threading
 
-import numpy as np
-import pytest
-
-import utils
 from conftest import start, state_values
+from tools.command import UserError
 from tools.runtime import list_gpus
 from tools.training import cluster
+
+import numpy as np
+import pytest
 
 
 def free_ports(count):
@@ -139,9 +139,9 @@ def test_each_task_computes_on_its_own_gpus():
 
 def test_a_batch_that_machines_cannot_share():
     addresses = {"chief": ["localhost:1"], "worker": ["localhost:2", "localhost:3"]}
-    with pytest.raises(utils.UserError, match="a batch of 16 cannot be split over 3 machines: give --batch 15 or 18$"):
+    with pytest.raises(UserError, match="a batch of 16 cannot be split over 3 machines: give --batch 15 or 18$"):
         cluster.Devices([-1], 1, 16, cluster.Cluster(addresses, "chief", 0))
-    with pytest.raises(utils.UserError, match="a batch of 2 cannot be split over 3 machines: give --batch 3$"):
+    with pytest.raises(UserError, match="a batch of 2 cannot be split over 3 machines: give --batch 3$"):
         cluster.Devices([-1], 1, 2, cluster.Cluster(addresses, "chief", 0))
 
 
@@ -150,5 +150,5 @@ def test_a_batch_that_machines_cannot_share():
                                     '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 0}}'])
 def test_bad_cluster_is_one_line(config, monkeypatch):
     monkeypatch.setenv("TF_CONFIG", config)
-    with pytest.raises(utils.UserError, match='TF_CONFIG lacks .*: expected {"cluster"'):
+    with pytest.raises(UserError, match='TF_CONFIG lacks .*: expected {"cluster"'):
         cluster.read_cluster()

@@ -1,15 +1,16 @@
 """tools/compare_recipes.py: what it takes for a candidate, and what it refuses before photographs are loaded."""
 import re
 
-import pytest
-from PIL import Image
-
 from conftest import call
 from model import MODELS, Variant
 from tools import compare_recipes
+from tools.command import UserError
 from tools.data.photographs import hold_out
 from tools.training import graph
-from utils import UserError, find_dataset, read_image
+from utils import find_dataset, read_image
+
+import pytest
+from PIL import Image
 
 
 @pytest.fixture

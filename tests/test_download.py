@@ -13,19 +13,20 @@ import sys
 import threading
 import zipfile
 
-import numpy as np
-import pytest
-from PIL import Image
-
 import test
 from conftest import ROOT, call
 from model import drsan
 from ops import tf
 from tools.checkpoints import save_weights
+from tools.command import UserError
 from tools.data import download
 from tools.paper import check_benchmarks
 from tools.runtime import open_session
-from utils import UserError, download_command, downscale, find_dataset
+from utils import download_command, downscale, find_dataset
+
+import numpy as np
+import pytest
+from PIL import Image
 
 HR = "psnrtest/HR/Set5/baby.png"
 

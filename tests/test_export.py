@@ -2,15 +2,15 @@
 import os
 import sys
 
-import numpy as np
-import pytest
-
 import utils
 from conftest import call, run_script
 from model import drsan
 from ops import tf
 from tools import checkpoints
 from tools.pictures import export, tiles
+
+import numpy as np
+import pytest
 
 # of a photograph: what no photograph has, the network may amplify until float32 does not suffice for 1e-5
 IMAGE = tiles.network_input(utils.read_image(utils.find_dataset("Sample", 2, "").pairs[2].hr)[200:213, 300:321])

@@ -4,17 +4,17 @@ import itertools
 import os
 import re
 
-import numpy as np
-import pytest
-from PIL import Image
-
 import utils
 from conftest import call
 from model import MODELS, count_parameters, drsan, model_variables
 from ops import tf
 from tools import checkpoints
+from tools.command import UserError
 from tools.paper import attention, canvas, comparison, drawings, figures, results
-from utils import UserError
+
+import numpy as np
+import pytest
+from PIL import Image
 
 random = np.random.RandomState(5)
 

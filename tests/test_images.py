@@ -4,14 +4,15 @@ import itertools
 import struct
 import zlib
 
+from tools import images
+from tools.command import UserError
+from utils import read_image
+
 import numpy as np
 import png
 import pytest
 import tifffile
 from PIL import Image, PngImagePlugin
-
-from tools import images
-from utils import UserError, read_image
 
 random = np.random.RandomState(11)
 

@@ -13,20 +13,22 @@ from PIL import Image
 jax = pytest.importorskip("jax", reason="the tools that train with JAX need it: pip install jax (Python 3.11 or later)")
 jax.config.update("jax_disable_most_optimizations", True)  # most of the time goes into compiling
 
-from conftest import ROOT, golden_weight  # noqa: E402
-from model import MODELS, SCALES, Variant, count_multi_adds, model_variables  # noqa: E402
-from ops import tf  # noqa: E402
-from tools import ship  # noqa: E402
-from tools.checkpoints import checkpoint_config, checkpoint_prefix, training_history  # noqa: E402
-from tools.data import pack_tiles  # noqa: E402
-from tools.gpu import export_graph as export_graph_module  # noqa: E402
-from tools.gpu import import_weights, measure_jax, train_jax  # noqa: E402
-from tools.gpu.export_graph import describe_graph, export_graph  # noqa: E402
-from tools.gpu.jax_graph import execute, load_graph, read_graph  # noqa: E402
-from tools.paper import tables  # noqa: E402
-from tools.training.graph import build_training  # noqa: E402
-from tools.training.recipes import OPTIMIZERS, Recipe, learning_rate, make_recipe  # noqa: E402
-from utils import UserError, downscale, write_npz  # noqa: E402
+from conftest import ROOT, golden_weight
+from model import MODELS, SCALES, Variant, count_multi_adds, model_variables
+from ops import tf
+from tools import ship
+from tools.checkpoints import checkpoint_config, checkpoint_prefix, training_history
+from tools.command import UserError
+from tools.data import pack_tiles
+from tools.files import write_npz
+from tools.gpu import export_graph as export_graph_module
+from tools.gpu import import_weights, measure_jax, train_jax
+from tools.gpu.export_graph import describe_graph, export_graph
+from tools.gpu.jax_graph import execute, load_graph, read_graph
+from tools.paper import tables
+from tools.training.graph import build_training
+from tools.training.recipes import OPTIMIZERS, Recipe, learning_rate, make_recipe
+from utils import downscale
 
 ALL = [(model, scale) for model in MODELS for scale in SCALES]
 

@@ -2,13 +2,13 @@
 import csv
 import os
 
-import numpy as np
-import pytest
-
 import ops
 from conftest import GOLDEN, ROOT, golden_contract, golden_image, golden_weight
 from model import MODELS, SCALES, count_multi_adds, count_parameters, drsan, model_variables
 from ops import tf
+
+import numpy as np
+import pytest
 
 PARAMETERS = {  # x2, x3, x4
     "32s": (368427, 414667, 405419),

@@ -1,17 +1,18 @@
 """tools/network.py: networks as scripts use them."""
 import os
 
-import numpy as np
-import pytest
-
 import utils
 from conftest import ROOT
 from model import MODELS, SCALES, drsan
 from ops import tf
 from tools import checkpoints, network
+from tools.command import UserError
+from tools.files import write_json
 from tools.network import load_model
 from tools.pictures.tiles import Upscaler
-from utils import UserError
+
+import numpy as np
+import pytest
 
 random = np.random.RandomState(5)
 
@@ -106,7 +107,7 @@ def test_what_is_named_must_fit(tmp_path):
     for model, scale, named in ("32s", None, "32s"), (None, "x2", "x2"), ("48s", "x2", "48s x2"):
         with pytest.raises(UserError, match="is a checkpoint of DRSAN-48s x3, not of %s$" % named):
             network.choose_variant(model, scale, folder)
-    utils.write_json(str(tmp_path / "config.json"), {"model": "48m", "scale": "x4"})
+    write_json(str(tmp_path / "config.json"), {"model": "48m", "scale": "x4"})
     assert network.choose_variant(None, None, folder)[:2] == ("48m", "x4")  # which says more than shapes do
     assert network.choose_variant(None, "x3", None)[:2] == ("32s", "x3")
     assert network.choose_variant(None, None, None)[2] == os.path.join(ROOT, "checkpoints", "x2", "32s", "DRSAN32sx2")

@@ -4,13 +4,13 @@ import hashlib
 import os
 import subprocess
 
-import numpy as np
-import pytest
-from PIL import Image
-
 from conftest import call
 from tools.data import make_photo_set
 from utils import read_image
+
+import numpy as np
+import pytest
+from PIL import Image
 
 
 def texture(seed, size=(400, 320), cells=(40, 32)):

@@ -5,22 +5,22 @@ import os
 import subprocess
 import sys
 
+import test as evaluation
+import utils
+from conftest import ROOT
+from tools import command, files, images
+from tools.command import UserError
+from tools.data import pack_tiles, photographs
+from tools.data.patches import Sampler, detail
+from tools.pictures.files import find_pictures, read_picture
+
+import fuzz_images
 import numpy as np
 import png
 import pytest
 import skimage.data
 import tifffile
 from PIL import Image, ImageCms
-
-import fuzz_images
-import test as evaluation
-import utils
-from conftest import ROOT
-from tools import csv_files, images
-from tools.data import pack_tiles, photographs
-from tools.data.patches import Sampler, detail
-from tools.pictures.files import find_pictures, read_picture
-from utils import UserError
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 PICTURE = skimage.data.astronaut()[40:72, 180:204]
@@ -209,12 +209,13 @@ def test_long_names_and_no_limit(run, repeat, tmp_path):
 WITHOUT_NETWORK = """
 import sys
 sys.path[:0] = [".", "tests"]
-import fuzz_images, test, utils
+import fuzz_images, test
+from tools.command import run_main
 test.build = lambda model, scale, args: fuzz_images.Repeat()
 for arguments in %r:
     try:
         sys.argv = ["test.py"] + arguments
-        utils.run_main(test.main)
+        run_main(test.main)
     except SystemExit as stop:
         status = stop.code
 sys.exit(status)
@@ -249,7 +250,7 @@ def test_names_that_cannot_be_encoded(odd_names, tmp_path):
     assert status == 0 and b"2 of 2 pictures" in out and b"Traceback" not in err
     assert {name[:-4] + b"_x2.png" for name in names} == set(os.listdir(os.fsencode(str(sr))))
     assert out.count(rb"\u65e5\u672c") == 3 and out.count(rb"caf\udce9") == 3
-    found = [row["image"] for row in csv_files.read_csv(str(table))]
+    found = [row["image"] for row in files.read_csv(str(table))]
     assert {os.fsencode(name) for name in found} == {name[:-4] for name in names} | {b"mean"}
 
 
@@ -275,7 +276,7 @@ def test_closed_standard_files(tmp_path):
 # training
 
 def test_alpha_is_noted_once_a_run(tmp_path, capfd, monkeypatch):
-    monkeypatch.setattr(utils, "_noticed", set())
+    monkeypatch.setattr(command, "_noticed", set())
     data = None
     for name in "abcdefgh":
         path = save(tmp_path / (name + ".png"), np.dstack([PICTURE, PICTURE[:, :, :1]]))
@@ -284,7 +285,7 @@ def test_alpha_is_noted_once_a_run(tmp_path, capfd, monkeypatch):
     assert (pack_tiles.decode("i.png in part-000.tar", data) == PICTURE).all()
     err = [line for line in capfd.readouterr().err.splitlines() if "note" in line]
     assert err == ["note: the alpha channel is dropped (first seen in %s)" % (tmp_path / "a.png")]
-    monkeypatch.setattr(utils, "_noticed", set())
+    monkeypatch.setattr(command, "_noticed", set())
     pack_tiles.decode("i.png in part-000.tar", data)
     assert "(first seen in i.png in part-000.tar)" in capfd.readouterr().err
 

@@ -2,15 +2,15 @@
 import json
 import os
 
-import numpy as np
-import pytest
-
-import utils
 from conftest import call
 from model import drsan, model_variables
 from ops import tf
 from tools import checkpoints, ship
+from tools.files import short_path, write_json
 from tools.paper import tables
+
+import numpy as np
+import pytest
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def make_run(folder, init_from, **config):
         session.run(tf.global_variables_initializer())
         tf.train.Saver(model_variables()).save(session, str(folder / "DRSAN32sx2"), global_step=70, write_meta_graph=False)
         values = session.run(model_variables())
-    utils.write_json(str(folder / "config.json"), dict(
+    write_json(str(folder / "config.json"), dict(
         model="32s", scale="x2", init_from=init_from and str(init_from),
         trained_before=checkpoints.training_history(checkpoints.checkpoint_prefix(str(init_from)) or init_from) if init_from else [], recipe="fast", optimizer="muon", rate=1e-3,
         schedule="cosine", batch=8, patch=32, candidates=3, ema=0.999, precision="float32", steps=90, trained_steps=70,
@@ -69,9 +69,9 @@ def test_worse_weights_are_refused(tmp_path, run):
         make_run(folder, None, validation_psnr=psnr, **config)
         status, out, err = run(folder, "--to", tmp_path / "checkpoints", *options)
         psnr = json.loads((shipped / "config.json").read_text())["validation_psnr"]
-        return status, out.splitlines()[0], err.replace(utils.short_path(str(shipped)), "SHIPPED"), psnr
+        return status, out.splitlines()[0], err.replace(short_path(str(shipped)), "SHIPPED"), psnr
 
-    name = utils.short_path(str(shipped))
+    name = short_path(str(shipped))
     assert ship(35.176)[0] == 0
     assert ship(14.27) == (1, "PSNR: 14.270 dB on Sample; of the weights in %s: 35.176 dB on Sample" % name,
                            "error: these weights are worse: give --replace to put them into SHIPPED all the same\n", 35.176)

@@ -3,17 +3,17 @@ import csv
 import os
 import shutil
 
-import numpy as np
-import pytest
-from PIL import Image
-
 import utils
 from conftest import ROOT, call
 from model import drsan
 from ops import tf
 from tools import checkpoints
+from tools.command import UserError
 from tools.paper import results, tables
-from utils import UserError
+
+import numpy as np
+import pytest
+from PIL import Image
 
 
 def row(scale="x2", model="32s", dataset="Set5", psnr=38.02, ssim=0.9601, weights="w"):

@@ -4,16 +4,17 @@ import json
 import os
 import signal
 
-import numpy as np
-import pytest
-from PIL import Image
-
 import test as evaluation
 import utils
 from conftest import ROOT, run_script
-from tools.csv_files import CsvLog, read_csv
+from tools.command import UserError
 from tools.data import download
-from utils import UserError, crop_to_multiple, file_digest, read_image, save_image
+from tools.files import CsvLog, file_digest, read_csv
+from utils import crop_to_multiple, read_image, save_image
+
+import numpy as np
+import pytest
+from PIL import Image
 
 random = np.random.RandomState(3)
 

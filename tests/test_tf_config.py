@@ -5,13 +5,13 @@ import re
 import subprocess
 import sys
 
-import pytest
-
 import train
-import utils
 from conftest import ROOT, call
+from tools.command import UserError
 from tools.training import tf_config
 from tools.training.cluster import read_cluster
+
+import pytest
 
 SLURM = {"SLURM_JOB_ID": "1234567", "SLURM_STEP_NODELIST": "gpu[07-09]", "SLURM_STEP_NUM_TASKS": "3", "SLURM_NODEID": "1",
          "SLURM_ARRAY_TASK_ID": "3"}
@@ -43,7 +43,7 @@ def test_roles_of_hosts():
         "type": job, "index": index}} for job, index in (("chief", 0), ("worker", 0), ("worker", 1), ("ps", 0))]
     assert tf_config.make_config(["a"], 0, 7, 0) == {"cluster": {"chief": ["a:7"]}, "task": {"type": "chief", "index": 0}}
     for index, servers in (4, 1), (-1, 1), (0, 4):
-        with pytest.raises(utils.UserError, match="host %d of 4, with %d parameter servers, is none" % (index, servers)):
+        with pytest.raises(UserError, match="host %d of 4, with %d parameter servers, is none" % (index, servers)):
             tf_config.make_config(hosts, index, 7, servers)
 
 

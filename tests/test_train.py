@@ -11,24 +11,26 @@ import sys
 import threading
 import time
 
-import numpy as np
-import pytest
-from PIL import Image
-
 import ops
 import train
 import utils
 from conftest import TINY, call, run_script, start, state_values
 from model import MODELS, SCALES, Variant, drsan, model_variables
 from ops import conv2d, tf
-from tools import checkpoints
+from tools import checkpoints, command
+from tools.command import UserError
 from tools.data import patches
 from tools.data.patches import Sampler
 from tools.data.photographs import hold_out, list_photographs, load_photographs
 from tools.data.records import RecordSampler, write_records
+from tools.files import lock_file
 from tools.training import graph, history, recipes
 from tools.training.graph import build_training
 from tools.training.recipes import Recipe, learning_rate, make_recipe
+
+import numpy as np
+import pytest
+from PIL import Image
 
 ADAM = make_recipe("paper", "32s", "x2")
 MUON = make_recipe("fast", "32s", "x2")._replace(ema=0, decay=3)
@@ -157,7 +159,7 @@ def test_bad_photographs_are_named(photographs, tmp_path, capsys):
     assert "left out: cannot read the image" in out and "broken.jpg" in out
     assert "small.png is smaller than a patch of 16 LR pixels" in out and "dot.png is smaller than 2 pixels" in out
     (tmp_path / "empty").mkdir()
-    with pytest.raises(utils.UserError, match="no usable photograph below"):
+    with pytest.raises(UserError, match="no usable photograph below"):
         load_photographs(str(tmp_path / "empty"), 2, 16, 1)
 
 
@@ -180,7 +182,7 @@ def test_links_to_folders_are_followed_once(photographs, tmp_path):
 @pytest.mark.parametrize("folder, noted", [("LR", True), ("LR_bicubic/X2", True), ("x4", True), ("DIV2K_train_LR_bicubic", True),
                                            ("HR", False), ("LRoom", False), ("x20", False)])
 def test_folders_of_lr_are_noted(photographs, capsys, monkeypatch, folder, noted):
-    monkeypatch.setattr(utils, "_noticed", set())
+    monkeypatch.setattr(command, "_noticed", set())
     (photographs / folder).mkdir(parents=True)
     shutil.copy(list_photographs(str(photographs))[0], str(photographs / folder))
     assert len(load_photographs(str(photographs), 2, 16, 1)) == 3
@@ -217,14 +219,14 @@ def test_authors_records_are_read_once_an_epoch_in_changing_order(tmp_path):
 
     assert sorted(epoch(0)) == sorted(epoch(2)) == list(range(10))
     assert epoch(0) != epoch(2) and epoch(0) == epoch(0)
-    with pytest.raises(utils.UserError, match="is no pair of 8x8 and 16x16 patches"):
+    with pytest.raises(UserError, match="is no pair of 8x8 and 16x16 patches"):
         RecordSampler(str(tmp_path), 2, 5, 8, seed=0)
     data = (tmp_path / "train_SR_aug_X3_10.tfrecord").read_bytes()
     (tmp_path / "train_SR_aug_X3_10.tfrecord").write_bytes(data[:-5])
-    with pytest.raises(utils.UserError, match="does not consist of records"):
+    with pytest.raises(UserError, match="does not consist of records"):
         RecordSampler(str(tmp_path), 3, 5, 8, seed=0)
     (tmp_path / "train_SR_aug_X3_10.tfrecord").write_bytes(data[:3])
-    with pytest.raises(utils.UserError, match="is too short to hold a record"):
+    with pytest.raises(UserError, match="is too short to hold a record"):
         RecordSampler(str(tmp_path), 3, 5, 8, seed=0)
 
 
@@ -244,7 +246,7 @@ def test_records_are_written_once_and_continued(photographs, tmp_path):
     (folder / "train_SR_aug_X2_10-00001-of-00003.tfrecord.tmp").write_bytes(b"half")
     write_records(sampler, str(folder), 10, 3)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == content
-    with pytest.raises(utils.UserError, match="GB free, but the records need"):
+    with pytest.raises(UserError, match="GB free, but the records need"):
         write_records(sampler, str(folder), 10 ** 12, 3)
 
 
@@ -706,12 +708,12 @@ def test_held_out_photographs(tmp_path):
     assert all(path == sorted(one for one in photograph if photograph[one] == photograph[path])[
         (8 if photograph[path] != "0.jpg" else 7) // 2] for path in held)
     assert len(kept) == 399 - sum(name in {photograph[path] for path in held} for name in photograph.values())
-    with pytest.raises(utils.UserError, match="--valid-share 1e-06 holds out 0 of the 50 photographs below"):
+    with pytest.raises(UserError, match="--valid-share 1e-06 holds out 0 of the 50 photographs below"):
         hold_out(str(folder), 1e-6)
     (folder / "manifest.csv").write_text("nothing")
     assert len(hold_out(str(folder), 0.1)[1]) > 25
     (folder / "manifest.csv").write_text("file,size\n001.png,3")
-    with pytest.raises(utils.UserError, match="manifest.csv is not the manifest of a photo set"):
+    with pytest.raises(UserError, match="manifest.csv is not the manifest of a photo set"):
         hold_out(str(folder), 0.1)
 
 
@@ -742,7 +744,7 @@ def hold_out_or_none(photographs, share):
     """What is held out, or [] if this share takes none or all."""
     try:
         return hold_out(str(photographs), share)[1]
-    except utils.UserError:
+    except UserError:
         return []
 
 
@@ -790,7 +792,7 @@ def test_a_run_that_cannot_go_on_is_one_line(photographs, tmp_path, tiny):
     assert tiny(*options)[0] == 0
     status, out, err = tiny("--valid", "Sample", *options)
     assert status == 1 and "was started with valid = " in err and "not Sample" in err
-    with utils.lock_file(str(tmp_path / "run" / ".lock"), wait=False):
+    with lock_file(str(tmp_path / "run" / ".lock"), wait=False):
         status, out, err = tiny(*options)
         assert status == 1 and "another process trains in %s" % (tmp_path / "run") in err
     state = tmp_path / "run" / "state"
@@ -836,7 +838,7 @@ def test_prepared_records_are_trained_on(photographs, tmp_path, tiny):
     status, out, err = tiny("--prepare", *options)
     assert status == 1 and "holds records that were not written here: leave out --data" in err
     assert sorted(os.listdir(str(tmp_path / "records"))) == [".lock", "train_SR_aug_X2_20-00000-of-00002.tfrecord"]
-    with utils.lock_file(str(tmp_path / "records" / ".lock"), wait=False):
+    with lock_file(str(tmp_path / "records" / ".lock"), wait=False):
         status, out, err = tiny("--prepare", *options)
         assert status == 1 and "another process writes records to %s" % (tmp_path / "records") in err
 
@@ -955,7 +957,7 @@ def test_transfer_of_weights(tmp_path):
     np.testing.assert_allclose(ours[..., 0, 1, :], corners[..., 0, :, :].mean(axis=-2), atol=1e-6)
     np.testing.assert_allclose(ours[..., 1, 1, :], corners.mean(axis=(-3, -2)), atol=1e-6)
     session = build("48s", "x4")
-    with pytest.raises(utils.UserError, match=r"has the shape \[3, 3, 3, 32\], and this model's has \[3, 3, 3, 48\]"):
+    with pytest.raises(UserError, match=r"has the shape \[3, 3, 3, 32\], and this model's has \[3, 3, 3, 48\]"):
         checkpoints.transfer_weights(session, prefix)
     session = build("32m", "x2")  # four new DRAGs, each the identity
     taken, fresh, message = checkpoints.transfer_weights(session, prefix)
@@ -985,5 +987,5 @@ def test_plot_of_runs(tmp_path):
     drawn = np.asarray(Image.open(str(tmp_path / "b.png")).convert("RGB"), int)
     assert drawn.shape == (864, 1200, 3) and (drawn[432:].min(axis=2) < 100).any(axis=0).sum() > 600  # three more panels below
     assert sorted(os.listdir(str(tmp_path))) == ["a.png", "b.png", "run"]
-    with pytest.raises(utils.UserError, match="cannot read .*nothing"):
+    with pytest.raises(UserError, match="cannot read .*nothing"):
         plot_training.plot([str(tmp_path / "nothing")], str(tmp_path / "b.png"))

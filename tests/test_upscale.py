@@ -6,24 +6,24 @@ import mmap
 import os
 import sys
 
-import numpy as np
-import PIL
-import pytest
-import skimage.data
-from PIL import Image, ImageCms
-
 import ops
 import test as evaluation
 import utils
 from conftest import call
-from fuzz_images import Repeat
 from model import MODELS, drsan, model_variables
 from ops import tf
 from tools import bench, checkpoints
+from tools.command import UserError
 from tools.pictures import tiles, write
 from tools.pictures.files import Picture, read_picture
 from tools.pictures.tiles import Store, Upscaler
-from utils import UserError
+
+import PIL
+import numpy as np
+import pytest
+import skimage.data
+from PIL import Image, ImageCms
+from fuzz_images import Repeat
 
 random = np.random.RandomState(7)
 

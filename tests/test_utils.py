@@ -1,20 +1,16 @@
-"""Images, bicubic, metrics, data sets and checkpoints."""
-import argparse
+"""Images of data sets, bicubic, metrics and data sets."""
 import os
-import subprocess
-import sys
+
+import utils
+from conftest import GOLDEN
+from tools import command
+from tools.command import UserError
+from utils import Pair, find_dataset, read_image, read_pair
 
 import numpy as np
 import pytest
 from PIL import Image
 from scipy.signal import convolve2d
-
-import utils
-from conftest import GOLDEN, ROOT, golden_image
-from model import drsan, model_variables
-from ops import tf
-from tools import checkpoints, runtime
-from utils import Pair, UserError, find_dataset, read_image, read_pair
 
 random = np.random.RandomState(0)
 
@@ -197,76 +193,13 @@ def test_strips_of_a_score_are_those_of_the_whole(monkeypatch):
 
 
 def test_equal_images_are_left_out_of_means(capsys, monkeypatch):
-    monkeypatch.setattr(utils, "_noticed", set())
+    monkeypatch.setattr(command, "_noticed", set())
     inf = float("inf")
     assert utils.mean_scores([(30.0, 0.5), (inf, 1.0), (31.0, 0.7)]) == (30.5, pytest.approx(0.6))
     assert "1 of 3 images equal HR: their infinite PSNR is left out of the mean" in capsys.readouterr().err
     assert utils.mean_scores([(inf,), (inf,)]) == (inf,)
     assert "2 of 2 images equal HR: PSNR is infinite" in capsys.readouterr().err
     assert utils.mean_scores([(30.0,), (31.0,)]) == (30.5,) and not capsys.readouterr().err
-
-
-# what every command needs
-
-def test_json_has_no_infinity(tmp_path):
-    value = {"b": [1, float("nan"), (2.5, -float("inf"))], "a": np.float64("inf"), "c": "Infinity"}
-    assert utils.to_json(value) == '{"a": null, "b": [1, null, [2.5, null]], "c": "Infinity"}'
-
-
-def test_processors_and_processes(monkeypatch):
-    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {3, 5, 6}, raising=False)
-    monkeypatch.setattr(os, "cpu_count", lambda: 8)
-    assert utils.cpu_count() == 3
-    monkeypatch.delattr(os, "sched_getaffinity")
-    assert utils.cpu_count() == 8
-    for system, workers in ("posix", 100), ("nt", 61):
-        monkeypatch.setattr(utils.concurrent.futures, "ProcessPoolExecutor", lambda workers: workers)
-        monkeypatch.setattr(utils, "os", type("os", (), {"name": system}))
-        assert utils.process_pool(100) == workers and utils.process_pool(7) == 7
-
-
-def test_paths_are_shown_relative_or_absolute(monkeypatch):
-    assert utils.short_path(os.path.join(os.getcwd(), "a", "b")) == os.path.join("a", "b")
-
-    def other_drive(path):
-        raise ValueError("path is on mount 'D:', start on mount 'C:'")
-    monkeypatch.setattr(os.path, "relpath", other_drive)
-    assert utils.short_path("a") == os.path.abspath("a")
-
-
-def test_data_sets_are_here_or_beside_the_scripts(monkeypatch, tmp_path):
-    def data_dir():
-        parser = argparse.ArgumentParser()
-        utils.add_data_dir(parser)
-        return parser.parse_args([]).data_dir
-    monkeypatch.chdir(os.path.join(ROOT, "tools", "paper"))
-    assert data_dir() == os.path.join("..", "..", "data")
-    assert utils.download_command("Set5", data_dir()) == "python ../data/download.py Set5 --data-dir ../../data"
-    monkeypatch.chdir(tmp_path)
-    assert data_dir() == os.path.join(ROOT, "data")
-    (tmp_path / "data").mkdir()
-    assert data_dir() == "data"
-    assert utils.download_command("Set5", "data") == "python %s Set5" % os.path.join(ROOT, "tools", "data", "download.py")
-
-
-@pytest.mark.parametrize("gpus, given, expected", [
-    ([0], None, "0"), ([-1], None, "-1"), ([0, 2], None, "0,2"),
-    ([0], "3", "3"), ([1], "4,5", "5"), ([1, 0], " 4, 5", "5,4"), ([-1], "4,5", "-1"), ([1], "3", "-1"),
-    ([0], "", "-1"), ([0], "-1", "-1"), ([1], "GPU-8f2c,GPU-77aa", "GPU-77aa"), ([0, 1], "GPU-8f2c", "GPU-8f2c")])
-def test_gpus_count_within_what_a_scheduler_gives(gpus, given, expected):
-    assert runtime.choose_gpus(gpus, given) == expected
-
-
-def test_the_order_of_gpus_is_left_alone(monkeypatch):
-    monkeypatch.setattr(runtime, "GIVEN_GPUS", "4,5")
-    monkeypatch.setenv("CUDA_DEVICE_ORDER", "FASTEST_FIRST")
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5")
-    for _ in range(2):  # the second session counts as the first
-        runtime.session_config([1])
-        assert os.environ["CUDA_VISIBLE_DEVICES"] == "5" and os.environ["CUDA_DEVICE_ORDER"] == "FASTEST_FIRST"
-    monkeypatch.delenv("CUDA_DEVICE_ORDER")
-    runtime.session_config([0])
-    assert os.environ["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
 
 
 # data sets
@@ -338,110 +271,3 @@ def test_sample_needs_no_download():
     dataset = find_dataset("Sample", 4, "nowhere")
     shapes = [read_pair(pair, 4)[1].shape for pair in dataset.pairs]
     assert shapes == [(512, 512, 3), (300, 448, 3), (400, 600, 3), (500, 740, 3), (424, 640, 3)]
-
-
-# checkpoints
-
-def build(model="32s", scale="x2"):
-    tf.reset_default_graph()
-    lr = tf.placeholder(tf.float32, [None, None, None, 3])
-    sr = drsan(lr, model, scale)
-    session = tf.Session()
-    session.run(tf.global_variables_initializer())
-    return lr, sr, session
-
-
-def test_weights_round_trip(tmp_path):
-    lr, sr, session = build()
-    expected = session.run(sr, {lr: golden_image(8, 6)})
-    prefix = checkpoints.save_weights(session, str(tmp_path), "32s", "x2")
-    contract = sorted(variable.op.name for variable in model_variables())
-    assert sorted(tf.train.NewCheckpointReader(prefix).get_variable_to_shape_map()) == contract
-    for path in prefix, prefix + ".index", str(tmp_path):
-        assert checkpoints.find_checkpoint("32s", "x2", path) == prefix
-    lr, sr, session = build()
-    checkpoints.restore_weights(session, prefix)
-    np.testing.assert_array_equal(session.run(sr, {lr: golden_image(8, 6)}), expected)
-    os.remove(str(tmp_path / "checkpoint"))  # or one that names another machine's paths
-    assert checkpoints.find_checkpoint("32s", "x2", str(tmp_path)) == str(tmp_path / "DRSAN32sx2")
-
-
-@pytest.mark.parametrize("model, scale, variable", [("32m", "x2", "conv2d_45/kernel"), ("48s", "x2", "conv2d/kernel"),
-                                                    ("32s", "x4", "conv2d_47/kernel"), ("32s", "x3", "conv2d_46/kernel")])
-def test_checkpoint_of_another_model_names_the_variable(tmp_path, model, scale, variable):
-    session = build("32s", "x2")[2]
-    prefix = checkpoints.save_weights(session, str(tmp_path), "32s", "x2")
-    session = build(model, scale)[2]
-    with pytest.raises(UserError, match="another model or scale: DRAN/%s should" % variable):
-        checkpoints.restore_weights(session, prefix)
-
-
-def test_checkpoints_in_a_folder_whose_name_is_a_pattern(tmp_path):
-    prefix = checkpoints.save_weights(build()[2], str(tmp_path / "run[1]"), "32s", "x2")
-    for _ in range(2):
-        assert checkpoints.checkpoint_prefix(str(tmp_path / "run[1]")) == prefix
-        with pytest.raises(UserError, match=r"characters \*\?\[ in .* for a pattern: rename the folder"):
-            checkpoints.find_checkpoint("32s", "x2", str(tmp_path / "run[1]"))
-        (tmp_path / "run[1]" / "checkpoint").write_text("")
-
-
-def test_ablations_are_not_taken_for_the_whole_network(tmp_path):
-    """RSA has no variables: names and shapes are those of the whole network."""
-    session = build()[2]
-    prefix = checkpoints.save_weights(session, str(tmp_path), "32s", "x2")
-    utils.write_json(str(tmp_path / "config.json"), {"without": "rsa"})
-    checkpoints.restore_weights(session, prefix, "rsa")
-    for load in checkpoints.restore_weights, checkpoints.transfer_weights:
-        with pytest.raises(UserError, match="was trained without rsa: it needs test.py --without rsa"):
-            load(session, prefix)
-    utils.write_json(str(tmp_path / "config.json"), {"without": None})
-    with pytest.raises(UserError, match="with all parts of the network: leave out --without"):
-        checkpoints.restore_weights(session, prefix, "rsa")
-
-
-def test_damaged_checkpoint(tmp_path):
-    session = build()[2]
-    prefix = checkpoints.save_weights(session, str(tmp_path), "32s", "x2")
-    data = tmp_path / "DRSAN32sx2.data-00000-of-00001"
-    data.write_bytes(data.read_bytes()[:1000])
-    with pytest.raises(UserError, match="cannot read the checkpoint"):
-        checkpoints.restore_weights(session, prefix)
-
-
-def test_missing_checkpoint_says_how_to_get_one():
-    with pytest.raises(UserError, match=r"no weights for 32l x3 in checkpoints .*; the paper publishes none; .* train.py --model 32l --scale x3"):
-        checkpoints.find_checkpoint("32l", "x3")
-    with pytest.raises(UserError, match=r"\(there: 32s_x2 .*; the authors' are evaluated by test.py --checkpoint authors --download"):
-        checkpoints.find_checkpoint("32l", "x2")
-    for path in "nowhere", "":
-        with pytest.raises(UserError, match="no checkpoint at %s:" % path):
-            checkpoints.find_checkpoint("32s", "x2", path)
-
-
-EXCHANGE = """
-import sys
-sys.path[:0] = [{root!r}, {tests!r}]
-import numpy as np
-from tools import checkpoints
-from conftest import golden_image
-from test_utils import build
-lr, sr, session = build()
-checkpoints.save_weights(session, {folder!r}, "32s", "x2")
-np.save({folder!r} + "/sr.npy", session.run(sr, {{lr: golden_image(20, 30)}}))
-"""
-
-
-def test_checkpoints_go_both_ways(request, tmp_path):
-    """Weights written under the other TensorFlow give the same SR here, and ours there."""
-    other = request.config.getoption("--other-python")
-    if not other:
-        pytest.skip("needs --other-python")
-    for python in other, sys.executable:
-        folder = str(tmp_path / ("from_other" if python == other else "from_here"))
-        os.mkdir(folder)
-        code = EXCHANGE.format(root=ROOT, tests=os.path.join(ROOT, "tests"), folder=folder)
-        subprocess.check_call([python, "-c", code])
-    lr, sr, session = build()
-    checkpoints.restore_weights(session, checkpoints.find_checkpoint("32s", "x2", str(tmp_path / "from_other")))
-    ours = session.run(sr, {lr: golden_image(20, 30)})
-    np.testing.assert_allclose(ours, np.load(str(tmp_path / "from_other/sr.npy")), rtol=0, atol=1e-4)

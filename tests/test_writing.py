@@ -6,25 +6,26 @@ import resource
 import runpy
 import sys
 
-import pytest
-
-import utils
 from conftest import ROOT
+from tools.command import UserError, run_main
+from tools.files import check_writable
+
+import pytest
 
 
 def test_what_cannot_be_written_is_known_before(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("kept")
-    utils.check_writable([str(tmp_path / "a" / "b"), None], [str(tmp_path / "c" / "d.csv"), str(tmp_path / "file"), None])
+    check_writable([str(tmp_path / "a" / "b"), None], [str(tmp_path / "c" / "d.csv"), str(tmp_path / "file"), None])
     monkeypatch.chdir(tmp_path)
-    utils.check_writable(["runs"], ["d.csv"])
+    check_writable(["runs"], ["d.csv"])
     assert os.listdir(str(tmp_path)) == ["file"] and (tmp_path / "file").read_text() == "kept"
     for folders, files, message in [(["file/run"], [], "cannot write file/run: Not a directory"),
                                     (["file"], [], "cannot write file: Not a directory"),
                                     ([], ["file/a.png"], "cannot write file/a.png: Not a directory"),
                                     ([], [str(tmp_path)], "cannot write %s: Is a directory" % tmp_path),
                                     (["/proc/run"], [], "cannot write /proc/run: ")]:
-        with pytest.raises(utils.UserError, match=re.escape(message)):
-            utils.check_writable(folders, files)
+        with pytest.raises(UserError, match=re.escape(message)):
+            check_writable(folders, files)
 
 
 def test_a_full_disk_is_known_before(tmp_path):
@@ -32,8 +33,8 @@ def test_a_full_disk_is_known_before(tmp_path):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
     try:
-        with pytest.raises(utils.UserError) as error:
-            utils.check_writable([str(tmp_path / "run")])
+        with pytest.raises(UserError) as error:
+            check_writable([str(tmp_path / "run")])
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert str(error.value) == "cannot write %s: File too large" % (tmp_path / "run")
@@ -47,7 +48,7 @@ def test_what_the_system_refuses_is_said_in_one_wording(capsys):
         def main(error=error):
             raise error
         with pytest.raises(SystemExit):
-            utils.run_main(main)
+            run_main(main)
         assert capsys.readouterr().err == "error: %s\n" % expected
 
 

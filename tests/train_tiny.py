@@ -4,11 +4,11 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-import model  # noqa: E402
-import train  # noqa: E402
-import utils
+import model
+import train
+from tools.command import run_main
 
 model.MODELS["32s"] = model.Variant(channels=16, drags=1, blocks=1)
 
 if __name__ == "__main__":
-    utils.run_main(lambda: train.train(train.parse_args()))
+    run_main(lambda: train.train(train.parse_args()))

@@ -17,23 +17,22 @@ import subprocess
 import sys
 import time
 
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+import model as model_module
+import ops
+from ops import has_bfloat16, tf
+from tools.command import UserError, cpu_count, run_main
+from tools.data.patches import Sampler, prefetch
+from tools.files import check_writable
+from tools.pictures.tiles import LARGEST_TILE, OVERHEAD, Upscaler, bytes_per_pixel, resident_memory
+from tools.plots import COLORS, save_figure
+from tools.runtime import open_session
+from tools.training.cluster import Devices, parse_gpus
+from tools.training.graph import build_training
+from tools.training.recipes import make_recipe
+
 import numpy as np
 from tqdm import tqdm
-
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-
-import model as model_module  # noqa: E402
-import ops  # noqa: E402
-from ops import has_bfloat16  # noqa: E402
-from ops import tf  # noqa: E402
-from tools.data.patches import Sampler, prefetch  # noqa: E402
-from tools.pictures.tiles import LARGEST_TILE, OVERHEAD, Upscaler, bytes_per_pixel, resident_memory  # noqa: E402
-from tools.plots import COLORS, save_figure  # noqa: E402
-from tools.runtime import open_session  # noqa: E402
-from tools.training.cluster import Devices, parse_gpus  # noqa: E402
-from tools.training.graph import build_training  # noqa: E402
-from tools.training.recipes import make_recipe  # noqa: E402
-from utils import UserError, check_writable, cpu_count, run_main  # noqa: E402
 
 
 def published_prelu(x, name):

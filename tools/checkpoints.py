@@ -10,9 +10,10 @@ import os
 
 from model import MODELS, SCALES, Variant, model_variables
 from ops import UPSAMPLING, tf
+from tools.command import UserError, notice_once
+from tools.files import file_digest, script, short_path
 from tools.runtime import error_reason
 from tools.weights import roles, transfer
-from utils import UserError, file_digest, notice_once, script, short_path
 
 SHIPPED = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "checkpoints")
 PATTERN_CHARACTERS = set("*?[")  # characters in paths that TensorFlow expands without need

@@ -10,20 +10,19 @@ import os
 import sys
 import time
 
-import numpy as np
-
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+from model import MODELS, SCALES
+from ops import tf
+from tools.checkpoints import find_checkpoint
+from tools.command import cpu_count, run_main
+from tools.data.patches import Sampler, prefetch
+from tools.data.photographs import hold_out, load_photographs, open_valid
+from tools.options import add_data_dir, fraction, positive
+from tools.training.cluster import Devices, parse_gpus
+from tools.training.graph import PRECISIONS, averaged_weights, build_training, check_precision, start_from, validate
+from tools.training.recipes import RECIPE_OPTIONS, learning_rate, make_recipe
 
-from model import MODELS, SCALES  # noqa: E402
-from ops import tf  # noqa: E402
-from tools.checkpoints import find_checkpoint  # noqa: E402
-from tools.data.patches import Sampler, prefetch  # noqa: E402
-from tools.data.photographs import hold_out, load_photographs, open_valid  # noqa: E402
-from tools.training.cluster import Devices, parse_gpus  # noqa: E402
-from tools.training.graph import (PRECISIONS, averaged_weights, build_training, check_precision, start_from,  # noqa: E402
-                                  validate)
-from tools.training.recipes import RECIPE_OPTIONS, learning_rate, make_recipe  # noqa: E402
-from utils import add_data_dir, cpu_count, fraction, positive, run_main  # noqa: E402
+import numpy as np
 
 COMPARED = [key for key in RECIPE_OPTIONS if key != "steps"]  # which follow from --pixels
 

@@ -4,14 +4,15 @@
     with load_model("32s", "x2") as model:
         sr = model.upscale(lr)
 """
-import numpy as np
-
 from model import SCALES, count_parameters, drsan
 from ops import tf
 from tools.checkpoints import find_checkpoint, identify, restore_weights
+from tools.command import UserError
 from tools.pictures.tiles import Upscaler, to_gray
 from tools.runtime import open_session
-from utils import UserError, to_integers
+from utils import to_integers
+
+import numpy as np
 
 
 class Network(object):

@@ -8,10 +8,10 @@ import os
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-
-from tools.plots import COLORS, save_figure  # noqa: E402
-from tools.training.history import CURVES, HEALTH, read_curves  # noqa: E402
-from utils import check_writable, run_main  # noqa: E402
+from tools.command import run_main
+from tools.files import check_writable
+from tools.plots import COLORS, save_figure
+from tools.training.history import CURVES, HEALTH, read_curves
 
 
 def plot(runs, output, health=False):

@@ -1,7 +1,8 @@
 """What all plots share: colors, and files that are written all or nothing."""
 import os
 
-from utils import UserError, replacing
+from tools.command import UserError
+from tools.files import replacing
 
 COLORS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000"]  # Okabe and Ito's, told apart by all
 

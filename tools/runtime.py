@@ -6,7 +6,8 @@ import ctypes
 import functools
 import os
 
-from utils import INSTALL, notice_once, quiet_stderr
+from tools import INSTALL
+from tools.command import notice_once, quiet_stderr
 
 GIVEN_GPUS = os.environ.get("CUDA_VISIBLE_DEVICES")  # by the user or a scheduler; None: all
 

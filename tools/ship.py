@@ -11,12 +11,12 @@ import shutil
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-
-from model import SCALES, drsan  # noqa: E402
-from ops import tf  # noqa: E402
-from tools.checkpoints import checkpoint_config, checkpoint_prefix, restore_weights, save_weights  # noqa: E402
-from tools.runtime import open_session  # noqa: E402
-from utils import UserError, check_writable, file_digest, run_main, short_path, write_json  # noqa: E402
+from model import SCALES, drsan
+from ops import tf
+from tools.checkpoints import checkpoint_config, checkpoint_prefix, restore_weights, save_weights
+from tools.command import UserError, run_main
+from tools.files import check_writable, file_digest, short_path, write_json
+from tools.runtime import open_session
 
 CHECKPOINTS = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "checkpoints")
 

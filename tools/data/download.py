@@ -23,11 +23,12 @@ import zipfile
 import zlib
 from collections import OrderedDict, namedtuple
 
-from tqdm import tqdm
-
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
-from tools.csv_files import read_csv
-from utils import BENCHMARKS, UserError, download_command, file_digest, lock_file, run_main
+from tools.command import UserError, run_main
+from tools.files import file_digest, lock_file, read_csv
+from utils import BENCHMARKS, download_command
+
+from tqdm import tqdm
 
 AUTHORS_URL = "https://raw.githubusercontent.com/saturnian77/DRSAN/88418748075a05954f561a512db8921e251fd935"
 DIV2K_URL = "https://data.vision.ee.ethz.ch/cvl/DIV2K"

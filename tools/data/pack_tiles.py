@@ -12,10 +12,13 @@ import random
 import sys
 import tarfile
 
-from PIL import Image
-
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
-from utils import UserError, add_data_dir, check_writable, cpu_count, find_dataset, list_images, read_image, replacing, run_main
+from tools.command import UserError, cpu_count, run_main
+from tools.files import check_writable, replacing
+from tools.options import add_data_dir
+from utils import find_dataset, list_images, read_image
+
+from PIL import Image
 
 BATCH = 64         # images that are encoded ahead
 OVERHEAD = 12288   # bytes of a tar file besides its data: a member's header and padding, and the end

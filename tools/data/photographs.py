@@ -6,11 +6,11 @@ import os
 import re
 from collections import OrderedDict
 
-from tqdm import tqdm
+from tools.command import UserError, held_notices, notice_once, process_pool
+from tools.files import read_csv
+from utils import IMAGE_SUFFIXES, Pair, check_size, find_dataset, list_images, read_pair
 
-from tools.csv_files import read_csv
-from utils import (IMAGE_SUFFIXES, Pair, UserError, check_size, find_dataset, held_notices, list_images, notice_once, process_pool,
-                   read_pair)
+from tqdm import tqdm
 
 
 def load_pair(path, factor):

@@ -7,14 +7,15 @@ import os
 import shutil
 import threading
 
-import numpy as np
-from tqdm import tqdm
-
 from model import SCALES
 from ops import tf
+from tools.command import UserError
 from tools.data.photographs import describe_data
+from tools.files import locked, replacing, write_json
 from tools.runtime import error_reason
-from utils import UserError, locked, replacing, write_json
+
+import numpy as np
+from tqdm import tqdm
 
 RECORD_OVERHEAD = 16  # bytes of a TFRecord beside its data: length, its checksum, and the checksum of the data
 

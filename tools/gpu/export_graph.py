@@ -12,8 +12,9 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspa
 from model import MODELS, SCALES, drsan, model_variables
 from ops import tf
 from tools.checkpoints import find_checkpoint, restore_weights, training_history, transfer_weights
+from tools.command import run_main
+from tools.files import write_json, write_npz
 from tools.runtime import open_session
-from utils import run_main, write_json, write_npz
 
 
 def _attribute(value):

@@ -9,16 +9,18 @@ import os
 import shutil
 import sys
 
-import numpy as np
-
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 from model import SCALES, model_variables
 from tools.checkpoints import load_values, save_weights
+from tools.command import UserError, run_main
+from tools.files import write_json
 from tools.gpu.export_graph import export_graph
 from tools.gpu.jax_graph import read_graph
 from tools.gpu.train_jax import averaged_weights, load_state, upscale
 from tools.runtime import open_session
-from utils import UserError, find_dataset, read_pair, run_main, write_json
+from utils import find_dataset, read_pair
+
+import numpy as np
 
 TOLERANCE = 1e-5  # of the outputs in [0, 1]: the order of float32 sums differs
 

@@ -10,14 +10,14 @@ import os
 import sys
 import time
 
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
+from tools.command import run_main
+from tools.gpu.train_jax import PRECISIONS, l1_loss, new_state, read_graph_file, read_weights, run_steps, stack_tiles
+from tools.training.recipes import make_recipe
+
 import jax
 import jax.numpy as jnp
 import numpy as np
-
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
-from tools.gpu.train_jax import PRECISIONS, l1_loss, new_state, read_graph_file, read_weights, run_steps, stack_tiles
-from tools.training.recipes import make_recipe
-from utils import run_main
 
 
 def fastest(function, repeats=5):

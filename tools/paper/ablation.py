@@ -15,15 +15,17 @@ import subprocess
 import sys
 import tempfile
 
-import numpy as np
-
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path.insert(0, ROOT)
-from tools.csv_files import read_csv, to_csv, write_text  # noqa: E402
-from tools.paper.results import FIGURES, costs, markdown_row, present, replace_in_file  # noqa: E402
-from tools.training.history import read_curves  # noqa: E402
-from tools.training.recipes import make_recipe  # noqa: E402
-from utils import DATASETS, UserError, add_data_dir, check_writable, positive, replacing, run_main, short_path  # noqa: E402
+from tools.command import UserError, run_main
+from tools.files import check_writable, read_csv, replacing, short_path, to_csv, write_text
+from tools.options import add_data_dir, positive
+from tools.paper.results import FIGURES, costs, markdown_row, present, replace_in_file
+from tools.training.history import read_curves
+from tools.training.recipes import make_recipe
+from utils import DATASETS
+
+import numpy as np
 
 MODEL, SCALE = "32s", "x2"
 Network = collections.namedtuple("Network", "name without seed")

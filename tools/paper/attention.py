@@ -1,14 +1,16 @@
 """The figures that look into a trained network: DRA values of patches, swapped DRA values, and RSA."""
+from model import MODELS, tensor_name
+from tools.checkpoints import find_checkpoint
+from tools.command import UserError
+from tools.network import Network
+from tools.paper.canvas import (MARKERS, WIDTH, frame, magnified, parse_patch, path_names, pixel_axes, pixel_figure, read_patch,
+                                show)
+from tools.plots import COLORS
+from utils import find_dataset, luma, read_pair, score, to_uint8
+
 import numpy as np
 import scipy.cluster.vq
 
-from model import MODELS, tensor_name
-from tools.checkpoints import find_checkpoint
-from tools.network import Network
-from tools.paper.canvas import (MARKERS, WIDTH, frame, magnified, parse_patch, path_names, pixel_axes, pixel_figure,
-                                read_patch, show)
-from tools.plots import COLORS
-from utils import UserError, find_dataset, luma, read_pair, score, to_uint8
 
 def open_network(model, scale, checkpoint, gpu):
     """A Network with the weights of `checkpoint` (None: the shipped ones), and as further attributes the tensors of its attention:

@@ -2,13 +2,15 @@
 import collections
 import os
 
+from tools.command import UserError
+from tools.files import replacing
+from utils import DATASETS, Pair, find_dataset, read_pair, save_image
+
 import matplotlib
 import numpy as np
 
-from utils import DATASETS, Pair, UserError, find_dataset, read_pair, replacing, save_image
-
 matplotlib.use("Agg")  # before pyplot: no display is needed
-from matplotlib import pyplot  # noqa: E402
+from matplotlib import pyplot
 
 MARKERS = "osD^vP*"
 DPI = 150

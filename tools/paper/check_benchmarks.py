@@ -7,14 +7,15 @@ import argparse
 import os
 import sys
 
-import numpy as np
-from tqdm import tqdm
-
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 from model import SCALES
+from tools.command import UserError, cpu_count, process_pool, run_main
 from tools.data import download
-from utils import (BENCHMARKS, UserError, add_data_dir, bicubic, cpu_count, downscale, find_dataset, process_pool, read_pair,
-                   run_main, score)
+from tools.options import add_data_dir
+from utils import BENCHMARKS, bicubic, downscale, find_dataset, read_pair, score
+
+import numpy as np
+from tqdm import tqdm
 
 
 def check_pair(pair, scale):

@@ -2,16 +2,17 @@
 import collections
 import os
 
-import numpy as np
-from matplotlib import pyplot
-
 from model import SCALES
 from tools.checkpoints import find_checkpoint
+from tools.command import UserError
 from tools.paper.attention import open_network, upscale
 from tools.paper.canvas import DPI, WIDTH, cut, magnified, parse_patch, pixel_axes, pixel_figure, show
 from tools.paper.results import FIGURES, read_measured, read_published
 from tools.plots import COLORS
-from utils import UserError, bicubic, read_pair, score
+from utils import bicubic, read_pair, score
+
+import numpy as np
+from matplotlib import pyplot
 
 # the paper's three images; its crops are not published as numbers, so that the boxes are ours
 PAPER_CROPS = (("Urban100/img_067:450,150,84,56", "x2"), ("Urban100/img_049:225,270,84,56", "x3"),

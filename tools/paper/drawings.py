@@ -4,12 +4,12 @@ Names and counts come from model.py's table and from the graph that it builds.
 """
 import collections
 
-from matplotlib import pyplot
-
 from model import MODELS, SCALES, drsan, model_variables
 from ops import tf
 from tools.plots import COLORS
 from tools.weights import convolution_number
+
+from matplotlib import pyplot
 
 BLUE, VERMILION, GREEN, PINK, ORANGE, SKY, BLACK = COLORS
 FILL = {BLUE: "#d9eaf5", VERMILION: "#fbe5d6", GREEN: "#d9f0e8", PINK: "#f7e6ef", ORANGE: "#fcf1d6", BLACK: "#f2f2f2"}

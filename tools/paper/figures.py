@@ -12,15 +12,18 @@ import sys
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path.insert(0, ROOT)
-from matplotlib import pyplot
-
 from model import MODELS, SCALES
+from tools.command import run_main
+from tools.files import check_writable, short_path
+from tools.options import add_data_dir, positive
 from tools.paper import drawings
 from tools.paper.attention import draw_dra, draw_rsa, draw_swap
 from tools.paper.canvas import STYLE, save
 from tools.paper.comparison import draw_crops, draw_trade_off
 from tools.paper.results import FIGURES
-from utils import BENCHMARKS, add_data_dir, check_writable, positive, run_main, short_path
+from utils import BENCHMARKS
+
+from matplotlib import pyplot
 
 DRAWINGS = ("structure", "signal-flow")
 

@@ -5,8 +5,9 @@ import os
 
 from model import count_multi_adds, count_parameters, drsan
 from ops import tf
-from tools.csv_files import read_csv, to_csv, write_text
-from utils import UserError, file_digest, find_dataset
+from tools.command import UserError
+from tools.files import file_digest, read_csv, to_csv, write_text
+from utils import find_dataset
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 FIGURES = os.path.join(ROOT, "figures")

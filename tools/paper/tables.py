@@ -14,10 +14,12 @@ import tempfile
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 from model import MODELS, SCALES
 from tools.checkpoints import checkpoint_config, shipped_checkpoints
-from tools.csv_files import read_csv, to_csv, write_text
-from tools.paper.results import (FIGURES, ROOT, Measured, costs, digest, markdown_row, present, published_variants, read_measured,
-                                 read_published, replace_in_file, write_measured)
-from utils import BENCHMARKS, DATASETS, UserError, add_data_dir, check_writable, file_digest, run_main, short_path
+from tools.command import UserError, run_main
+from tools.files import check_writable, file_digest, read_csv, short_path, to_csv, write_text
+from tools.options import add_data_dir
+from tools.paper.results import (FIGURES, ROOT, Measured, costs, digest, markdown_row, present, published_variants,
+                                 read_measured, read_published, replace_in_file, write_measured)
+from utils import BENCHMARKS, DATASETS
 
 GROUPS = ((0.5, "under 0.5 M parameters"), (1, "0.5 to 1 M parameters"), (float("inf"), "1 M parameters and more"))
 NOTE = """Published figures as printed in K. Park, J. W. Soh, N. I. Cho, IEEE TMM 25 (2023) 907-918; its x2 B100 PSNR of

@@ -12,16 +12,18 @@ import os
 import shutil
 import sys
 
-import numpy as np
-
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 from model import MODELS, SCALES
 from ops import tf
 from tools.checkpoints import find_checkpoint
+from tools.command import UserError, quiet_stderr, run_main
+from tools.files import check_writable
 from tools.network import Network
 from tools.pictures.tiles import network_input
 from tools.runtime import open_session
-from utils import UserError, check_writable, find_dataset, quiet_stderr, read_image, run_main
+from utils import find_dataset, read_image
+
+import numpy as np
 
 TOLERANCE = 1e-5
 OPSET = 17  # of ONNX

@@ -9,12 +9,13 @@ import sys
 import warnings
 from collections import OrderedDict, namedtuple
 
+from tools import images
+from tools.command import UserError, quiet_stderr
+from tools.images import Picture
+from utils import is_image_file, unreadable
+
 import scipy.ndimage
 from PIL import Image
-
-from tools import images
-from tools.images import Picture
-from utils import UserError, is_image_file, quiet_stderr, unreadable
 
 Animation = namedtuple("Animation", "pictures durations loop")  # durations: in ms; loop: how often, 0 is for ever, None once
 ANIMATED = {"GIF": "gif", "PNG": "png", "WEBP": "webp"}  # formats of Pillow: suffix

@@ -3,13 +3,14 @@ import os
 import tempfile
 from collections import namedtuple
 
-import numpy as np
-from tqdm import tqdm
-
 from model import MODELS, SCALES, tensor_name
 from ops import tf
+from tools.command import UserError
 from tools.runtime import gpu_memory
-from utils import UserError, strips, to_uint8
+from utils import strips, to_uint8
+
+import numpy as np
+from tqdm import tqdm
 
 Span = namedtuple("Span", "own read inner")  # slices: of a side, with the halo on it, and of `read` what is `own`
 LARGEST_TILE = 256   # pixels a side; on a CPU, larger ones take more memory and no less time

@@ -4,11 +4,12 @@ import os
 import sys
 import time
 
-from tqdm import tqdm
-
+from tools.command import UserError
+from tools.files import LONGEST_NAME
 from tools.pictures.files import animation_suffix, find_pictures, read_frames, read_picture
 from tools.pictures.write import LARGEST_SIDE, compose, fit_format, save_animation, save_picture
-from utils import LONGEST_NAME, UserError
+
+from tqdm import tqdm
 
 
 def name_outputs(paths, scale, args):

@@ -3,12 +3,12 @@ its profile, EXIF data and resolution, alone or as the frames of an animation.""
 import struct
 import zlib
 
-import numpy as np
-from PIL import Image
-
 from tools.images import EXIF_IFD, GPS_IFD
 from tools.pictures.tiles import cut, enlarge
 from utils import imresize, to_integers, to_uint8, writing
+
+import numpy as np
+from PIL import Image
 
 FORMATS = {"png": 2 ** 31 - 1, "webp": 16383, "jpeg": 65500}  # what is written: the most pixels a side
 LARGEST_SIDE = dict(FORMATS, gif=65535)

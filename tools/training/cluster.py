@@ -8,9 +8,9 @@ import threading
 import time
 
 from ops import tf
+from tools.command import UserError
 from tools.runtime import error_reason, list_gpus, open_session, session_config
 from tools.training.watch import wait_for, watching_chief
-from utils import UserError
 
 Cluster = collections.namedtuple("Cluster", "addresses type index")  # addresses: {type: [host:port, ...]}
 

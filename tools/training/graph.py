@@ -5,8 +5,9 @@ import contextlib
 from model import dra_values, drsan, model_variables
 from ops import bfloat16_kernels, has_bfloat16, is_bad, muon_momentum, muon_step, tf
 from tools.checkpoints import load_values, transfer_weights
+from tools.command import UserError
 from tools.training.recipes import uses_muon
-from utils import UserError, mean_scores, psnr_y, to_uint8
+from utils import mean_scores, psnr_y, to_uint8
 
 
 def optimize_by(recipe, rate, loss, step):

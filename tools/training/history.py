@@ -6,11 +6,12 @@ import os
 import sys
 import time
 
+from tools.command import UserError
+from tools.files import replacing
+from tools.training.recipes import make_recipe
+
 import numpy as np
 from tqdm import tqdm
-
-from tools.training.recipes import make_recipe
-from utils import UserError, replacing
 
 
 def say(text):

@@ -1,9 +1,9 @@
 """Recipes of training, as numbers: learning rates, what Muon does to a kernel, when a step is skipped. For any framework."""
 import collections
 
-import numpy as np
+from tools.options import fraction, not_negative, positive
 
-from utils import fraction, not_negative, positive
+import numpy as np
 
 Recipe = collections.namedtuple("Recipe", "rate schedule warmup steps batch patch candidates ema optimizer decay skip_above")
 OPTIMIZERS = ("adam", "muon")

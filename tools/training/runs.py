@@ -6,15 +6,16 @@ import json
 import os
 import shutil
 
-import numpy as np
-from PIL import Image
-
 from model import model_variables
 from ops import tf
 from tools.checkpoints import checkpoint_errors, checkpoint_prefix, load_values
+from tools.command import UserError, cpu_count
+from tools.files import to_json, write_json
 from tools.runtime import error_reason, list_gpus
 from tools.training.history import check_same_config, resume_log
-from utils import UserError, cpu_count, to_json, write_json
+
+import numpy as np
+from PIL import Image
 
 
 class Run(object):

@@ -11,8 +11,8 @@ import subprocess
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
-
-from utils import UserError, not_negative, positive, run_main  # noqa: E402
+from tools.command import UserError, run_main
+from tools.options import not_negative, positive
 
 
 def slurm_place(environ):

@@ -1,0 +1,119 @@
+"""Checkpoints: found, identified, read, written, and exchanged with the other TensorFlow."""
+import os
+import subprocess
+import sys
+
+from conftest import ROOT, golden_image
+from model import drsan, model_variables
+from ops import tf
+from tools import checkpoints
+from tools.command import UserError
+from tools.files import write_json
+
+import numpy as np
+import pytest
+
+
+def build(model="32s", scale="x2"):
+    tf.reset_default_graph()
+    lr = tf.placeholder(tf.float32, [None, None, None, 3])
+    sr = drsan(lr, model, scale)
+    session = tf.Session()
+    session.run(tf.global_variables_initializer())
+    return lr, sr, session
+
+
+def test_weights_round_trip(tmp_path):
+    lr, sr, session = build()
+    expected = session.run(sr, {lr: golden_image(8, 6)})
+    prefix = checkpoints.save_weights(session, str(tmp_path), "32s", "x2")
+    contract = sorted(variable.op.name for variable in model_variables())
+    assert sorted(tf.train.NewCheckpointReader(prefix).get_variable_to_shape_map()) == contract
+    for path in prefix, prefix + ".index", str(tmp_path):
+        assert checkpoints.find_checkpoint("32s", "x2", path) == prefix
+    lr, sr, session = build()
+    checkpoints.restore_weights(session, prefix)
+    np.testing.assert_array_equal(session.run(sr, {lr: golden_image(8, 6)}), expected)
+    os.remove(str(tmp_path / "checkpoint"))  # or one that names another machine's paths
+    assert checkpoints.find_checkpoint("32s", "x2", str(tmp_path)) == str(tmp_path / "DRSAN32sx2")
+
+
+@pytest.mark.parametrize("model, scale, variable", [("32m", "x2", "conv2d_45/kernel"), ("48s", "x2", "conv2d/kernel"),
+                                                    ("32s", "x4", "conv2d_47/kernel"), ("32s", "x3", "conv2d_46/kernel")])
+def test_checkpoint_of_another_model_names_the_variable(tmp_path, model, scale, variable):
+    session = build("32s", "x2")[2]
+    prefix = checkpoints.save_weights(session, str(tmp_path), "32s", "x2")
+    session = build(model, scale)[2]
+    with pytest.raises(UserError, match="another model or scale: DRAN/%s should" % variable):
+        checkpoints.restore_weights(session, prefix)
+
+
+def test_checkpoints_in_a_folder_whose_name_is_a_pattern(tmp_path):
+    prefix = checkpoints.save_weights(build()[2], str(tmp_path / "run[1]"), "32s", "x2")
+    for _ in range(2):
+        assert checkpoints.checkpoint_prefix(str(tmp_path / "run[1]")) == prefix
+        with pytest.raises(UserError, match=r"characters \*\?\[ in .* for a pattern: rename the folder"):
+            checkpoints.find_checkpoint("32s", "x2", str(tmp_path / "run[1]"))
+        (tmp_path / "run[1]" / "checkpoint").write_text("")
+
+
+def test_ablations_are_not_taken_for_the_whole_network(tmp_path):
+    """RSA has no variables: names and shapes are those of the whole network."""
+    session = build()[2]
+    prefix = checkpoints.save_weights(session, str(tmp_path), "32s", "x2")
+    write_json(str(tmp_path / "config.json"), {"without": "rsa"})
+    checkpoints.restore_weights(session, prefix, "rsa")
+    for load in checkpoints.restore_weights, checkpoints.transfer_weights:
+        with pytest.raises(UserError, match="was trained without rsa: it needs test.py --without rsa"):
+            load(session, prefix)
+    write_json(str(tmp_path / "config.json"), {"without": None})
+    with pytest.raises(UserError, match="with all parts of the network: leave out --without"):
+        checkpoints.restore_weights(session, prefix, "rsa")
+
+
+def test_damaged_checkpoint(tmp_path):
+    session = build()[2]
+    prefix = checkpoints.save_weights(session, str(tmp_path), "32s", "x2")
+    data = tmp_path / "DRSAN32sx2.data-00000-of-00001"
+    data.write_bytes(data.read_bytes()[:1000])
+    with pytest.raises(UserError, match="cannot read the checkpoint"):
+        checkpoints.restore_weights(session, prefix)
+
+
+def test_missing_checkpoint_says_how_to_get_one():
+    with pytest.raises(UserError, match=r"no weights for 32l x3 in checkpoints .*; the paper publishes none; .* train.py --model 32l --scale x3"):
+        checkpoints.find_checkpoint("32l", "x3")
+    with pytest.raises(UserError, match=r"\(there: 32s_x2 .*; the authors' are evaluated by test.py --checkpoint authors --download"):
+        checkpoints.find_checkpoint("32l", "x2")
+    for path in "nowhere", "":
+        with pytest.raises(UserError, match="no checkpoint at %s:" % path):
+            checkpoints.find_checkpoint("32s", "x2", path)
+
+
+EXCHANGE = """
+import sys
+sys.path[:0] = [{root!r}, {tests!r}]
+import numpy as np
+from tools import checkpoints
+from conftest import golden_image
+from test_checkpoints import build
+lr, sr, session = build()
+checkpoints.save_weights(session, {folder!r}, "32s", "x2")
+np.save({folder!r} + "/sr.npy", session.run(sr, {{lr: golden_image(20, 30)}}))
+"""
+
+
+def test_checkpoints_go_both_ways(request, tmp_path):
+    """Weights written under the other TensorFlow give the same SR here, and ours there."""
+    other = request.config.getoption("--other-python")
+    if not other:
+        pytest.skip("needs --other-python")
+    for python in other, sys.executable:
+        folder = str(tmp_path / ("from_other" if python == other else "from_here"))
+        os.mkdir(folder)
+        code = EXCHANGE.format(root=ROOT, tests=os.path.join(ROOT, "tests"), folder=folder)
+        subprocess.check_call([python, "-c", code])
+    lr, sr, session = build()
+    checkpoints.restore_weights(session, checkpoints.find_checkpoint("32s", "x2", str(tmp_path / "from_other")))
+    ours = session.run(sr, {lr: golden_image(20, 30)})
+    np.testing.assert_allclose(ours, np.load(str(tmp_path / "from_other/sr.npy")), rtol=0, atol=1e-4)

@@ -1,0 +1,122 @@
+"""What every command has in common: errors as one line, exit statuses, notices, standard files, and processors."""
+import concurrent.futures
+import contextlib
+import errno
+import io
+import os
+import sys
+import tempfile
+
+from tools import INSTALL
+
+
+
+class UserError(Exception):
+    """Something the user can mend; the message is one line that says what is wrong, where, and what to do next."""
+
+
+def open_standard_files():
+    """Give stdin, stdout and stderr a file where they have been closed (2>&-), or else the next file that is opened would get what
+    is printed, or printing would fail."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w" if number else "r", errors="backslashreplace"))
+
+
+open_standard_files()  # before anything else is imported that prints
+
+
+def escape_unprintable():
+    """Print what the encoding of stdout or stderr does not have, as names of files, with escapes."""
+    for name in "stdout", "stderr":
+        stream = getattr(sys, name)
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+        elif getattr(stream, "errors", "backslashreplace") != "backslashreplace":  # Python 3.6; sys.__stdout__ keeps the file open
+            stream.flush()
+            setattr(sys, name, io.TextIOWrapper(stream.buffer, stream.encoding, "backslashreplace", line_buffering=True))
+
+
+def run_main(main):
+    """Call main() as a command: a UserError, and what the system refuses (a full disk, a folder that is gone), becomes one line
+    on stderr and exit status 1, Ctrl-C exit status 130."""
+    escape_unprintable()
+    try:
+        sys.exit(main())
+    except UserError as error:
+        print("error: %s" % error, file=sys.stderr)
+        sys.exit(1)
+    except OSError as error:
+        print("error: %s" % refusal(error), file=sys.stderr)
+        sys.exit(1)
+    except ImportError as error:
+        print("error: %s: %s" % (str(error).strip().splitlines()[-1], INSTALL), file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        sys.exit(130)
+
+
+WRITE_ERRORS = errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS
+
+
+def refusal(error):
+    """What the system refused, from an OSError, in one line."""
+    reason = error.strerror or str(error)
+    if error.errno in WRITE_ERRORS:
+        return "cannot write %s: %s" % (error.filename or "a file", reason)
+    return "%s: %s" % (error.filename, reason) if error.filename else reason
+
+
+_noticed = set()
+_held = None  # within held_notices(), what would have been printed
+
+
+def notice_once(text, where=None):
+    """Print a note on stderr, if there has been none of this text; where: the file, which may be one of many, that it is about."""
+    if _held is not None:
+        _held.setdefault(text, where)
+    elif text not in _noticed:
+        _noticed.add(text)
+        print("note: %s%s" % (text, " (first seen in %s)" % where if where else ""), file=sys.stderr)
+
+
+@contextlib.contextmanager
+def held_notices():
+    """Within this context notices are not printed but collected: a dict, for notice_once(*item) in another process."""
+    global _held
+    kept, _held = _held, {}
+    try:
+        yield _held
+    finally:
+        _held = kept
+
+
+@contextlib.contextmanager
+def quiet_stderr():
+    """Drop what is written to the file descriptor of stderr: libraries in C and C++, as TensorFlow on import, write
+    lines there that no setting turns off. An exception still says what it says."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as dropped:
+        os.dup2(dropped.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(kept, 2)
+            os.close(kept)
+
+
+def cpu_count():
+    """The processors that this process may use; `taskset` and schedulers can leave it fewer than there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+def process_pool(workers):
+    """A pool of processes; Windows can wait for no more than 61."""
+    return concurrent.futures.ProcessPoolExecutor(min(workers, 61) if os.name == "nt" else workers)

@@ -1,0 +1,187 @@
+"""Files that are whole at any time: written under a temporary name and renamed, or row by row; locks, digests, JSON and CSV."""
+import contextlib
+import csv
+import errno
+import hashlib
+import io
+import json
+import os
+import tempfile
+
+from tools.command import UserError
+
+import numpy as np
+
+try:
+    import fcntl
+except ImportError:  # Windows, where two processes that write to one folder at once are not kept apart
+    fcntl = None
+
+LONGEST_NAME = 255  # bytes of the name of a file, on all usual file systems
+
+
+@contextlib.contextmanager
+def replacing(path):
+    """A temporary name beside `path`: what is written there within this context is renamed to `path` at its end, and removed if
+    the context ends by an exception, so that `path` is whole at any time."""
+    folder, name = os.path.split(path)
+    temporary = path + ".tmp"
+    if len(os.fsencode(name)) > LONGEST_NAME - 4:
+        temporary = os.path.join(folder, hashlib.sha256(os.fsencode(name)).hexdigest() + ".tmp")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        if os.path.exists(temporary):
+            os.remove(temporary)
+
+
+def check_writable(folders=(), files=()):
+    """Raise UserError unless these folders can be made and these files written, None left out; nothing of it is kept.
+
+    To be called before the work whose results a read-only or full target would lose.
+    """
+    for path, folder in [(one, one) for one in folders if one] + [(one, os.path.dirname(one)) for one in files if one]:
+        folder = os.path.abspath(folder)
+        while not os.path.lexists(folder):
+            folder = os.path.dirname(folder)
+        try:
+            if path in files and os.path.isdir(path):
+                raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
+            with tempfile.TemporaryFile(dir=folder) as file:
+                file.write(bytes(4096))  # a full disk still takes names
+        except OSError as error:
+            raise UserError("cannot write %s: %s" % (path, error.strerror))
+
+
+def short_path(path):
+    """A path as it is shown: relative to the current folder, or absolute if that is shorter or on another drive."""
+    absolute = os.path.abspath(path)
+    try:
+        return min(os.path.relpath(path), absolute, key=len)
+    except ValueError:
+        return absolute
+
+
+def to_json(value, **options):
+    """A value as a text of JSON, with null for infinities and NaN, which JSON does not have; options: of json.dumps()."""
+    def known(value):
+        if isinstance(value, dict):
+            return {key: known(item) for key, item in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [known(item) for item in value]
+        return None if isinstance(value, float) and not np.isfinite(value) else value
+    return json.dumps(known(value), sort_keys=True, allow_nan=False, **options)
+
+
+def script(path):
+    """A script or folder of the project, named from its top, as it is called from the current folder."""
+    return short_path(os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), *path.split("/")))
+
+
+def write_json(path, value):
+    """Write a value as JSON (see to_json), all or nothing."""
+    with replacing(path) as temporary, open(temporary, "w") as file:
+        file.write(to_json(value, indent=1) + "\n")
+
+
+def write_npz(path, arrays):
+    """Write a dict of arrays, all or nothing."""
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        np.savez(file, **arrays)
+
+
+def file_digest(path, algorithm="sha256"):
+    """Hexadecimal digits of a file: of hashlib's `algorithm`, or "git blob", the SHA-1 of "blob <size>\\0" and the content."""
+    digest = hashlib.sha1(b"blob %d\0" % os.path.getsize(path)) if algorithm == "git blob" else hashlib.new(algorithm)
+    with open(path, "rb") as file:
+        for block in iter(lambda: file.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+# ----------------------------------------------------------------------------------------------------------- locks
+
+def lock_file(path, wait):
+    """Open a file that this process alone holds until it closes it or ends, made if it is not there.
+
+    If another process holds it, wait for it to end, or else raise BlockingIOError.
+    """
+    file = open(path, "w")
+    try:
+        if fcntl:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        file.close()
+        raise
+    return file
+
+
+@contextlib.contextmanager
+def locked(folder, doing, option):
+    """Within this context no other process does the same in the folder, which is made if it is not there.
+
+    doing: in words, as "trains in"; option: that names another folder. Raises UserError if another process has it already.
+    """
+    os.makedirs(folder, exist_ok=True)
+    try:
+        lock = lock_file(os.path.join(folder, ".lock"), wait=False)
+    except BlockingIOError:
+        raise UserError("another process %s %s: wait for it, or give another %s" % (doing, folder, option))
+    with lock:
+        yield
+
+
+# ------------------------------------------------------------------------------------------------------------- CSV
+
+# names of files that are no Unicode are kept as Python's surrogateescape has them
+ENCODING = dict(encoding="utf-8", errors="surrogateescape", newline="")
+
+
+def read_csv(path):
+    """The rows of a CSV file as dicts of text. Raises UserError if it cannot be read."""
+    try:
+        with open(path, **ENCODING) as file:
+            return list(csv.DictReader(file))
+    except (OSError, ValueError, csv.Error) as error:
+        raise UserError("cannot read %s: %s" % (path, error))
+
+
+def to_csv(rows):
+    """Rows of cells as the text of a CSV file."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
+
+
+def write_text(path, text):
+    """Write a text file, all or nothing. Raises UserError."""
+    try:
+        with replacing(path) as temporary, open(temporary, "w", **ENCODING) as file:
+            file.write(text)
+    except OSError as error:
+        raise UserError("cannot write %s: %s" % (path, error.strerror))
+
+
+class CsvLog(object):
+    """A CSV file that grows by rows and is complete and valid at any moment.
+
+    The first row replaces what `path` held before. fields: the names at the top.
+    """
+
+    def __init__(self, path, fields):
+        self.path, self.fields, self.begun = path, fields, False
+
+    def add(self, row):
+        """Write a row of cells. Raises UserError, and leaves the rows before it, if that is not possible."""
+        if not self.begun:
+            write_text(self.path, to_csv([self.fields, row]))
+            self.begun = True
+            return
+        size = os.path.getsize(self.path)
+        try:
+            with open(self.path, "a", **ENCODING) as file:
+                file.write(to_csv([row]))
+        except OSError as error:
+            os.truncate(self.path, size)
+            raise UserError("cannot write %s: %s" % (self.path, error.strerror))
