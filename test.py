@@ -9,18 +9,17 @@ import os
 import sys
 import time
 
-from model import ABLATIONS, MODELS, SCALES, count_multi_adds, count_parameters, drsan
-from ops import tf
-from tools.checkpoints import find_checkpoint, restore_weights
-from tools.command import UserError, run_main
+from model import ABLATIONS, MODELS, SCALES, count_multi_adds
+from tools.checkpoints import find_checkpoint
+from tools.command import UserError, positive, run_main
 from tools.data import download
 from tools.files import CsvLog, check_writable, short_path
-from tools.options import add_data_dir, positive
+from tools.network import Network, choose_variant
+from tools.options import add_data_dir, add_gpu, scale_name
 from tools.paper.results import published_scores, published_variants
-from tools.pictures.tiles import Upscaler, to_image
+from tools.pictures.tiles import to_image
 from tools.pictures.upscale import upscale
-from tools.pictures.write import FORMATS
-from tools.runtime import open_session
+from tools.pictures.write import FORMATS, SUFFIX_FORMATS
 from utils import BENCHMARKS, DATASETS, bicubic, find_dataset, mean_scores, read_pair, save_image, score
 
 from tqdm import tqdm
@@ -32,21 +31,14 @@ Result = collections.namedtuple("Result", "dataset mean published failed")
 
 
 def build(model, scale, args):
-    """Open a session with the trained network, print what it is, and return its Upscaler."""
-    authors = args.checkpoint == "authors"
-    prefix = find_checkpoint(
-        model, scale, download.authors_checkpoint(model, scale, args.data_dir) if authors else args.checkpoint)
-    tf.reset_default_graph()
-    lr = tf.placeholder(tf.float32, [1, None, None, 3])
-    sr = drsan(lr, model, scale, args.without)
-    session = open_session([args.gpu])
-    restore_weights(session, prefix, args.without)
-    memory = 2 ** 60 if args.without else args.memory and args.memory * 2 ** 30  # tiles are for the whole network
-    upscaler = Upscaler(session, lr, sr, model, scale, args.tile, memory, args.ensemble, args.output)
-    print("DRSAN-%s %s     {:,} parameters, %.2f G multi-adds at 1280x720".format(count_parameters())
+    """Open the trained network, print what it is, and return its Upscaler."""
+    checkpoint = args.checkpoint if args.checkpoint != "authors" else download.authors_checkpoint(model, scale, args.data_dir)
+    network = Network(model, scale, find_checkpoint(model, scale, checkpoint), args.gpu, args.without)
+    print("DRSAN-%s %s     {:,} parameters, %.2f G multi-adds at 1280x720".format(network.parameters)
           % (model, scale, count_multi_adds(model, scale, 720, 1280, args.without) / 1e9))
-    print("checkpoint       %s" % short_path(prefix))
-    return upscaler
+    print("checkpoint       %s" % short_path(network.prefix))
+    memory = 2 ** 30 if args.without else args.memory  # tiles are for the whole network
+    return network.make_upscaler(args.tile, memory, args.ensemble, args.output)
 
 
 def evaluate(upscaler, dataset, factor, output, log):
@@ -94,14 +86,14 @@ def print_table(results):
             print_row("  paper", {result.dataset: result.published for result in row})
 
 
-def offer_downloads(args, combinations):
+def offer_downloads(args, variants):
     """Offer to download what the authors published and these arguments need: images, and their weights if asked for."""
     files = []
     for name in args.dataset:  # in EDSR's layout, the images are the user's own
         if name in BENCHMARKS and not os.path.isdir(os.path.join(args.data_dir, name, "HR")):
-            files += download.benchmark_files(name, args.data_dir, [SCALES[scale] for scale in args.scale])
+            files += download.benchmark_files(name, args.data_dir, sorted({SCALES[scale] for _, scale in variants}))
     if args.checkpoint == "authors":
-        for model, scale in combinations:
+        for model, scale in variants:
             files += download.weight_files(args.data_dir, model, scale)
     download.offer(files, args.data_dir, args.mirror, args.download)
 
@@ -145,14 +137,11 @@ def print_mean(mean, count, failed, published):
               % ("paper", psnr, ssim, mean.psnr - psnr, mean.ssim - ssim))
 
 
-def test(args):
-    """Evaluate every combination that the arguments name; returns the exit status, 1 if any or any image failed."""
-    combinations = [(model, scale) for scale in args.scale for model in args.model
-                    if not args.every or (model, scale) in published_variants()]
-    offer_downloads(args, combinations)
+def test(args, variants):
+    """Evaluate every (model, scale) on every data set; returns the exit status, 1 if any or any image failed."""
     csv_log = args.csv and CsvLog(args.csv, COLUMNS)
     results, failed = collections.OrderedDict(), 0
-    for model, scale in combinations:
+    for model, scale in variants:
         try:
             upscaler = build(model, scale, args)
         except UserError as error:
@@ -172,29 +161,46 @@ def test(args):
     return 1 if failed else 0
 
 
-def check_input_options(parser, args):
-    """End with a usage error if options are given that do not go together; sets the defaults of --input."""
-    quality_given = args.quality is not None
-    defaults = {"format": "png", "quality": 95, "max_megapixels": 100, "overwrite": False, "frames": False, "strip": False}
-    for key, default in defaults.items():
+PICTURE_DEFAULTS = {"format": "png", "quality": 95, "max_megapixels": 100, "overwrite": False, "frames": False, "strip": False}
+
+
+def check_pictures(parser, args):
+    """End with a usage error unless the options of pictures go together; sets their defaults, and args.file, the name that
+    --output gives to the SR image of a single picture, or None."""
+    quality_given, args.file = args.quality is not None, None
+    for key in PICTURE_DEFAULTS:
         if args.input is None and getattr(args, key) not in (None, False):
             parser.error("--%s goes with --input" % key.replace("_", "-"))
-        if getattr(args, key) is None:
-            setattr(args, key, default)
     if args.input is None:
-        args.dataset = args.dataset or ["Set5"]
         return
     if args.dataset or args.csv:
         parser.error("--input goes without --dataset and --csv")
     if not args.output:
         parser.error("--input needs --output")
-    if len(args.model) > 1 or "all" in args.model:
+    if len(args.model or []) > 1 or "all" in (args.model or []):
         parser.error("--input goes with one --model")
+    args.file = name_file(parser, args)
+    for key, default in PICTURE_DEFAULTS.items():
+        if getattr(args, key) is None:
+            setattr(args, key, default)
     if not 1 <= args.quality <= 100:
         parser.error("--quality is from 1 to 100")
     if quality_given and args.format == "png":
         parser.error("--quality goes with --format webp or jpeg")
-    args.dataset = []
+
+
+def name_file(parser, args):
+    """The file that --output names, by a suffix that is known, or None; args.output becomes its folder, args.format its format."""
+    path = args.output
+    named = SUFFIX_FORMATS.get(os.path.splitext(path)[1].lower())
+    if not named or os.path.isdir(path):
+        return None
+    if len(args.input) > 1 or os.path.isdir(args.input[0]) or len(args.scale or []) > 1 or "all" in (args.scale or []):
+        parser.error("--output %s names one file: give one picture and one --scale, or a folder" % path)
+    if args.format not in (None, named) or args.frames:
+        parser.error("--output %s goes without --frames and another --format: give a folder" % path)
+    args.format, args.output = named, os.path.dirname(path) or "."
+    return path
 
 
 def expand_all(names, choices):
@@ -203,49 +209,71 @@ def expand_all(names, choices):
         one for name in names for one in (choices if name == "all" else [name])))
 
 
-def parse_args():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--gpu", type=int, default=0, help="index of the GPU, -1 for the CPU (default 0)")
-    parser.add_argument("--model", nargs="+", default=["32s"], choices=list(MODELS) + ["all"])
-    parser.add_argument("--scale", nargs="+", default=["x2"], choices=list(SCALES) + ["all"])
-    parser.add_argument("--dataset", nargs="+", metavar="NAME",
-                        help="%s, all, or folders of HR images (default Set5)" % ", ".join(DATASETS))
-    add_data_dir(parser)
-    parser.add_argument("--checkpoint", metavar="PATH",
-                        help="prefix, .index file or folder, or `authors`: the authors' (default: the shipped one)")
-    parser.add_argument("--download", action="store_true", help="download missing images and weights without asking")
-    download.add_options(parser)
-    parser.add_argument("--output", metavar="DIR", help="save the SR images below DIR")
-    parser.add_argument("--csv", metavar="FILE", help="save the figures of every image")
-    parser.add_argument("--ensemble", action="store_true", help="average over the 8 flips and transpositions")
-    parser.add_argument("--tile", type=positive(int), metavar="N",
-                        help="work in tiles of at most NxN LR pixels, with the result of the whole image (default: if "
-                        "the whole image does not fit the memory)")
-    parser.add_argument("--memory", type=positive(float), metavar="GIB",
-                        help="memory to stay below (default: 4/5 of what is free, on a GPU of its own)")
-    parser.add_argument("--without", choices=ABLATIONS, help="of a checkpoint trained so: without DRA, its dynamics, or RSA")
-    pictures = parser.add_argument_group("pictures without ground truth")
-    pictures.add_argument("--input", nargs="+", metavar="PATH", help="upscale these image files, folders or patterns")
-    pictures.add_argument("--format", choices=list(FORMATS), help="format of the SR images (default png)")
-    pictures.add_argument("--quality", type=int, metavar="Q", help="of webp and jpeg, 1 to 100 (default 95)")
-    pictures.add_argument("--frames", action="store_true",
-                          help="upscale all frames of animations, which become the same kind of animation, GIF, PNG or WebP")
-    pictures.add_argument("--strip", action="store_true", help="keep no EXIF data (author, date, place) and no resolution")
-    pictures.add_argument("--overwrite", action="store_true", help="replace SR images that exist already")
-    pictures.add_argument("--max-megapixels", type=positive(float), metavar="MP",
-                          help="refuse larger pictures, for fear of decompression bombs; inf: none (default 100)")
-    args = parser.parse_args()
-    args.every = "all" in args.model + args.scale
-    check_input_options(parser, args)
-    for key, choices in ("model", MODELS), ("scale", SCALES), ("dataset", DATASETS):
-        setattr(args, key, expand_all(getattr(args, key), choices))
+def add_network_options(parser):
+    group = parser.add_argument_group("network")
+    group.add_argument("--model", nargs="+", choices=list(MODELS) + ["all"],
+                       help="one or several (default: that of --checkpoint, or else 32s)")
+    group.add_argument("--scale", nargs="+", type=scale_name, choices=list(SCALES) + ["all"],
+                       help="one or several (default: that of --checkpoint, or else x2)")
+    group.add_argument("--checkpoint", metavar="PATH",
+                       help="prefix, .index file or folder, or `authors`: the authors' (default: the shipped one)")
+    group.add_argument("--without", choices=ABLATIONS, help="of a checkpoint trained so: without DRA, its dynamics, or RSA")
+    group.add_argument("--ensemble", action="store_true", help="average over the 8 flips and transpositions")
+
+
+def add_device_options(parser):
+    group = parser.add_argument_group("device")
+    add_gpu(group)
+    group.add_argument("--memory", type=positive(float), metavar="GIB",
+                       help="memory to stay below, in GiB (default: 4/5 of what is free, on a GPU of its own)")
+    group.add_argument("--tile", type=positive(int), metavar="N", help="work in tiles of at most NxN LR pixels, with the result of "
+                       "the whole image (default: if the whole image does not fit the memory)")
+
+
+def add_data_options(parser):
+    group = parser.add_argument_group("evaluation")
+    group.add_argument("--dataset", nargs="+", metavar="NAME",
+                       help="%s, all, or folders of HR images (default Set5)" % ", ".join(DATASETS))
+    add_data_dir(group)
+    group.add_argument("--csv", metavar="FILE", help="save the figures of every image, each as soon as it is known")
+    group.add_argument("--download", action="store_true", help="download missing images and weights without asking")
+    download.add_options(group)
+
+
+def add_picture_options(parser):
+    group = parser.add_argument_group("pictures without ground truth")
+    group.add_argument("--input", nargs="+", metavar="PATH", help="upscale these image files, folders or patterns")
+    group.add_argument("--format", choices=list(FORMATS), help="format of the SR images (default png)")
+    group.add_argument("--quality", type=int, metavar="Q", help="of webp and jpeg, 1 to 100 (default 95)")
+    group.add_argument("--frames", action="store_true",
+                       help="upscale all frames of animations, which become the same kind of animation, GIF, PNG or WebP")
+    group.add_argument("--strip", action="store_true", help="keep no EXIF data (author, date, place) and no resolution")
+    group.add_argument("--overwrite", action="store_true", help="replace SR images that exist already")
+    group.add_argument("--max-megapixels", type=positive(float), metavar="MP",
+                       help="refuse larger pictures, for fear of decompression bombs; inf: none (default 100)")
+
+
+def check_data_sets(parser, args):
+    """End with a usage error unless the data sets are known or may be folders, each of another name; fills in `all`."""
+    args.dataset = expand_all(args.dataset or ([] if args.input else ["Set5"]), DATASETS)
     for name in args.dataset:
         if name not in DATASETS and not os.path.isdir(name) and os.path.basename(name) == name:
             parser.error("unknown data set %r: choose from %s, all, or give a folder" % (name, ", ".join(DATASETS)))
     names = [os.path.basename(os.path.abspath(name)) for name in args.dataset]
     if len(set(names)) < len(names):
         parser.error("two data sets have the same name: " + " ".join(names))
-    if args.checkpoint not in (None, "authors") and len(args.model) * len(args.scale) > 1:
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    for add_options in add_network_options, add_device_options, add_data_options, add_picture_options:
+        add_options(parser)
+    parser.add_argument("--output", metavar="DIR", help="save the SR images below DIR; for a single picture, also the file's name")
+    args = parser.parse_args()
+    check_pictures(parser, args)
+    check_data_sets(parser, args)
+    several = any("all" in names or len(names) > 1 for names in (args.model or [], args.scale or []))
+    if args.checkpoint not in (None, "authors") and several:
         parser.error("--checkpoint goes with one --model and one --scale")
     if args.without and not args.checkpoint:
         parser.error("--without needs --checkpoint")
@@ -254,15 +282,30 @@ def parse_args():
     return args
 
 
+def choose_variants(args):
+    """The (model, scale) pairs that the options name: with `all`, those of them that the paper has. Raises UserError."""
+    models, scales = args.model or ["32s"], args.scale or ["x2"]
+    if args.checkpoint not in (None, "authors"):
+        return [choose_variant(args.model and models[0], args.scale and scales[0], args.checkpoint)[:2]]
+    pairs = [(model, scale) for scale in expand_all(scales, SCALES) for model in expand_all(models, MODELS)]
+    if "all" not in models + scales:
+        return pairs
+    lacking = ["%s %s" % pair for pair in pairs if pair not in published_variants()]
+    if lacking and "all" not in models:
+        print("note: the paper has no %s" % ", ".join(lacking), file=sys.stderr)
+    return [pair for pair in pairs if pair in published_variants()]
+
+
 def main():
     args = parse_args()
     check_writable([args.output], [args.csv])
     for folder in args.output, os.path.dirname(args.csv or ""):
         os.makedirs(folder or ".", exist_ok=True)
+    variants = choose_variants(args)
+    offer_downloads(args, variants)
     if args.input:
-        offer_downloads(args, [(args.model[0], scale) for scale in args.scale])
-        return upscale(args, args.scale, lambda scale: build(args.model[0], scale, args))
-    return test(args)
+        return upscale(args, [scale for _, scale in variants], lambda scale: build(variants[0][0], scale, args))
+    return test(args, variants)
 
 
 if __name__ == "__main__":

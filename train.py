@@ -9,17 +9,17 @@ import os
 import signal
 import time
 
-from model import ABLATIONS, MODELS, SCALES
+from model import ABLATIONS, SCALES
 from ops import tf
 from tools.checkpoints import PATTERN_CHARACTERS, checkpoint_prefix, find_checkpoint, load_values, training_history
-from tools.command import UserError, cpu_count, run_main
+from tools.command import UserError, cpu_count, fraction, not_negative, positive, run_main
 from tools.data.patches import Sampler, prefetch
 from tools.data.photographs import describe_data, hold_out, load_photographs, open_valid
 from tools.data.records import open_records, records_config
 from tools.files import check_writable, locked
-from tools.options import add_data_dir, fraction, not_negative, positive
+from tools.options import add_data_dir, add_variant, gpus
 from tools.runtime import error_reason
-from tools.training.cluster import Devices, cpu_has_bfloat16, other_tasks, parse_gpus, read_cluster, serve
+from tools.training.cluster import Devices, cpu_has_bfloat16, other_tasks, read_cluster, serve
 from tools.training.graph import PRECISIONS, averaged_weights, build_training, check_precision, start_from, validate
 from tools.training.history import Meter, divergence, say
 from tools.training.recipes import MAX_LOSS, MAX_SKIPPED, add_recipe_options, choose_recipe, learning_rate
@@ -201,10 +201,9 @@ class Trainer(object):
 
 def parse_args():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--gpu", type=parse_gpus, default=[0], metavar="I[,J...]",
+    parser.add_argument("--gpu", type=gpus, default=[0], metavar="I[,J...]",
                         help="index of the GPU, -1 for the CPU; the batch is split over several")
-    parser.add_argument("--model", default="32s", choices=list(MODELS))
-    parser.add_argument("--scale", default="x2", choices=list(SCALES))
+    add_variant(parser)
     parser.add_argument("--without", choices=ABLATIONS, help="train an ablation: without DRA, its dynamics, or RSA")
     parser.add_argument("--init-from", metavar="CHECKPOINT", help="start from the weights of another scale or depth")
     parser.add_argument("--data", metavar="DIR", help="photographs, searched recursively")

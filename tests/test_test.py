@@ -7,6 +7,9 @@ import signal
 import test as evaluation
 import utils
 from conftest import ROOT, run_script
+from model import drsan
+from ops import tf
+from tools.checkpoints import save_weights
 from tools.command import UserError
 from tools.data import download
 from tools.files import CsvLog, file_digest, read_csv
@@ -177,10 +180,57 @@ def test_bad_arguments(run, arguments, status, message):
 
 
 def test_all_data_sets_and_another(monkeypatch):
-    monkeypatch.setattr("sys.argv", ["test.py", "--dataset", "my/folder", "all", "Set14", "--model", "all", "--scale", "x3"])
+    monkeypatch.setattr("sys.argv", ["test.py", "--dataset", "my/folder", "all", "Set14"])
     args = evaluation.parse_args()
     assert args.dataset == ["my/folder", "Sample", "Set5", "Set14", "B100", "Urban100"]
-    assert args.model == ["32s", "32m", "32l", "48s", "48m"] and args.scale == ["x3"] and args.every
+
+
+@pytest.mark.parametrize("arguments, variants, noted", [
+    ([], "32s_x2", ""), (["--scale", "3", "x2"], "32s_x3 32s_x2", ""), (["--model", "48m", "32s"], "48m_x2 32s_x2", ""),
+    (["--model", "all", "--scale", "x3"], "32s_x3 32m_x3 48s_x3 48m_x3", ""),
+    (["--model", "32l", "--scale", "all"], "32l_x2", "note: the paper has no 32l x3, 32l x4\n"),
+    (["--model", "32l", "--scale", "4"], "32l_x4", ""),  # which can be trained here
+    (["--model", "all", "--scale", "all", "--checkpoint", "authors"],
+     "32s_x2 32m_x2 32l_x2 48s_x2 48m_x2 32s_x3 32m_x3 48s_x3 48m_x3 32s_x4 32m_x4 48s_x4 48m_x4", "")])
+def test_models_and_scales(monkeypatch, capsys, arguments, variants, noted):
+    monkeypatch.setattr("sys.argv", ["test.py"] + arguments)
+    assert " ".join("_".join(pair) for pair in evaluation.choose_variants(evaluation.parse_args())) == variants
+    assert capsys.readouterr().err == noted
+
+
+def test_the_cpu_has_a_name(monkeypatch):
+    for text, index in ("cpu", -1), ("-1", -1), ("2", 2):
+        monkeypatch.setattr("sys.argv", ["test.py", "--gpu", text])
+        assert evaluation.parse_args().gpu == index
+
+
+def test_a_checkpoint_alone_is_enough(run, tmp_path, images):
+    with tf.Graph().as_default(), tf.Session() as session:
+        drsan(tf.placeholder(tf.float32, [1, None, None, 3]), "48s", "x3")
+        session.run(tf.global_variables_initializer())
+        prefix = save_weights(session, str(tmp_path / "weights"), "48s", "x3")
+    status, out, err = run("--checkpoint", tmp_path / "weights", "--dataset", images, "--output", tmp_path / "sr")
+    assert status == 0 and out.startswith("DRSAN-48s x3     751,115 parameters")
+    assert sorted(os.listdir(str(tmp_path / "sr" / "48s_x3" / "images"))) == ["a.png", "b.png"]
+    status, out, err = run("--checkpoint", prefix, "--dataset", images, "--scale", "2")
+    assert (status, out) == (1, "") and err == "error: %s is a checkpoint of DRSAN-48s x3, not of x2\n" % prefix
+
+
+def test_a_single_picture_is_named_by_output(run, images, tmp_path):
+    status, out, err = run("--input", images / "a.png", "--output", tmp_path / "new" / "result.jpg")
+    assert status == 0, err
+    with Image.open(str(tmp_path / "new" / "result.jpg")) as image:
+        assert image.format == "JPEG" and image.size == (96, 80)
+    assert os.listdir(str(tmp_path / "new")) == ["result.jpg"]
+    status, out, err = run("--input", images / "a.png", "--output", tmp_path / "new" / "result.jpg")
+    assert status == 1 and "result.jpg exists already: add --overwrite" in err
+    for arguments, message in [(["--input", images], "give one picture and one --scale, or a folder"),
+                               (["--input", images / "a.png", "--scale", "2", "3"], "give one picture and one --scale"),
+                               (["--input", images / "a.png", "--format", "webp"], "goes without --frames and another --format")]:
+        status, out, err = run("--output", tmp_path / "r.png", *arguments)
+        assert status == 2 and message in err
+    status, out, err = run("--input", images / "a.png", "--output", images / "a.png")
+    assert status == 1 and "would become %s, which is an input, too" % (images / "a.png") in err
 
 
 def test_bad_files(run, weights, images, tmp_path):
@@ -190,7 +240,7 @@ def test_bad_files(run, weights, images, tmp_path):
     status, out, err = run("--checkpoint", weights, "--dataset", tmp_path / "empty")
     assert status == 1 and "error: no image in" in err
     status, out, err = run("--checkpoint", weights, "--model", "48s", "--dataset", images)
-    assert status == 1 and "another model or scale: DRAN/conv2d/kernel should have the shape [3, 3, 3, 48]" in err
+    assert status == 1 and "is a checkpoint of DRSAN-32s x2, not of 48s" in err
     (tmp_path / "file").write_text("")
     for option in "--output", "--csv":
         status, out, err = run("--checkpoint", weights, "--dataset", images, option, tmp_path / "file" / "a")

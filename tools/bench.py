@@ -24,10 +24,11 @@ from ops import has_bfloat16, tf
 from tools.command import UserError, cpu_count, run_main
 from tools.data.patches import Sampler, prefetch
 from tools.files import check_writable
+from tools.options import add_variant, gpus
 from tools.pictures.tiles import LARGEST_TILE, OVERHEAD, Upscaler, bytes_per_pixel, resident_memory
 from tools.plots import COLORS, save_figure
 from tools.runtime import open_session
-from tools.training.cluster import Devices, parse_gpus
+from tools.training.cluster import Devices
 from tools.training.graph import build_training
 from tools.training.recipes import make_recipe
 
@@ -295,10 +296,9 @@ def bench(args):
 def parse_args():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("what", nargs="*", choices=list(BENCHMARKS) + [[]], help="infer, train (default both)")
-    parser.add_argument("--gpu", type=parse_gpus, default=[-1], help="index of the GPU (default -1, the CPU)")
+    parser.add_argument("--gpu", type=gpus, default=[-1], help="index of the GPU (default -1, the CPU)")
     parser.add_argument("--threads", type=int, default=cpu_count(), help="of TensorFlow on the CPU (default: all)")
-    parser.add_argument("--model", default="32s", choices=list(model_module.MODELS))
-    parser.add_argument("--scale", default="x2", choices=list(model_module.SCALES))
+    add_variant(parser)
     parser.add_argument("--size", type=int, default=320, help="side of the LR image of infer")
     parser.add_argument("--sizes", type=int, nargs="+", default=[64, 128, 256, 512, 1024], metavar="SIDE",
                         help="sides of the LR images of infer's second table")

@@ -1,4 +1,5 @@
-"""What every command has in common: errors as one line, exit statuses, notices, standard files, and processors."""
+"""What every command has in common: errors as one line, exit statuses, types of options, notices,
+standard files, and processors."""
 import concurrent.futures
 import contextlib
 import errno
@@ -8,7 +9,6 @@ import sys
 import tempfile
 
 from tools import INSTALL
-
 
 
 class UserError(Exception):
@@ -70,6 +70,30 @@ def refusal(error):
     if error.errno in WRITE_ERRORS:
         return "cannot write %s: %s" % (error.filename or "a file", reason)
     return "%s: %s" % (error.filename, reason) if error.filename else reason
+
+
+def positive(kind):
+    """The type of an option that takes a positive number of this kind."""
+    return _bounded(kind, "positive", lambda number: number > 0)
+
+
+def not_negative(kind):
+    """The type of an option that takes zero or a positive number of this kind."""
+    return _bounded(kind, "not negative", lambda number: number >= 0)
+
+
+def fraction(kind):
+    """The type of an option that takes a number of this kind from 0 to below 1."""
+    return _bounded(kind, "fraction", lambda number: 0 <= number < 1)
+
+
+def _bounded(kind, words, accepts):
+    def convert(text):
+        if not accepts(kind(text)):
+            raise ValueError(text)
+        return kind(text)
+    convert.__name__ = "%s %s" % (words, kind.__name__)
+    return convert
 
 
 _noticed = set()

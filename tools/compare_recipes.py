@@ -11,14 +11,14 @@ import sys
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-from model import MODELS, SCALES
+from model import SCALES
 from ops import tf
 from tools.checkpoints import find_checkpoint
-from tools.command import cpu_count, run_main
+from tools.command import cpu_count, fraction, positive, run_main
 from tools.data.patches import Sampler, prefetch
 from tools.data.photographs import hold_out, load_photographs, open_valid
-from tools.options import add_data_dir, fraction, positive
-from tools.training.cluster import Devices, parse_gpus
+from tools.options import add_data_dir, add_variant, gpus
+from tools.training.cluster import Devices
 from tools.training.graph import PRECISIONS, averaged_weights, build_training, check_precision, start_from, validate
 from tools.training.recipes import RECIPE_OPTIONS, learning_rate, make_recipe
 
@@ -94,9 +94,8 @@ def parse_args():
                         help="values that replace those of `fast`: of %s" % ", ".join(sorted(COMPARED)))
     parser.add_argument("--data", required=True, metavar="DIR", help="photographs, searched recursively")
     parser.add_argument("--pixels", type=positive(float), default=25, help="million LR pixels for each candidate")
-    parser.add_argument("--gpu", type=parse_gpus, default=[-1])
-    parser.add_argument("--model", default="32s", choices=list(MODELS))
-    parser.add_argument("--scale", default="x2", choices=list(SCALES))
+    parser.add_argument("--gpu", type=gpus, default=[-1])
+    add_variant(parser)
     parser.add_argument("--precision", default="float32", choices=list(PRECISIONS), help="of convolutions")
     parser.add_argument("--init-from", metavar="CHECKPOINT", help="start from its weights instead of from scratch")
     parser.add_argument("--seed", type=int, default=0)

@@ -1,31 +1,35 @@
-"""Types of options, and options, that several commands have."""
+"""Options that several commands have, and their types."""
 import os
 
+from model import MODELS, SCALES
 from tools.files import script
 
 
-def positive(kind):
-    """The type of an option that takes a positive number of this kind."""
-    return _bounded(kind, "positive", lambda number: number > 0)
+def gpu(text):
+    """The type of an option that takes the index of a GPU, or "cpu" or -1 for the CPU."""
+    return -1 if text == "cpu" else int(text)
 
 
-def not_negative(kind):
-    """The type of an option that takes zero or a positive number of this kind."""
-    return _bounded(kind, "not negative", lambda number: number >= 0)
+def gpus(text):
+    """The type of an option that takes indices of GPUs, as "0,1", or "cpu" or -1 for the CPU: a list."""
+    return [gpu(index) for index in text.split(",")]
 
 
-def fraction(kind):
-    """The type of an option that takes a number of this kind from 0 to below 1."""
-    return _bounded(kind, "fraction", lambda number: 0 <= number < 1)
+def scale_name(text):
+    """The type of an option that takes a scale, "x2" or 2."""
+    return "x" + text if text.isdigit() else text
 
 
-def _bounded(kind, words, accepts):
-    def convert(text):
-        if not accepts(kind(text)):
-            raise ValueError(text)
-        return kind(text)
-    convert.__name__ = "%s %s" % (words, kind.__name__)
-    return convert
+def add_gpu(parser, default=0):
+    """The option --gpu of commands that run the network on one device."""
+    parser.add_argument("--gpu", type=gpu, default=default, metavar="I",
+                        help="index of the GPU, cpu or -1 for the CPU (default %s)" % ("cpu" if default < 0 else default))
+
+
+def add_variant(parser):
+    """The options --model and --scale of commands that work on one network."""
+    parser.add_argument("--model", default="32s", choices=list(MODELS), help="default 32s")
+    parser.add_argument("--scale", type=scale_name, default="x2", choices=list(SCALES), help="default x2")
 
 
 def add_data_dir(parser):

@@ -9,11 +9,12 @@ import os
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
-from model import MODELS, SCALES, drsan, model_variables
+from model import SCALES, drsan, model_variables
 from ops import tf
 from tools.checkpoints import find_checkpoint, restore_weights, training_history, transfer_weights
 from tools.command import run_main
 from tools.files import write_json, write_npz
+from tools.options import add_variant
 from tools.runtime import open_session
 
 
@@ -59,8 +60,7 @@ def export_graph(model, scale, init_from=None, trained_before=()):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default="32s", choices=list(MODELS))
-    parser.add_argument("--scale", default="x2", choices=list(SCALES))
+    add_variant(parser)
     weights = parser.add_mutually_exclusive_group()
     weights.add_argument("--checkpoint", metavar="PATH", help="default: initial weights, drawn with --seed")
     weights.add_argument("--init-from", metavar="CHECKPOINT", help="initial weights from another scale or depth, as in train.py")

@@ -16,12 +16,11 @@ import zipfile
 from collections import namedtuple
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
-from tools.command import UserError, cpu_count, run_main
+from tools.command import UserError, cpu_count, not_negative, positive, run_main
 from tools.data.pack_tiles import decode, read_files
 from tools.data.patches import detail
 from tools.files import write_npz
 from tools.gpu.jax_graph import absolute, execute, load_graph
-from tools.options import not_negative, positive
 from tools.training.history import check_same_config, divergence, format_progress, resume_log
 from tools.training.recipes import (MAX_LOSS, MAX_SKIPPED, MOMENTUM, NORMS, UPDATE_RMS, add_recipe_options, choose_recipe,
                                     learning_rate, orthogonalize, uses_muon)

@@ -17,9 +17,9 @@ import tempfile
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path.insert(0, ROOT)
-from tools.command import UserError, run_main
+from tools.command import UserError, positive, run_main
 from tools.files import check_writable, read_csv, replacing, short_path, to_csv, write_text
-from tools.options import add_data_dir, positive
+from tools.options import add_data_dir, add_gpu
 from tools.paper.results import FIGURES, costs, markdown_row, present, replace_in_file
 from tools.training.history import read_curves
 from tools.training.recipes import make_recipe
@@ -174,7 +174,7 @@ def parse_args():
     source.add_argument("--data", metavar="DIR", help="photographs to train on")
     source.add_argument("--redraw", action="store_true", help="write the table from ablation.csv, train nothing")
     parser.add_argument("--steps", type=positive(int), default=2500, help="of each training (default 2500)")
-    parser.add_argument("--gpu", type=int, default=0, help="index of the GPU, -1 for the CPU (default 0)")
+    add_gpu(parser)
     parser.add_argument("--dataset", nargs="+", default=DATASETS, metavar="NAME",
                         help="data sets, or folders of HR images, to evaluate on (default: %s)" % " ".join(DATASETS))
     add_data_dir(parser)

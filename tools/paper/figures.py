@@ -13,9 +13,9 @@ import sys
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path.insert(0, ROOT)
 from model import MODELS, SCALES
-from tools.command import run_main
+from tools.command import positive, run_main
 from tools.files import check_writable, short_path
-from tools.options import add_data_dir, positive
+from tools.options import add_data_dir, add_gpu, scale_name
 from tools.paper import drawings
 from tools.paper.attention import draw_dra, draw_rsa, draw_swap
 from tools.paper.canvas import STYLE, save
@@ -67,10 +67,10 @@ def parse_args():
         if name != "trade-off":
             command.add_argument("--model", default="32s", choices=list(MODELS), help="default 32s")
         if name not in ("trade-off", "signal-flow"):
-            command.add_argument("--scale", default="x2", choices=list(SCALES), help="default x2")
+            command.add_argument("--scale", type=scale_name, default="x2", choices=list(SCALES), help="default x2")
         if name in ("dra", "swap", "crops", "rsa"):
             command.add_argument("--checkpoint", metavar="PATH", help="prefix, .index or folder (default: shipped)")
-            command.add_argument("--gpu", type=int, default=0, help="index of the GPU, -1 for the CPU (default 0)")
+            add_gpu(command)
             add_data_dir(command)
         add_own_options(name, command.add_argument)
     args = parser.parse_args()

@@ -16,7 +16,7 @@ from model import MODELS, SCALES
 from tools.checkpoints import checkpoint_config, shipped_checkpoints
 from tools.command import UserError, run_main
 from tools.files import check_writable, file_digest, read_csv, short_path, to_csv, write_text
-from tools.options import add_data_dir
+from tools.options import add_data_dir, add_gpu
 from tools.paper.results import (FIGURES, ROOT, Measured, costs, digest, markdown_row, present, published_variants,
                                  read_measured, read_published, replace_in_file, write_measured)
 from utils import BENCHMARKS, DATASETS
@@ -282,7 +282,7 @@ def parse_args():
     source.add_argument("--csv", nargs="+", metavar="FILE",
                         help="take what test.py --csv saved for the shipped checkpoints, and evaluate nothing")
     source.add_argument("--redraw", action="store_true", help="write the tables from our_table.csv, evaluate nothing")
-    parser.add_argument("--gpu", type=int, default=0, help="index of the GPU, -1 for the CPU (default 0)")
+    add_gpu(parser)
     parser.add_argument("--dataset", nargs="+", default=DATASETS, choices=DATASETS, help="default: all")
     add_data_dir(parser)
     parser.add_argument("--checkpoints", metavar="DIR", help="has <scale>/<model>/; the tables of its README.md are written, too "

@@ -13,12 +13,12 @@ import shutil
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
-from model import MODELS, SCALES
 from ops import tf
 from tools.checkpoints import find_checkpoint
 from tools.command import UserError, quiet_stderr, run_main
 from tools.files import check_writable
 from tools.network import Network
+from tools.options import add_variant
 from tools.pictures.tiles import network_input
 from tools.runtime import open_session
 from utils import find_dataset, read_image
@@ -142,8 +142,7 @@ def size(path):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default="32s", choices=list(MODELS))
-    parser.add_argument("--scale", default="x2", choices=list(SCALES))
+    add_variant(parser)
     parser.add_argument("--checkpoint", metavar="PATH", help="default: the shipped one")
     parser.add_argument("--format", nargs="+", choices=list(FORMATS), help="default: all that the installed packages allow")
     parser.add_argument("--out", default=os.path.join("runs", "export"), metavar="DIR")

@@ -76,8 +76,8 @@ def _dihedral(image, t):
 
 
 def network_input(image):
-    """uint8, uint16 or, in [0, 1], floating point [H, W, 3], or [H, W, 1] for gray, as the network takes it: float32 [1, H, W, 3] in
-    [0, 1]."""
+    """uint8, uint16 or, in [0, 1], floating point [H, W, 3], or [H, W, 1] for gray, as the network takes it: float32 [1, H, W, 3]
+    in [0, 1]."""
     white = 1 if image.dtype.kind == "f" else np.iinfo(image.dtype).max
     return np.repeat(image[None].astype(np.float32) / np.float32(white), 3 // image.shape[2], axis=3)
 
@@ -109,7 +109,7 @@ class Upscaler(object):
         self.device = (memory or 0.8 * gpu) if gpu else None
 
     def __call__(self, image):
-        """Upscale uint8, uint16 or floating point [H, W, 3 or 1 (gray)] (see network_input); returns a Store of SR, float32 [s H, s W, 3].
+        """Upscale uint8, uint16 or floating point [H, W, 3 or 1 (gray)] (see network_input): a Store of SR, float32 [s H, s W, 3].
 
         White is 1 in SR, which is not clipped. Raises UserError if the memory does not suffice.
         """
@@ -134,7 +134,8 @@ class Upscaler(object):
         """
         pixels, per_pixel = height * width, bytes_per_pixel(self.variant, self.factor)
         stores = (12 * self.factor ** 2 + 8 * self.variant.channels) * pixels  # SR, and the features between passes
-        spare = self.host - (9 + 4 * (depth - 1)) * self.factor ** 2 * pixels  # what is held beside SR: what is written; HR, bicubic
+        # what is held beside SR: the picture that is written; in evaluation, 8 bits of SR, HR and bicubic
+        spare = self.host - (9 + 4 * (depth - 1)) * self.factor ** 2 * pixels
         if not self.tile and per_pixel * pixels < (self.device or spare):
             return None, False
         on_disk = stores > spare / 2

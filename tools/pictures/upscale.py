@@ -7,7 +7,7 @@ import time
 from tools.command import UserError
 from tools.files import LONGEST_NAME
 from tools.pictures.files import animation_suffix, find_pictures, read_frames, read_picture
-from tools.pictures.write import LARGEST_SIDE, compose, fit_format, save_animation, save_picture
+from tools.pictures.write import LARGEST_SIDE, SUFFIX_FORMATS, compose, fit_format, save_animation, save_picture
 
 from tqdm import tqdm
 
@@ -15,14 +15,14 @@ from tqdm import tqdm
 def name_outputs(paths, scale, args):
     """{path of SR: path of LR}. Of two pictures whose names differ in the suffix alone, the second's keeps it.
 
-    Raises UserError if two pictures would get one name all the same, or one that of another's LR.
+    args.file: the name of the SR image, if there is one alone and a name for it, or None. Raises UserError if two pictures would get one name all the same, or one that of another's LR.
     """
     outputs, inputs = collections.OrderedDict(), {os.path.realpath(path) for path in paths}
     for path in paths:
         stem, suffix = os.path.splitext(os.path.basename(path))
         end = "%s.%s" % (scale, args.frames and animation_suffix(path) or args.format)
-        output = os.path.join(args.output, "%s_%s" % (stem, end))
-        if output in outputs:
+        output = args.file or os.path.join(args.output, "%s_%s" % (stem, end))
+        if output in outputs and not args.file:
             output = os.path.join(args.output, "%s_%s_%s" % (stem, suffix[1:], end))
         if output in outputs:
             raise UserError("%s and %s would both become %s" % (outputs[output], path, output))
@@ -44,10 +44,11 @@ def check_output(path, output, overwrite):
 def check_sides(output, picture, factor):
     """Raise UserError if the SR image of a Picture is larger than its format holds."""
     height, width = picture.color.shape[:2]
-    suffix = os.path.splitext(output)[1][1:]
-    if factor * max(height, width) > LARGEST_SIDE[suffix]:
+    suffix = os.path.splitext(output)[1].lower()
+    name = SUFFIX_FORMATS.get(suffix, suffix[1:])
+    if factor * max(height, width) > LARGEST_SIDE[name]:
         raise UserError("%s would have %dx%d pixels, and %s holds %d a side" % (
-            output, factor * width, factor * height, suffix, LARGEST_SIDE[suffix]))
+            output, factor * width, factor * height, name, LARGEST_SIDE[name]))
 
 
 def upscale_picture(upscaler, path, output, args):

@@ -4,7 +4,7 @@ import struct
 import zlib
 
 from tools.images import EXIF_IFD, GPS_IFD
-from tools.pictures.tiles import cut, enlarge
+from tools.pictures.tiles import cut, enlarge, to_gray
 from utils import imresize, to_integers, to_uint8, writing
 
 import numpy as np
@@ -12,6 +12,7 @@ from PIL import Image
 
 FORMATS = {"png": 2 ** 31 - 1, "webp": 16383, "jpeg": 65500}  # what is written: the most pixels a side
 LARGEST_SIDE = dict(FORMATS, gif=65535)
+SUFFIX_FORMATS = {".png": "png", ".webp": "webp", ".jpg": "jpeg", ".jpeg": "jpeg"}  # of a name that is given for an SR image
 ALPHA_REACH = 4  # pixels of alpha around a strip that its bicubic upscaling looks at, and some
 # tags of EXIF that are kept: of the picture, its resolution, camera, software, date, artist, copyright, Windows' title to subject;
 # the others say how the file is laid out, or are the orientation, which has been applied
@@ -50,7 +51,7 @@ def compose(sr, picture, factor):
     for start in range(0, height, 64):
         span = cut(start, min(start + 64, height), height, ALPHA_REACH)
         strip = np.array(sr.array()[enlarge(span.own, factor)])
-        strip = strip.dot(np.float32([[0.299], [0.587], [0.114]])) if channels == 1 else strip
+        strip = to_gray(strip) if channels == 1 else strip
         strip = to_integers(np.iinfo(dtype).max * strip, dtype)
         if picture.alpha is not None:
             alpha = to_integers(imresize(picture.alpha[span.read, :, None], factor), dtype)

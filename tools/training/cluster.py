@@ -141,11 +141,6 @@ class Devices(object):
             raise
 
 
-def parse_gpus(text):
-    """The type of an option that takes indices of GPUs, as "0,1"."""
-    return [int(index) for index in text.split(",")]
-
-
 def cpu_has_bfloat16():
     """Whether the processor has instructions for bfloat16; True where the system does not say."""
     try:

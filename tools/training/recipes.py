@@ -1,7 +1,7 @@
 """Recipes of training, as numbers: learning rates, what Muon does to a kernel, when a step is skipped. For any framework."""
 import collections
 
-from tools.options import fraction, not_negative, positive
+from tools.command import fraction, not_negative, positive
 
 import numpy as np
 

@@ -11,8 +11,7 @@ import subprocess
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
-from tools.command import UserError, run_main
-from tools.options import not_negative, positive
+from tools.command import UserError, not_negative, positive, run_main
 
 
 def slurm_place(environ):
