@@ -7,7 +7,7 @@ import sys
 import test as evaluation
 import train
 import utils
-from conftest import ROOT, call
+from conftest import call
 from tools.command import UserError
 from tools.files import CsvLog
 from tools.paper import ablation
@@ -24,11 +24,11 @@ def result(network="whole", dataset="Set5", psnr=34.0, ssim=0.95):
 
 
 def test_readme_shows_what_the_tool_writes():
-    with open(os.path.join(ROOT, "README.md"), encoding="utf-8") as file:
+    with open(os.path.join(FIGURES, "README.md"), encoding="utf-8") as file:
         readme = file.read()
     results = ablation.read_results(os.path.join(FIGURES, "ablation.csv"))
     assert readme == replace_block(readme, ablation.to_markdown(results), "ablation"), (
-        "run: python tools/paper/ablation.py --redraw")
+        "run: python tools/paper/ablation.py --redraw --update")
 
 
 def test_shipped_table_is_of_all_networks():
@@ -71,7 +71,7 @@ def run(tmp_path, monkeypatch, capsys):
     return run_with
 
 
-def test_trains_what_is_left_and_evaluates_all(tmp_path, run):
+def test_trains_what_is_left_and_evaluates_all(tmp_path, run, monkeypatch):
     trained, evaluated, stopped, others = [], [], [], tmp_path / "others"
     others.mkdir()
     utils.save_image(str(others / "a.png"), np.zeros((40, 40, 3), np.uint8))
@@ -105,9 +105,7 @@ def test_trains_what_is_left_and_evaluates_all(tmp_path, run):
             log.add(("32s", "x2", os.path.basename(dataset), image) + mean)
         return 0
 
-    readme = tmp_path / "README.md"
-    readme.write_text("a\n<!-- ablation:begin -->\n<!-- ablation:end -->\nb\n")
-    arguments = ["--data", "photos", "--steps", 40, "--runs", tmp_path / "runs", "--output", tmp_path, "--readme", readme,
+    arguments = ["--data", "photos", "--steps", 40, "--runs", tmp_path / "runs", "--output", tmp_path,
                  "--data-dir", tmp_path, "--dataset", "Sample", others, "Set5"]
     scripts = {"train.py": fake_train, "test.py": fake_test}
     status, _, err = run(scripts, *arguments)
@@ -133,11 +131,12 @@ def test_trains_what_is_left_and_evaluates_all(tmp_path, run):
     # DRM of a DRAG: conv1x1 32 to 16, slopes, conv1x1 16 to 10; in its place, for constants, 10 values
     drm = 32 * 16 + 16 + 16 + 16 * 10 + 10
     assert [one.parameters for one in results] == [368427, 368427, 368427 - 4 * drm, 368427 - 4 * (drm - 10), 368427]
-    text = readme.read_text()
+    text = (tmp_path / "ablation.md").read_text()
     assert "| without RSA | 368,427 | 84.90 G | 0.06000 |" + 2 * " 33.50 / 0.9500<br>-0.50 / +0.0000 |" in text
-    readme.write_text("<!-- ablation:begin -->\n<!-- ablation:end -->\n")
-    assert run({}, "--redraw", "--output", tmp_path, "--readme", readme)[0] == 0
-    assert readme.read_text() in text
+    (tmp_path / "README.md").write_text(u"a\n<!-- ablation:begin -->\n<!-- ablation:end -->\nb\n")
+    monkeypatch.setattr(ablation, "FIGURES", str(tmp_path))
+    assert run({}, "--redraw", "--update")[0] == 0
+    assert (tmp_path / "README.md").read_text() == "a\n<!-- ablation:begin -->\n%s<!-- ablation:end -->\nb\n" % text
 
 
 def test_failures(tmp_path, run):

@@ -53,7 +53,7 @@ def test_readme_shows_what_the_tool_writes():
     with open(os.path.join(ROOT, "README.md"), encoding="utf-8") as file:
         readme = file.read()
     measured = results.read_measured(os.path.join(results.FIGURES, "our_table.csv"))
-    assert readme == results.replace_block(readme, tables.to_readme(measured)), "run: python tools/paper/tables.py --redraw"
+    assert readme == results.replace_block(readme, tables.to_readme(measured)), "run: python tools/paper/tables.py --redraw --update"
 
 
 def test_overview_of_checkpoints_is_what_the_tool_writes():
@@ -62,7 +62,7 @@ def test_overview_of_checkpoints_is_what_the_tool_writes():
         overview = file.read()
     measured = results.read_measured(os.path.join(results.FIGURES, "our_table.csv"))
     table = tables.to_checkpoints(measured, checkpoints.shipped_checkpoints(folder))
-    assert overview == results.replace_block(overview, table), "run: python tools/paper/tables.py --redraw"
+    assert overview == results.replace_block(overview, table), "run: python tools/paper/tables.py --redraw --update"
 
 
 @pytest.mark.parametrize("name, write", [
@@ -234,12 +234,16 @@ def test_overview_is_written_with_the_projects_tables_alone(shipped, run, monkey
 
     assert changed("--output", shipped / "out") == []
     assert changed("--output", shipped / "out", "--checkpoints", shipped / "checkpoints") == [overview]
-    assert changed() == [overview, readme]
+    assert changed("--update") == [overview, readme]
 
 
-def test_bad_input(shipped, run, tmp_path):
+def test_bad_input(shipped, run, tmp_path, monkeypatch):
     out = tmp_path / "out"
     assert run("--redraw", "--csv", "a")[0] == 2
+    assert run("--redraw", "--output", out)[0] == 0  # the project's figures, where there are none
+    with open(os.path.join(results.FIGURES, "results.md")) as file:
+        assert file.read() == (out / "results.md").read_text()
+    monkeypatch.setattr(tables, "FIGURES", str(tmp_path))
     status, _, err = run("--redraw", "--output", out)
     assert status == 1 and "error: nothing to draw: there is no" in err
     status, _, err = run("--checkpoints", tmp_path / "none", "--output", out)

@@ -2,7 +2,7 @@
 
 Trains DRSAN-32s x2 whole, from two seeds, and without DRA, without its dynamics and without RSA, each from scratch by the recipe
 `fast` once over the same --steps batches, which it first writes to records; evaluates the five on those of --dataset that are
-present; and writes figures/ablation.csv and from it the table of the README. An interrupted call is continued by the same call.
+present; and writes ablation.csv and from it a table. An interrupted call is continued by the same call.
 """
 import argparse
 import collections
@@ -153,7 +153,7 @@ def make_ablation(args):
     """What the command does, once for the arguments; prints the files it wrote."""
     path = os.path.join(args.output, "ablation.csv")
     if not args.redraw:
-        check_writable([args.runs, args.output], [args.readme])
+        check_writable([args.runs, args.output])
         datasets = present(args.dataset, args.data_dir)
         if not datasets:
             raise UserError("no data set of %s is present in %s" % (" ".join(args.dataset), args.data_dir))
@@ -165,7 +165,13 @@ def make_ablation(args):
         os.makedirs(args.output, exist_ok=True)
         write_results(path, results)
         print("wrote %s" % short_path(path))
-    print("wrote %s" % short_path(replace_in_file(args.readme, to_markdown(read_results(path)), "ablation")))
+    table = to_markdown(read_results(path))
+    if args.update:
+        written = replace_in_file(os.path.join(FIGURES, "README.md"), table, "ablation")
+    else:
+        written = os.path.join(args.output, "ablation.md")
+        write_text(written, table)
+    print("wrote %s" % short_path(written))
 
 
 def parse_args():
@@ -179,10 +185,12 @@ def parse_args():
                         help="data sets, or folders of HR images, to evaluate on (default: %s)" % " ".join(DATASETS))
     add_data_dir(parser)
     parser.add_argument("--runs", default=os.path.join("runs", "ablation"), metavar="DIR", help="default runs/ablation")
-    parser.add_argument("--output", default=FIGURES, metavar="DIR", help="default: the project's figures")
-    parser.add_argument("--readme", default=os.path.join(ROOT, "README.md"), metavar="FILE",
-                        help="has the markers of the table (default: the project's README.md)")
-    return parser.parse_args()
+    target = parser.add_mutually_exclusive_group()
+    target.add_argument("--output", metavar="DIR", help="where ablation.csv and ablation.md go (default: that of --runs)")
+    target.add_argument("--update", action="store_true", help="write the project's own: ablation.csv and README.md in figures")
+    args = parser.parse_args()
+    args.output = FIGURES if args.update else args.output or args.runs
+    return args
 
 
 if __name__ == "__main__":

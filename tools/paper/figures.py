@@ -63,7 +63,10 @@ def parse_args():
     commands.required = True
     for name, function in DRAW.items():
         command = commands.add_parser(name, help=function.__doc__.splitlines()[0].rstrip("."))
-        command.add_argument("--output", metavar="PATH", help="without an ending (default: figures/%s)" % name)
+        target = command.add_mutually_exclusive_group()
+        target.add_argument("--output", default=os.path.join("runs", "figures", name), metavar="PATH",
+                            help="without an ending (default: runs/figures/%s)" % name)
+        target.add_argument("--update", action="store_true", help="draw the project's own: figures/%s" % name)
         if name != "trade-off":
             command.add_argument("--model", default="32s", choices=list(MODELS), help="default 32s")
         if name not in ("trade-off", "signal-flow"):
@@ -74,7 +77,7 @@ def parse_args():
             add_data_dir(command)
         add_own_options(name, command.add_argument)
     args = parser.parse_args()
-    args.output = args.output or os.path.join(FIGURES, args.name)
+    args.output = os.path.join(FIGURES, args.name) if args.update else args.output
     if args.name == "crops" and args.paper and args.checkpoint:
         parser.error("--paper is of three scales: it takes the shipped checkpoints")
     return args

@@ -255,7 +255,8 @@ def make_tables(args):
     check_writable([args.output], [args.readme])
     os.makedirs(args.output, exist_ok=True)
     path = os.path.join(args.output, "our_table.csv")
-    measured, shipped = read_measured(path), shipped_checkpoints(args.checkpoints)
+    known = path if os.path.exists(path) else os.path.join(FIGURES, "our_table.csv")
+    measured, shipped = read_measured(known), shipped_checkpoints(args.checkpoints)
     if not args.redraw:
         if not shipped:
             raise UserError("no checkpoint in %s: expected %s" % (args.checkpoints, os.path.join("<scale>", "<model>")))
@@ -267,7 +268,7 @@ def make_tables(args):
             write_measured(path, measured)  # after each, so that an interruption loses one checkpoint's figures
         measured = read_measured(path)      # as rounded there, so that tables drawn later are the same
     elif not measured:
-        raise UserError("nothing to draw: there is no %s; leave out --redraw to measure it" % path)
+        raise UserError("nothing to draw: there is no %s; leave out --redraw to measure it" % known)
     paths = [path] * (not args.redraw) + write_tables(measured, args.output, args.readme)
     overview = os.path.join(args.checkpoints, "README.md")
     if args.overview and os.path.exists(overview):
@@ -286,14 +287,16 @@ def parse_args():
     parser.add_argument("--dataset", nargs="+", default=DATASETS, choices=DATASETS, help="default: all")
     add_data_dir(parser)
     parser.add_argument("--checkpoints", metavar="DIR", help="has <scale>/<model>/; the tables of its README.md are written, too "
-                        "(default: the project's, whose README.md is left alone if --output is given)")
-    parser.add_argument("--output", default=FIGURES, metavar="DIR", help="default: the project's figures")
-    parser.add_argument("--readme", metavar="FILE", help="write the short table between its markers, too (default: the "
-                        "project's README.md, unless --output is given)")
+                        "(default: the project's, whose README.md is left alone without --update)")
+    target = parser.add_mutually_exclusive_group()
+    target.add_argument("--output", default=os.path.join("runs", "tables"), metavar="DIR", help="default runs/tables")
+    target.add_argument("--update", action="store_true",
+                        help="write the project's own tables, in figures, README.md and checkpoints/README.md")
+    parser.add_argument("--readme", metavar="FILE", help="write the short table between its markers, too")
     args = parser.parse_args()
-    if args.readme is None and args.output == FIGURES:
-        args.readme = os.path.join(ROOT, "README.md")
-    args.overview = args.output == FIGURES or args.checkpoints is not None
+    args.overview = args.update or args.checkpoints is not None
+    if args.update:
+        args.output, args.readme = FIGURES, args.readme or os.path.join(ROOT, "README.md")
     args.checkpoints = args.checkpoints or os.path.join(ROOT, "checkpoints")
     return args
 
