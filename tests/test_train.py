@@ -27,6 +27,7 @@ from tools.files import lock_file
 from tools.training import graph, history, recipes
 from tools.training.graph import build_training
 from tools.training.recipes import Recipe, learning_rate, make_recipe
+from tools.weights import initial_weights, transfer
 
 import numpy as np
 import pytest
@@ -969,6 +970,38 @@ def test_transfer_of_weights(tmp_path):
     for ours, expected in zip(session.run(["DRAN/conv2d_89/kernel:0", "DRAN/conv2d_91/kernel:0"]), (before, output)):
         np.testing.assert_array_equal(ours, expected)
     np.testing.assert_allclose(session.run("DRAN/SR:0", {"LR:0": lr}), sr, atol=1e-6)
+
+
+@pytest.mark.parametrize("model, scale", [("32s", "x3"), ("32s", "x4"), ("32m", "x2")])
+def test_transfer_without_tensorflow_is_the_same(model, scale, tmp_path):
+    """weights.transfer() on arrays gives every bit that transfer_weights() loads, and does not change what it is given."""
+    with tf.Graph().as_default(), tf.Session() as session:
+        drsan(tf.placeholder(tf.float32, [None, None, None, 3], "LR"), "32s", "x2")
+        session.run(tf.global_variables_initializer())
+        prefix = checkpoints.save_weights(session, str(tmp_path), "32s", "x2")
+        source = {v.op.name: session.run(v) for v in model_variables()}
+    drsan(tf.placeholder(tf.float32, [None, None, None, 3], "LR"), model, scale)
+    with tf.Session() as session:
+        session.run(tf.global_variables_initializer())
+        own = {v.op.name: session.run(v) for v in model_variables()}
+        before = {name: value.copy() for name, value in own.items()}
+        expected_taken = checkpoints.transfer_weights(session, prefix)[0]
+        values, taken = transfer(source, own, "here")
+        assert taken == expected_taken and list(values) == list(own)
+        for variable in model_variables():
+            name, expected = variable.op.name, session.run(variable)
+            assert values[name].dtype == expected.dtype and values[name].tobytes() == expected.tobytes(), name
+            np.testing.assert_array_equal(own[name], before[name])
+        shapes = {name: value.shape for name, value in own.items()}
+        drawn = initial_weights(shapes, 3)
+    for name, value in own.items():  # the same law as TensorFlow's initializers
+        assert drawn[name].shape == value.shape and drawn[name].dtype == np.float32
+        if not name.endswith("/kernel"):
+            assert not value.any() and not drawn[name].any()
+        elif value.size > 5000:
+            np.testing.assert_allclose(np.abs(drawn[name]).max(), np.abs(value).max(), rtol=0.01)
+            np.testing.assert_allclose(drawn[name].std(), value.std(), rtol=0.05)
+    np.testing.assert_array_equal(initial_weights(shapes, 3)["DRAN/conv2d/kernel"], drawn["DRAN/conv2d/kernel"])
 
 
 def test_plot_of_runs(tmp_path):

@@ -13,7 +13,7 @@ from ops import UPSAMPLING, tf
 from tools.command import UserError, notice_once
 from tools.files import file_digest, script, short_path
 from tools.runtime import error_reason
-from tools.weights import roles, transfer
+from tools.weights import describe_transfer, roles, transfer
 
 SHIPPED = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "checkpoints")
 PATTERN_CHARACTERS = set("*?[")  # characters in paths that TensorFlow expands without need
@@ -141,24 +141,20 @@ def transfer_weights(session, prefix):
     Returns the names taken, the names not taken, and a line that says so. Raises UserError if the checkpoint is not DRSAN's, or its
     features have another number of channels, so that nothing can be taken.
     """
-    _check_ablation(prefix, None)
+    source = read_weights(prefix)
     variables = model_variables()
-    first = variables[0]
+    own = collections.OrderedDict(zip([variable.op.name for variable in variables], session.run(variables)))
+    values, taken = transfer(source, own, prefix)
+    load_values(session, variables, [values[name] for name in own])
+    return taken, [name for name in own if name not in taken], describe_transfer(taken, own, prefix)
+
+
+def read_weights(prefix):
+    """{name: array} of the variables of DRSAN in a checkpoint. Raises UserError if it is that of an ablation, or damaged."""
+    _check_ablation(prefix, None)
     with checkpoint_errors(prefix):
         reader = tf.train.NewCheckpointReader(prefix)
-        found = reader.get_variable_to_shape_map()
-        if found.get(first.op.name) != first.shape.as_list():
-            raise UserError("nothing can be taken from %s: its %s %s, and this model's has %s" % (
-                prefix, first.op.name, "has the shape %s" % found[first.op.name] if first.op.name in found else "is missing",
-                first.shape.as_list()))
-        source = {name: reader.get_tensor(name) for name in roles(found)}
-        shapes = collections.OrderedDict((variable.op.name, variable.shape.as_list()) for variable in variables)
-        values, taken = transfer(source, shapes, first.shape.as_list()[-1])
-    changed = [variable for variable in variables if variable.op.name in values]
-    load_values(session, changed, [values[variable.op.name] for variable in changed])
-    new = [name for name in shapes if name not in taken]
-    return taken, new, "%d variables taken from %s%s" % (
-        len(taken), prefix, ", %d not: %s" % (len(new), " ".join(new)) if new else "")
+        return {name: reader.get_tensor(name) for name in roles(reader.get_variable_to_shape_map())}
 
 
 @contextlib.contextmanager

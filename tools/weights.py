@@ -1,7 +1,14 @@
-"""Weights of one scale or depth for another, as NumPy arrays: what has the same role in both, and what a new part starts with."""
+"""What a network starts with, as NumPy arrays and for any framework: initial weights, and weights of one scale or depth for another.
+
+How checkpoints are read and written stands in checkpoints.py.
+"""
 import collections
 
 import numpy as np
+
+from utils import UserError
+
+FIRST = "DRAN/conv2d/kernel"  # whose last dimension is the number of channels of the features
 
 
 def resample_subpixels(value, shape, channels):
@@ -64,26 +71,47 @@ def roles(names):
     return found
 
 
-def transfer(source, shapes, channels):
-    """What a network takes from the weights of one of another scale or depth: ({name: array} to assign, the names taken).
+def transfer(source, own, origin):
+    """What a network starts with from the weights of one of another scale or depth: ({name: array} under its own names, the names
+    taken).
 
-    source: {name: array}. shapes: {name: shape} of the network, in order. channels: of the features of both.
+    source: {name: array}, and origin, where it is from, in words. own: {name: array}, the initial weights of the network.
     A variable is taken if it has the same Role and shape: x0, the DRAGs that both have, the convolution before the skip, and the
     output convolution. The upsampler of another scale is taken, too, with its sub-pixels interpolated. What is new stays as it was
     initialised, but where it can, it passes on what it gets (see neutral_value), so that training starts from an image and does
-    not spoil what was taken.
+    not spoil what was taken. Raises UserError if nothing can be taken, as the features have another number of channels.
     """
-    by_role, own = {role: name for name, role in roles(source).items()}, roles(shapes)
-    values, taken = {}, []
-    for name, shape in shapes.items():
-        role = own[name]
+    shape = own[FIRST].shape
+    if FIRST not in source or source[FIRST].shape != shape:
+        raise UserError("nothing can be taken from %s: its %s %s, and this model's has %s" % (
+            origin, FIRST, "has the shape %s" % list(source[FIRST].shape) if FIRST in source else "is missing", list(shape)))
+    by_role, own_roles, values, taken = {role: name for name, role in roles(source).items()}, roles(own), {}, []
+    for name in own:
+        role, shape = own_roles[name], own[name].shape
         value = source[by_role[role]] if role in by_role else None
         if value is not None and role.stage == "upsampler":
-            value = resample_subpixels(value, shape, channels)
-        if value is not None and list(value.shape) == list(shape):
+            value = resample_subpixels(value, shape, own[FIRST].shape[-1])
+        if value is not None and value.shape == shape:
             taken.append(name)
         else:
-            value = neutral_value(role, shape, channels)
-        if value is not None:
-            values[name] = value
+            value = neutral_value(role, shape, own[FIRST].shape[-1])
+        values[name] = (own[name] if value is None else value).astype(own[name].dtype)
     return values, taken
+
+
+def describe_transfer(taken, own, origin):
+    """In a line, what transfer() took, and which variables are new."""
+    new = [name for name in own if name not in taken]
+    return "%d variables taken from %s%s" % (len(taken), origin, ", %d not: %s" % (len(new), " ".join(new)) if new else "")
+
+
+def initial_weights(shapes, seed):
+    """{name: array} as an untrained network has them: kernels by Glorot's uniform distribution, all else 0.
+
+    shapes: {name: shape}, in order. The law is that of the variables' initializers, the random numbers are not TensorFlow's.
+    """
+    random, weights = np.random.RandomState(seed), {}
+    for name, shape in shapes.items():
+        limit = (6 / (np.prod(shape[:-2]) * sum(shape[-2:]))) ** 0.5 if name.endswith("/kernel") else 0
+        weights[name] = random.uniform(-limit, limit, shape).astype(np.float32)
+    return weights
