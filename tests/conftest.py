@@ -14,7 +14,7 @@ sys.path.insert(0, ROOT)
 
 import test as evaluation
 import utils
-from model import drsan
+from model import MODELS, Variant, drsan
 from ops import tf
 from tools import checkpoints
 from tools.command import run_main
@@ -114,3 +114,39 @@ def state_values(run):
     """{name: value} of the last state of a run."""
     reader = tf.train.NewCheckpointReader(tf.train.latest_checkpoint(str(run / "state")))
     return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
+
+
+# of the tests of tools/gpu/
+
+@pytest.fixture(scope="module")
+def tiny_model():
+    """Within a file there is a model `tiny`, for what compiles a training step; it has every block of the others."""
+    MODELS["tiny"] = Variant(16, 1, 2)
+    yield
+    del MODELS["tiny"]
+
+
+@pytest.fixture
+def random():
+    return np.random.RandomState(0)
+
+
+@pytest.fixture
+def tf_graph():
+    with tf.Graph().as_default() as graph:
+        yield graph
+
+
+@pytest.fixture
+def session(tf_graph):
+    with tf.Session() as session:
+        yield session
+
+
+@pytest.fixture
+def run_tool(monkeypatch):
+    """Call main() of a tool in this process, with these arguments of its command."""
+    def run(module, *args):
+        monkeypatch.setattr(sys, "argv", [module.__name__ + ".py"] + [str(arg) for arg in args])
+        module.main()
+    return run

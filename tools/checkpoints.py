@@ -13,6 +13,7 @@ from ops import UPSAMPLING, tf
 from tools.command import UserError, notice_once
 from tools.files import file_digest, script, short_path
 from tools.runtime import error_reason
+from tools.training.history import history_of
 from tools.weights import describe_transfer, roles, transfer
 
 SHIPPED = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "checkpoints")
@@ -93,10 +94,7 @@ def identify(prefix):
 
 def training_history(prefix):
     """The configs of all trainings that led to a checkpoint, the first one first; that of unknown weights is their path alone."""
-    config = checkpoint_config(prefix)
-    if "trained_before" not in config:
-        return [{"checkpoint": prefix}]
-    return config.pop("trained_before") + [{key: value for key, value in config.items() if key != "sha256"}]
+    return history_of(checkpoint_config(prefix), prefix)
 
 
 def _check_sha256(prefix):

@@ -1,12 +1,12 @@
-"""What a network starts with, as NumPy arrays and for any framework: initial weights, and weights of one scale or depth for another.
+"""What a network starts with, as NumPy arrays, for any framework: initial weights, and weights of one scale or depth for another.
 
 How checkpoints are read and written stands in checkpoints.py.
 """
 import collections
 
-import numpy as np
+from tools.command import UserError
 
-from utils import UserError
+import numpy as np
 
 FIRST = "DRAN/conv2d/kernel"  # whose last dimension is the number of channels of the features
 

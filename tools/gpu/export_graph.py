@@ -36,16 +36,36 @@ def _attribute(value):
 def describe_graph(lr, sr):
     """The part of a graph that leads from the placeholder lr to the tensor sr, as a value of JSON.
 
-    The keys are input and output (names of nodes) and nodes, a list of name, op (the TensorFlow operation type), inputs
-    ("<node>" or "<node>:<index of its output>") and attributes.
+    The keys are input and output (names of nodes), nodes, a list of name, op (the TensorFlow operation type), inputs
+    ("<node>" or "<node>:<index of its output>") and attributes, and variables, a list of name and shape.
     """
-    nodes = []
+    nodes, variables = [], []
     for node in tf.graph_util.extract_sub_graph(lr.graph.as_graph_def(), [sr.op.name]).node:
         attributes = {key: _attribute(value) for key, value in node.attr.items() if key[0] != "_"}
         nodes.append({"name": node.name, "op": node.op,
                       "inputs": [name for name in node.input if not name.startswith("^")],
                       "attributes": {key: value for key, value in attributes.items() if value is not None}})
-    return {"input": lr.op.name, "output": sr.op.name, "nodes": nodes}
+        if node.op == "VariableV2":
+            variables.append([node.name, [dim.size for dim in node.attr["shape"].shape.dim]])
+    return {"input": lr.op.name, "output": sr.op.name, "nodes": nodes, "variables": variables}
+
+
+def exact_nodes(description):
+    """The names of the nodes of DRSAN that are computed in float32 whatever the precision: the output convolution, and the sum with
+    x0 with the two convolutions that it adds. Rounded to 8 bits of mantissa, a grey level of 255 could be half a level off.
+
+    description: what describe_graph gives.
+    """
+    nodes = {node["name"]: node for node in description["nodes"]}
+    waiting = [description["output"]] + [node["name"] for node in description["nodes"] if node["op"] in ("Add", "AddV2")]
+    exact = set()
+    while waiting:  # back from these to the next convolutions
+        name = waiting.pop()
+        if nodes[name]["op"] in ("Identity", "BiasAdd", "Add", "AddV2", "Conv2D"):
+            exact.add(name)
+            operands = {"Conv2D": 0, "BiasAdd": 1}.get(nodes[name]["op"], 2)
+            waiting += nodes[name]["inputs"][:operands]
+    return sorted(exact)
 
 
 def export_graph(model, scale, init_from=None, trained_before=()):
@@ -54,7 +74,8 @@ def export_graph(model, scale, init_from=None, trained_before=()):
     init_from: the checkpoint that the weights will be from. trained_before: what training_history() says of it.
     """
     lr = tf.placeholder(tf.float32, [None, None, None, 3], "LR")
-    return dict(describe_graph(lr, drsan(lr, model, scale)), model=model, scale=scale, factor=SCALES[scale],
+    description = describe_graph(lr, drsan(lr, model, scale))
+    return dict(description, exact=exact_nodes(description), model=model, scale=scale, factor=SCALES[scale],
                 init_from=init_from, trained_before=list(trained_before))
 
 

@@ -7,6 +7,8 @@ import json
 import operator
 from collections import namedtuple
 
+from tools.command import UserError
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,15 +17,21 @@ from jax import lax
 Node = namedtuple("Node", "name op inputs attributes")
 
 
+# in the order of Graph's arguments: what a graph as JSON has beside its nodes
+KEYS = "input", "output", "variables", "exact", "model", "scale", "factor", "init_from", "trained_before"
+
+
 class Graph(object):
-    """An inference graph: nodes in order of execution, names of input and output, model and scale (and its factor), the checkpoint that the weights
-    beside it are from, or None, and what trained those.
+    """An inference graph: nodes in order of execution, names of input and output, the shapes of its variables by name, the names of
+    the nodes that are always computed in float32, model and scale (and its factor), the checkpoint that the weights beside it are
+    from, or None, and what trained those.
 
     One object equals itself alone, so that functions compiled for it can be kept.
     """
 
-    def __init__(self, nodes, input, output, model, scale, factor, init_from, trained_before):
+    def __init__(self, nodes, input, output, variables, exact, model, scale, factor, init_from, trained_before):
         self.nodes, self.input, self.output = nodes, input, output
+        self.variables, self.exact = {name: tuple(shape) for name, shape in variables}, frozenset(exact)
         self.model, self.scale, self.factor = model, scale, factor
         self.init_from, self.trained_before = init_from, trained_before
 
@@ -103,13 +111,16 @@ def read_graph(value):
         if node.op not in OPERATIONS and node.op not in NOT_COMPUTED:
             raise ValueError("no JAX function for the operation type %s (of node %s): add it to OPERATIONS in "
                              "jax_graph.py" % (node.op, node.name))
-    return Graph(nodes, *[value[key] for key in ("input", "output", "model", "scale", "factor", "init_from", "trained_before")])
+    return Graph(nodes, *[value[key] for key in KEYS])
 
 
 def load_graph(path):
-    """Read a Graph from a file. Raises OSError, or ValueError as read_graph does."""
-    with open(path) as file:
-        return read_graph(json.load(file))
+    """Read a Graph from a file by export_graph.py. Raises UserError."""
+    try:
+        with open(path) as file:
+            return read_graph(json.load(file))
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError("cannot use the graph %s: %s: write it by export_graph.py" % (path, error))
 
 
 def _as_float(value, dtype):
@@ -120,10 +131,11 @@ def execute(graph, variables, x, dtype=jnp.float32):
     """The output of a graph for the input x; can be traced, differentiated and compiled by JAX.
 
     variables: a dict from name to float32 array. With `dtype` bfloat16, feature maps are kept and convolutions computed
-    in it; all other arithmetic is still float32, from float32 variables, and so is the result.
+    in it, but for graph.exact; all other arithmetic is still float32, from float32 variables, and so is the result.
     """
     values = {graph.input: x}
     for node in graph.nodes:
+        kept = jnp.float32 if node.name in graph.exact else dtype
         if node.op == "VariableV2":
             values[node.name] = variables[node.name]
         elif node.op == "Const":
@@ -131,9 +143,9 @@ def execute(graph, variables, x, dtype=jnp.float32):
         elif node.op == "Identity":
             values[node.name] = values[node.inputs[0]]
         elif node.op != "Placeholder":
-            operand = dtype if node.op == "Conv2D" else jnp.float32
+            operand = kept if node.op == "Conv2D" else jnp.float32
             outputs = OPERATIONS[node.op](node.attributes, *[_as_float(values[name], operand) for name in node.inputs])
             outputs = outputs if isinstance(outputs, list) else [outputs]
             for i, value in enumerate(outputs):
-                values[node.name + (":%d" % i if i else "")] = _as_float(value, dtype)
+                values[node.name + (":%d" % i if i else "")] = _as_float(value, kept)
     return values[graph.output].astype(jnp.float32)

@@ -86,13 +86,25 @@ def check_same_config(run, started, config):
             raise UserError("%s was started with %s = %s, not %s: give the same options, or another --run" % (run, key, old, new))
 
 
+def history_of(config, origin):
+    """The configs of all trainings that led to weights with this config, the first one first; of unknown weights, where they are
+    from is all that is known."""
+    if "trained_before" not in config:
+        return [{"checkpoint": origin}]
+    return config["trained_before"] + [{key: value for key, value in config.items() if key not in ("sha256", "trained_before")}]
+
+
+class Divergence(UserError):
+    """A training has come to weights that it does not get away from."""
+
+
 def divergence(step, loss, norm, saved=None):
-    """The UserError of a training that diverges at a step with this loss and gradient norm; saved: where it can go on from, if it
+    """The Divergence of a training that diverges at a step with this loss and gradient norm; saved: where it can go on from, if it
     can."""
     goes_on = "" if saved is None else ("the same command goes on with other patches from the last good weights, saved in %s; if it "
                                         "ends here again, " % saved)
-    return UserError("the training diverges at step %d, with a loss of %.4g and a gradient norm of %.4g: %slower --rate, in another "
-                     "--run" % (step, loss, norm, goes_on))
+    return Divergence("the training diverges at step %d, with a loss of %.4g and a gradient norm of %.4g: %slower --rate, in another "
+                      "--run" % (step, loss, norm, goes_on))
 
 
 PLAN_SECONDS = 5  # of steps, after which it is said how long the rest takes
