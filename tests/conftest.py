@@ -150,3 +150,17 @@ def run_tool(monkeypatch):
         monkeypatch.setattr(sys, "argv", [module.__name__ + ".py"] + [str(arg) for arg in args])
         module.main()
     return run
+
+
+def authors_record(path, scale, patch, count):
+    """Records as the authors' files have them, written by TensorFlow; returns their pairs."""
+    random, pairs = np.random.RandomState(5), []
+    with tf.python_io.TFRecordWriter(str(path)) as writer:
+        for _ in range(count):
+            lr = random.randint(0, 256, (patch, patch, 3)).astype(np.uint8)
+            hr = random.randint(0, 256, (scale * patch, scale * patch, 3)).astype(np.uint8)
+            pairs.append((lr, hr))
+            feature = {key: tf.train.Feature(bytes_list=tf.train.BytesList(value=[value.tobytes()]))
+                       for key, value in (("image", lr), ("label", hr))}
+            writer.write(tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString())
+    return pairs

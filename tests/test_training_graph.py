@@ -1,0 +1,256 @@
+"""The training graph: optimisers, averages, steps that are skipped, devices and precision."""
+import ops
+from model import MODELS, Variant, model_variables
+from ops import conv2d, tf
+from tools.training import recipes
+from tools.training.graph import build_training
+from tools.training.recipes import make_recipe
+
+import numpy as np
+import pytest
+
+ADAM = make_recipe("paper", "32s", "x2")
+MUON = make_recipe("fast", "32s", "x2")._replace(ema=0, decay=3)
+bfloat16 = pytest.mark.skipif(not ops.has_bfloat16(), reason="this TensorFlow has no convolutions in bfloat16")
+
+
+@pytest.fixture
+def small_network(monkeypatch):
+    """A 32s of 8 channels, one DRAG and two RBs, for tests that are not about the network."""
+    monkeypatch.setitem(MODELS, "32s", Variant(channels=8, drags=1, blocks=2))
+
+
+def test_towers_have_the_gradient_of_the_whole_batch(small_network):
+    random = np.random.RandomState(0)
+    lr, hr = random.randint(0, 256, (4, 8, 8, 3)), random.randint(0, 256, (4, 16, 16, 3))
+    results = []
+    for devices in [("",), ("/cpu:0", "/cpu:1")]:
+        tf.reset_default_graph()
+        tf.set_random_seed(1)
+        training = build_training("32s", "x2", ADAM, devices)
+        gradients = tf.gradients(training.loss, model_variables())
+        with tf.Session(config=tf.ConfigProto(device_count={"CPU": 2})) as session:
+            for i, variable in enumerate(model_variables()):
+                variable.load(np.random.RandomState(i).randn(*variable.shape.as_list()) * 0.03, session)
+            results.append(session.run([training.loss] + gradients, {training.lr: lr, training.hr: hr}))
+            assert session.run(training.sr, {training.lr: lr[:1]}).shape == (1, 16, 16, 3)
+    for one, two in zip(*results):
+        np.testing.assert_allclose(two, one, rtol=1e-5, atol=1e-6)  # sums in another order
+
+
+def test_training_checkpoint_has_the_published_names():
+    build_training("32s", "x2", ADAM)
+    names = {variable.op.name: variable.dtype.base_dtype for variable in tf.global_variables()}
+    contract = {variable.op.name for variable in model_variables()}
+    expected = {name + suffix for name in contract for suffix in ("", "/AdamOptimizer", "/AdamOptimizer_1")}
+    assert set(names) == expected | {"Variable", "beta1_power", "beta2_power"}
+    assert names["Variable"] == tf.int32
+
+
+def test_three_steps_equal_numpy_adam_and_ema(small_network):
+    training = build_training("32s", "x2", ADAM._replace(ema=0.9))
+    variables = model_variables()
+    gradients = tf.gradients(training.loss, variables)
+    random = np.random.RandomState(0)
+    with tf.Session() as session:
+        session.run(tf.global_variables_initializer())
+        weights = average = [np.float64(value) for value in session.run(variables)]
+        m = v = [np.zeros(value.shape) for value in weights]
+        for t in range(1, 4):
+            rate = 1e-3 / t
+            feed = {training.lr: random.randint(0, 256, (2, 8, 8, 3)), training.hr: random.randint(0, 256, (2, 16, 16, 3)),
+                    training.rate: rate}
+            g = [np.float64(value) for value in session.run(gradients, feed)]
+            loss, sr = session.run([training.loss, training.sr], feed)
+            assert loss == pytest.approx(np.abs(sr - feed[training.hr] / 255.0).mean(), rel=1e-5)
+            session.run(training.train, feed)
+            m = [0.9 * a + 0.1 * b for a, b in zip(m, g)]
+            v = [0.999 * a + 0.001 * b ** 2 for a, b in zip(v, g)]
+            alpha = rate * np.sqrt(1 - 0.999 ** t) / (1 - 0.9 ** t)
+            weights = [w - alpha * a / (np.sqrt(b) + 1e-8) for w, a, b in zip(weights, m, v)]
+            decay = min(0.9, (1.0 + t) / (10.0 + t))
+            average = [decay * a + (1 - decay) * w for a, w in zip(average, weights)]
+        assert session.run(training.step) == 3
+        for ours, expected in zip(session.run(variables), weights):
+            np.testing.assert_allclose(ours, expected, rtol=0, atol=2e-6)
+        for ours, expected in zip(session.run(training.averages), average):
+            np.testing.assert_allclose(ours, expected, rtol=0, atol=2e-6)
+
+
+def muon_directions(x):
+    """The update of Muon for a learning rate of 1: x [kh, kw, in, out] with the singular values s of its matrix, divided by their
+    norm, replaced by p(p(p(p(p(s))))), and scaled. In float64, by SVD where train.py multiplies matrices."""
+    u, s, v = np.linalg.svd(x.reshape(-1, x.shape[3]), full_matrices=False)
+    s = s / np.linalg.norm(s)
+    for _ in range(5):
+        s = 3.4445 * s - 4.7750 * s ** 3 + 2.0315 * s ** 5
+    return (0.8 * np.sqrt(max(u.shape[0], v.shape[1])) * (u * s).dot(v)).reshape(x.shape)
+
+
+def test_muon_directions_have_singular_values_near_one():
+    """What the publications say: singular values of about 1, and with the scale, entries with the stated root mean square."""
+    update = muon_directions(np.random.RandomState(0).randn(3, 3, 32, 32))
+    singular = np.linalg.svd(update.reshape(-1, 32), compute_uv=False) / (0.8 * np.sqrt(288))
+    assert 0.6 < singular.min() and singular.max() < 1.25
+    assert np.sqrt(np.mean(update ** 2)) == pytest.approx(recipes.UPDATE_RMS, rel=0.2)
+
+
+def test_weight_decay_alone():
+    """Without a gradient, W <- W - rate decay W, in either framework's formula: here in TensorFlow's."""
+    kernel = tf.get_variable("kernel", [3, 3, 16, 32])
+    step = ops.muon_step(kernel, ops.muon_momentum(kernel), tf.zeros(kernel.shape), 1e-3, 30)
+    with tf.Session() as session:
+        session.run(tf.global_variables_initializer())
+        before = session.run(kernel)
+        session.run(step)
+        np.testing.assert_allclose(session.run(kernel), 0.97 * np.float64(before), rtol=1e-6)
+
+
+@pytest.mark.parametrize("devices", [("",), ("/cpu:0", "/cpu:0")])
+def test_three_muon_steps_against_singular_value_decomposition(monkeypatch, devices):
+    monkeypatch.setitem(MODELS, "32s", Variant(channels=16, drags=1, blocks=2))
+    training = build_training("32s", "x3", MUON, devices)
+    variables = model_variables()
+    names = [variable.op.name for variable in tf.global_variables()]
+    by_muon = [recipes.uses_muon(variable.shape.as_list()) for variable in variables]
+    assert sum(by_muon) == 8  # of the DRM's two the first, four of the RBs, the closing one, that before the skip, the upsampler's
+    for variable, muon in zip(variables, by_muon):
+        assert [variable.op.name + slot in names for slot in ("/Muon", "/AdamOptimizer", "/AdamOptimizer_1")] == [
+            muon, not muon, not muon]
+    gradients = tf.gradients(training.loss, variables)
+    random, rate = np.random.RandomState(3), 1e-3
+    with tf.Session() as session:
+        session.run(tf.global_variables_initializer())
+        kernels = [np.float64(value) for value, muon in zip(session.run(variables), by_muon) if muon]
+        momenta = [np.zeros_like(kernel) for kernel in kernels]
+        for _ in range(3):
+            feed = {training.lr: random.randint(0, 256, (2, 6, 7, 3)), training.hr: random.randint(0, 256, (2, 18, 21, 3)),
+                    training.rate: rate}
+            g = [np.float64(value) for value, muon in zip(session.run(gradients, feed), by_muon) if muon]
+            session.run(training.train, feed)
+            momenta = [0.95 * a + 0.05 * b for a, b in zip(momenta, g)]
+            kernels = [kernel - rate * (muon_directions(0.95 * a + 0.05 * b) + MUON.decay * kernel)
+                       for kernel, a, b in zip(kernels, momenta, g)]
+        assert session.run(training.step) == 3
+        for ours, expected in zip([value for value, muon in zip(session.run(variables), by_muon) if muon], kernels):
+            np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-5)
+
+
+def run_steps(session, training, random, count, **poison):
+    """Train `count` steps on random patches; poison: {tensor: value} fed to the last of them. Returns its norm, and whether it was
+    skipped."""
+    for i in range(count):
+        feed = {training.lr: random.randint(0, 256, (2, 8, 8, 3)), training.hr: random.randint(0, 256, (2, 16, 16, 3)),
+                training.rate: 1e-3}
+        if i == count - 1:
+            feed.update({"DRAN/DRAG1/DRA:0": value for value in poison.values()})
+        _, norm, skipped = session.run([training.train, training.norm, training.skipped], feed)
+    return norm, skipped
+
+
+@pytest.mark.parametrize("recipe", [ADAM, ADAM._replace(ema=0.9, skip_above=10), MUON._replace(ema=0.9)])
+def test_a_bad_step_changes_nothing_but_the_step(monkeypatch, recipe):
+    monkeypatch.setitem(MODELS, "32s", Variant(channels=16, drags=1, blocks=1))
+    training = build_training("32s", "x2", recipe)
+    random = np.random.RandomState(0)
+    with tf.Session() as session:
+        session.run(tf.global_variables_initializer())
+        assert not run_steps(session, training, random, 3)[1]
+        before = session.run(tf.global_variables())
+        for value in np.nan, np.inf, 1e30:  # the last one: finite, but a loss far above that of any image
+            assert run_steps(session, training, random, 1, dra=np.full([2, 1, 1, 1], value))[1]
+        assert session.run(training.step) == 6
+        for variable, old, new in zip(tf.global_variables(), before, session.run(tf.global_variables())):
+            if variable.op.name not in ("Variable", "gradient_norms"):  # the norm of a finite gradient is noted
+                np.testing.assert_array_equal(new, old, variable.op.name)
+        assert not run_steps(session, training, random, 1)[1]
+        assert any((old != new).any() for old, new in zip(before, session.run(tf.global_variables())))
+
+
+def test_gradient_norm_against_its_running_median(small_network):
+    """The limit is that of the last 101 norms, and waits for 51 of them."""
+    training = build_training("32s", "x2", ADAM._replace(skip_above=2))
+    gradients, random = tf.gradients(training.loss, model_variables()), np.random.RandomState(0)
+    window = next(variable for variable in tf.global_variables() if variable.op.name == "gradient_norms")
+    batch = {training.lr: random.randint(0, 256, (1, 8, 8, 3)), training.hr: random.randint(0, 256, (1, 16, 16, 3))}
+    with tf.Session() as session:
+        session.run(tf.global_variables_initializer())
+        expected = np.sqrt(sum(np.sum(np.float64(value) ** 2) for value in session.run(gradients, batch)))
+        norm = session.run([training.train, training.norm], dict(batch, **{training.rate.name: 0}))[1]
+        assert norm == pytest.approx(expected, rel=1e-5)
+
+        def is_skipped(noted):
+            """Whether the same step is skipped after these norms, the last ones noted."""
+            values = np.float32([np.inf] * (101 - len(noted)) + noted)
+            window.load(values, session)
+            skipped = session.run([training.train, training.skipped], dict(batch, **{training.rate.name: 0}))[1]
+            np.testing.assert_allclose(session.run(window), np.append(values[1:], norm), rtol=1e-6)
+            return skipped
+
+        assert not is_skipped([norm / 3] * 50)
+        assert is_skipped([norm / 3] * 51)
+        assert not is_skipped([norm / 3] * 50 + [norm] * 51)
+        assert is_skipped([norm / 3] * 51 + [norm] * 50)
+        assert not is_skipped([norm / 1.9] * 101)
+
+
+def test_what_is_logged_of_a_step(small_network):
+    """The largest |DRA| of the batch, and the root mean square of all kernels together."""
+    training = build_training("32s", "x2", ADAM, ("", ""))
+    dra = [op.outputs[0] for op in tf.get_default_graph().get_operations() if op.name.endswith("DRAG1/DRA")][:2]
+    random = np.random.RandomState(0)
+    feed = {training.lr: random.randint(0, 256, (2, 8, 8, 3)), training.hr: random.randint(0, 256, (2, 16, 16, 3))}
+    with tf.Session() as session:
+        session.run(tf.global_variables_initializer())
+        values, largest, rms = session.run([dra, training.largest_dra, training.kernel_rms], feed)
+        assert largest == np.abs(values).max() > 0
+        kernels = [value.ravel() for value in session.run(model_variables()) if value.ndim == 4]
+        assert rms == pytest.approx(np.sqrt(np.mean(np.concatenate(kernels) ** 2)), rel=1e-5)
+
+
+@bfloat16
+def test_bfloat16_kernels_round_what_is_convolved_and_nothing_else():
+    """1 + 2^-10 is rounded to 1, in the input, the kernel and the gradient, and sums of ones are exact; biases are not rounded."""
+    near_one = 1 + 2.0 ** -10
+    with tf.variable_scope("scope", custom_getter=ops.bfloat16_kernels):
+        x = tf.fill([1, 4, 5, 2], near_one)
+        y = conv2d(x, 3, 3)
+    kernel, bias = tf.trainable_variables()
+    gradients = tf.gradients(y, [x, kernel, bias], tf.fill([1, 4, 5, 3], near_one))
+    assert {tensor.dtype.base_dtype for tensor in [y, kernel, bias] + gradients} == {tf.float32}
+    with tf.Session() as session:
+        kernel.load(np.full([3, 3, 2, 3], near_one), session)
+        bias.load(np.full([3], near_one), session)
+        y, to_x, to_kernel, to_bias = session.run([y] + gradients)
+    across, down = np.array([2, 3, 3, 3, 2]), np.array([2, 3, 3, 2])  # positions of the kernel inside the image
+    np.testing.assert_array_equal(y, np.broadcast_to((2 * np.outer(down, across) + near_one)[None, :, :, None], [1, 4, 5, 3]))
+    np.testing.assert_array_equal(to_x, np.broadcast_to((3 * np.outer(down, across))[None, :, :, None], [1, 4, 5, 2]))
+    inside = np.outer([3, 4, 3], [4, 5, 4])  # positions of the image under each value of the kernel
+    np.testing.assert_array_equal(to_kernel, np.broadcast_to(inside[:, :, None, None], [3, 3, 2, 3]))
+    np.testing.assert_allclose(to_bias, 20 * near_one, rtol=1e-6)
+
+
+@bfloat16
+def test_bfloat16_training_is_near_that_in_float32_and_validates_in_float32(small_network):
+    random = np.random.RandomState(0)
+    lr, hr = random.randint(0, 256, (4, 12, 12, 3)), random.randint(0, 256, (4, 24, 24, 3))
+    results, sr = [], []
+    for precision in "float32", "bfloat16":
+        tf.reset_default_graph()
+        training = build_training("32s", "x2", ADAM, ("", ""), precision=precision)
+        gradients = tf.gradients(training.loss, model_variables())
+        with tf.Session() as session:
+            for i, variable in enumerate(model_variables()):
+                variable.load(np.random.RandomState(i).randn(*variable.shape.as_list()) * 0.05, session)
+            feed = {training.lr: lr, training.hr: hr}
+            results.append(session.run([training.loss] + gradients, feed))
+            sr.append(session.run(training.sr, feed))
+    np.testing.assert_array_equal(*sr)
+    for gradients in results:
+        gradients.append(np.concatenate([gradient.ravel() for gradient in gradients[1:]]))  # after each, all as one
+    norms = [np.linalg.norm(one) for one in results[0]]
+    errors = [np.linalg.norm(two - one) / norm for one, two, norm in zip(*(results + [norms]))]
+    of_kernels = [error for error, variable in zip(errors[1:], model_variables()) if len(variable.shape) == 4]
+    assert errors[0] < 1e-3 and errors[-1] < 0.03 and min(of_kernels) > 1e-4, errors
+    # those of the DRMs are so small that they differ most where processors round sums to bfloat16, too
+    assert all(error < (0.05 if norm > 1e-3 * norms[-1] else 0.1) for error, norm in zip(errors, norms)), errors
