@@ -199,34 +199,50 @@ class Trainer(object):
         raise divergence(step, loss, norm, self.run.state)
 
 
+def add_data_options(parser):
+    group = parser.add_argument_group("data")
+    group.add_argument("--data", metavar="DIR", help="photographs, searched recursively")
+    group.add_argument("--records", metavar="DIR", help="train on TFRecords, first written here from --data if that is given")
+    group.add_argument("--prepare", action="store_true", help="only write the records")
+    group.add_argument("--pairs", type=positive(int), default=80000, metavar="N", help="how many records to write (default 80000)")
+    group.add_argument("--shards", type=positive(int), default=16, metavar="N", help="in how many files (default 16)")
+    group.add_argument("--valid", default="Sample", metavar="NAME", help="data set for validation (default Sample)")
+    group.add_argument("--valid-share", type=fraction(float), default=0, metavar="S",
+                       help="hold out about this share of the photographs, and call best what is the best on them (default 0)")
+    add_data_dir(group)
+
+
+def add_run_options(parser):
+    group = parser.add_argument_group("run")
+    group.add_argument("--run", metavar="DIR", help="its folder (default runs/<model>_<scale>)")
+    group.add_argument("--init-from", metavar="CHECKPOINT", help="start from the weights of another scale or depth")
+    group.add_argument("--without", choices=ABLATIONS, help="train an ablation: without DRA, its dynamics, or RSA")
+    group.add_argument("--seed", type=not_negative(int), default=0, metavar="N", help="of initial weights and patches (default 0)")
+    group.add_argument("--valid-every", type=positive(int), default=1000, metavar="STEPS", help="default 1000")
+    group.add_argument("--log-every", type=positive(int), default=100, metavar="STEPS", help="default 100")
+    group.add_argument("--save-minutes", type=not_negative(float), default=10, metavar="MINUTES",
+                       help="between two states, from which a killed run resumes (default 10)")
+
+
+def add_device_options(parser):
+    group = parser.add_argument_group("devices")
+    group.add_argument("--gpu", type=gpus, default=[0], metavar="I[,J...]",
+                       help="index of the GPU, cpu or -1 for the CPU; the batch is split over several (default 0)")
+    group.add_argument("--precision", default="float32", choices=list(PRECISIONS), help="of convolutions (default float32); "
+                       "bfloat16 is for the processors that have it, and needs TensorFlow 2")
+    group.add_argument("--threads", type=positive(int), default=cpu_count(), metavar="N",
+                       help="of TensorFlow on the CPU (default: one for each processor)")
+    group.add_argument("--workers", type=positive(int), default=cpu_count(), metavar="N",
+                       help="processes that read photographs (default: one for each processor)")
+    group.add_argument("--chief-timeout", type=positive(float), default=30, metavar="MINUTES",
+                       help="in a cluster, end a worker or parameter server whose chief is gone for so long (default 30)")
+
+
 def parse_args():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--gpu", type=gpus, default=[0], metavar="I[,J...]",
-                        help="index of the GPU, -1 for the CPU; the batch is split over several")
     add_variant(parser)
-    parser.add_argument("--without", choices=ABLATIONS, help="train an ablation: without DRA, its dynamics, or RSA")
-    parser.add_argument("--init-from", metavar="CHECKPOINT", help="start from the weights of another scale or depth")
-    parser.add_argument("--data", metavar="DIR", help="photographs, searched recursively")
-    parser.add_argument("--records", metavar="DIR", help="train on TFRecords, first written here from --data if that is given")
-    parser.add_argument("--prepare", action="store_true", help="only write the records")
-    parser.add_argument("--pairs", type=positive(int), default=80000, help="how many records to write (default 80000)")
-    parser.add_argument("--shards", type=positive(int), default=16, help="in how many files (default 16)")
-    parser.add_argument("--run", metavar="DIR", help="default runs/<model>_<scale>")
-    add_recipe_options(parser)
-    parser.add_argument("--precision", default="float32", choices=list(PRECISIONS),
-                        help="of convolutions; bfloat16 is for the processors that have it, and needs TensorFlow 2")
-    parser.add_argument("--seed", type=not_negative(int), default=0)
-    parser.add_argument("--valid", default="Sample", help="data set for validation")
-    parser.add_argument("--valid-share", type=fraction(float), default=0, metavar="S",
-                        help="hold out about this share of the photographs, and call best what is the best on them")
-    add_data_dir(parser)
-    parser.add_argument("--valid-every", type=positive(int), default=1000, metavar="STEPS")
-    parser.add_argument("--log-every", type=positive(int), default=100, metavar="STEPS")
-    parser.add_argument("--save-minutes", type=not_negative(float), default=10)
-    parser.add_argument("--threads", type=positive(int), default=cpu_count(), help="of TensorFlow on the CPU (default: all)")
-    parser.add_argument("--chief-timeout", type=positive(float), default=30, metavar="MINUTES",
-                        help="in a cluster, end a worker or parameter server whose chief is gone for so long (default 30)")
-    parser.add_argument("--workers", type=positive(int), default=cpu_count(), help="processes that read photographs")
+    for add_options in add_data_options, add_recipe_options, add_run_options, add_device_options:
+        add_options(parser)
     args = parser.parse_args()
     if not (args.data or args.records):
         parser.error("give photographs by --data or records by --records")

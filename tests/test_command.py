@@ -1,6 +1,7 @@
 """What commands have in common: what is missing, processors, GPUs, files, and where data sets are."""
 import argparse
 import os
+import runpy
 import sys
 
 from conftest import ROOT, run_script
@@ -27,6 +28,25 @@ def test_another_python_and_missing_packages_are_one_line(path, version):
     expected = "the package numpy is not installed: pip install -r requirements.txt (" if version == sys.version_info else (
         "DRSAN runs on Python 3.6, and on 3.9 or later; this is %d.%d: " % version[:2])
     assert (status, out, len(err.splitlines())) == (1, "", 1) and err.startswith("error: " + expected)
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=lambda path: os.path.relpath(path, ROOT))
+def test_every_option_is_explained(path, monkeypatch):
+    unexplained = []
+
+    def parse(parser, *_):
+        for action in parser._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                for command in action.choices.values():
+                    parse(command)
+            elif not action.help:
+                unexplained.append(action.option_strings or action.dest)
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", lambda *arguments: sys.exit(parse(*arguments)))
+    monkeypatch.setattr(sys, "argv", [path])
+    monkeypatch.syspath_prepend(ROOT)
+    with pytest.raises(SystemExit):
+        runpy.run_path(path, run_name="__main__")
+    assert not unexplained
 
 
 def test_json_has_no_infinity(tmp_path):

@@ -305,9 +305,9 @@ def parse_args():
     parser.add_argument("--tile", type=int, help="side of the tiles there (default %d)" % LARGEST_TILE)
     parser.add_argument("--plot", default=os.path.join("runs", "inference.png"), metavar="FILE",
                         help="default runs/inference.png")
-    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--batch", type=int, default=16, help="patches a step of train (default 16)")
     parser.add_argument("--patch", type=int, default=48, help="side of the LR patches of train")
-    parser.add_argument("--runs", type=int, default=7)
+    parser.add_argument("--runs", type=int, default=7, help="of which the median is taken (default 7)")
     parser.add_argument("--python", nargs="+", default=[], metavar="PYTHON", help="interpreters of other environments")
     parser.add_argument("--json", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--one-kind", action="store_true", help=argparse.SUPPRESS)

@@ -94,13 +94,15 @@ def parse_args():
                         help="values that replace those of `fast`: of %s" % ", ".join(sorted(COMPARED)))
     parser.add_argument("--data", required=True, metavar="DIR", help="photographs, searched recursively")
     parser.add_argument("--pixels", type=positive(float), default=25, help="million LR pixels for each candidate")
-    parser.add_argument("--gpu", type=gpus, default=[-1])
+    parser.add_argument("--gpu", type=gpus, default=[-1], metavar="I[,J...]",
+                        help="index of the GPU, cpu or -1 for the CPU (default cpu)")
     add_variant(parser)
     parser.add_argument("--precision", default="float32", choices=list(PRECISIONS), help="of convolutions")
     parser.add_argument("--init-from", metavar="CHECKPOINT", help="start from its weights instead of from scratch")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="of initial weights and patches (default 0)")
     parser.add_argument("--valid", default="Sample", help="data set for validation; never one of the benchmarks")
-    parser.add_argument("--valid-share", type=fraction(float), default=0, metavar="S", help="also hold out this share of the photographs")
+    parser.add_argument("--valid-share", type=fraction(float), default=0, metavar="S",
+                        help="also hold out this share of the photographs")
     add_data_dir(parser)
     parser.add_argument("--threads", type=int, default=cpu_count(), help="of TensorFlow on the CPU (default: all)")
     parser.add_argument("--workers", type=int, default=cpu_count(), help="processes that read photographs")

@@ -35,15 +35,15 @@ class Network(object):
 
     def make_upscaler(self, tile=None, memory=None, ensemble=False, folder=None):
         """How images are upscaled from now on: an Upscaler, whose options these are; memory: in GiB."""
-        self.upscaler = Upscaler(self.session, self.lr, self.sr, self.model, self.scale, tile, memory and memory * 2 ** 30, ensemble,
-                                 folder)
+        self.upscaler = Upscaler(self.session, self.lr, self.sr, self.model, self.scale, tile, memory and memory * 2 ** 30,
+                                 ensemble, folder)
         return self.upscaler
 
     def upscale(self, image):
         """SR of an image of any size, of the same type and s times as large.
 
-        image: RGB [H, W, 3] or gray [H, W], uint8, uint16, or floating point in [0, 1]. SR is clipped to the range of its type; gray
-        is the luma of SR. Raises ValueError for other arrays, and UserError if the memory does not suffice.
+        image: RGB [H, W, 3] or gray [H, W], uint8, uint16, or floating point in [0, 1]. SR is clipped to the range of its type;
+        gray is the luma of SR. Raises ValueError for other arrays, and UserError if the memory does not suffice.
         """
         image = check_image(image)
         upscaler = self.upscaler or self.make_upscaler()

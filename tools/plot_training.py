@@ -44,7 +44,8 @@ def main():
     parser.add_argument("runs", nargs="+", metavar="RUN", help="folder of a run or of shipped weights")
     parser.add_argument("--output", default=os.path.join("runs", "training.png"), metavar="FILE",
                         help="default runs/training.png")
-    parser.add_argument("--health", action="store_true", help="also draw the norm of the gradient, the largest |DRA| and the kernels' RMS")
+    parser.add_argument("--health", action="store_true",
+                        help="also draw the norm of the gradient, the largest |DRA| and the kernels' RMS")
     args = parser.parse_args()
     check_writable(files=[args.output])
     os.makedirs(os.path.dirname(args.output) or ".", exist_ok=True)

@@ -28,7 +28,8 @@ def read_config(folder):
         config["model"], SCALES[config["scale"]], config["trained_before"]
         return config
     except (OSError, ValueError, KeyError) as error:
-        raise UserError("no usable config.json in %s (%s): give the folder `best` of a run of train.py, or one by import_weights.py" % (folder, error))
+        raise UserError("no usable config.json in %s (%s): give the folder `best` of a run of train.py, or one by "
+                        "import_weights.py" % (folder, error))
 
 
 def validation(config):

@@ -19,7 +19,7 @@ from utils import find_dataset
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("source", metavar="DIR", help="a folder of images, or the name of a data set: Sample, ...")
-    parser.add_argument("out", metavar="OUT")
+    parser.add_argument("out", metavar="OUT", help="folder that the parts go to")
     parser.add_argument("--mebibytes", type=positive(float), default=50, help="of a part at most")
     parser.add_argument("--parts", type=positive(int), metavar="N", help="stop after N parts")
     parser.add_argument("--quality", type=webp_quality, metavar="Q", help="lossy WebP, of 0 to 100 (default: lossless)")

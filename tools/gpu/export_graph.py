@@ -85,8 +85,8 @@ def main():
     weights = parser.add_mutually_exclusive_group()
     weights.add_argument("--checkpoint", metavar="PATH", help="default: initial weights, drawn with --seed")
     weights.add_argument("--init-from", metavar="CHECKPOINT", help="initial weights from another scale or depth, as in train.py")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", default=os.path.join("runs", "graphs"), metavar="DIR")
+    parser.add_argument("--seed", type=int, default=0, help="of initial weights (default 0)")
+    parser.add_argument("--out", default=os.path.join("runs", "graphs"), metavar="DIR", help="default runs/graphs")
     args = parser.parse_args()
     tf.set_random_seed(args.seed)
     path = args.checkpoint or args.init_from

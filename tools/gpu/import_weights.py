@@ -62,7 +62,7 @@ def import_weights(path, folder):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("trained", metavar="NPZ")
+    parser.add_argument("trained", metavar="NPZ", help="a state.npz, or the <name>.npz of a plan's training")
     parser.add_argument("folder", metavar="DIR", help="where the checkpoint goes")
     args = parser.parse_args()
     require_jax()

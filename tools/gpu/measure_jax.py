@@ -85,11 +85,13 @@ def measure(args):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--graph", required=True, nargs="+", metavar="JSON")
-    parser.add_argument("--precision", nargs="+", default=["tf32", "bfloat16"], choices=PRECISIONS)
-    parser.add_argument("--batch", type=positive(int), nargs="+", default=[16])
-    parser.add_argument("--patch", type=positive(int), default=48)
-    parser.add_argument("--dispatch", type=positive(int), default=100, metavar="STEPS")
+    parser.add_argument("--graph", required=True, nargs="+", metavar="JSON", help="files by export_graph.py")
+    parser.add_argument("--precision", nargs="+", default=["tf32", "bfloat16"], choices=PRECISIONS,
+                        help="default tf32 bfloat16")
+    parser.add_argument("--batch", type=positive(int), nargs="+", default=[16], metavar="N", help="patches a step (default 16)")
+    parser.add_argument("--patch", type=positive(int), default=48, metavar="N", help="side of the LR patches in pixels (default 48)")
+    parser.add_argument("--dispatch", type=positive(int), default=100, metavar="STEPS",
+                        help="in one call of the device (default 100)")
     parser.add_argument("--copy", type=positive(int), default=2048, metavar="MEBIBYTES", help="size of the array that is copied")
     parser.add_argument("--product", type=positive(int), default=8192, metavar="SIDE", help="of the matrices that are multiplied")
     parser.add_argument("--parts", action="store_true", help="also time patches, loss, gradient and optimizer alone")

@@ -76,7 +76,8 @@ def prepare(args):
     first = os.path.join(args.out, "1")
     if os.path.exists(args.out):
         if os.listdir(args.out) and not os.path.exists(os.path.join(first, "plan.json")):
-            raise UserError("%s has other things in it than an earlier lease, which would be replaced: give another --out" % args.out)
+            raise UserError("%s has other things in it than an earlier lease, which would be replaced: give another --out"
+                            % args.out)
         shutil.rmtree(args.out)
     os.makedirs(first)
     shutil.copy(args.plan, os.path.join(first, "plan.json"))  # first, as the mark of a lease
@@ -92,7 +93,8 @@ def parse_args():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--plan", default=PLAN, metavar="JSON", help="default: thirteen.json")
     parser.add_argument("--data", required=True, metavar="DIR", help="a folder of photographs")
-    parser.add_argument("--out", default=os.path.join("runs", "lease"), metavar="DIR", help="an earlier lease there is replaced (default runs/lease)")
+    parser.add_argument("--out", default=os.path.join("runs", "lease"), metavar="DIR",
+                        help="an earlier lease there is replaced (default runs/lease)")
     parser.add_argument("--back", metavar="DIR", help="what a lease brought back, unpacked")
     parser.add_argument("--mebibytes", type=positive(float), default=40, help="of tiles, for one command (default 40)")
     parser.add_argument("--parts", type=positive(int), default=3, metavar="N", help="for so many commands (default 3)")

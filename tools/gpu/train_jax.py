@@ -122,12 +122,13 @@ def parse_args():
     parser.add_argument("--valid-every", type=positive(int), default=5000, metavar="STEPS",
                         help="of one training; those of a plan are validated at their end")
     add_recipe_options(parser)
-    parser.add_argument("--seed", type=not_negative(int), default=0)
+    parser.add_argument("--seed", type=not_negative(int), default=0, help="of initial weights and patches (default 0)")
     parser.add_argument("--precision", choices=PRECISIONS,
                         help="of convolutions (default: float32; of a plan, the fastest: it is measured, as is --batch)")
     parser.add_argument("--dispatch", type=positive(int), default=100, metavar="STEPS",
                         help="run on the device without a pause, then a line of log; --steps should be a multiple")
-    parser.add_argument("--save-minutes", type=not_negative(float), default=1)
+    parser.add_argument("--save-minutes", type=not_negative(float), default=1, metavar="MINUTES",
+                        help="between two states (default 1)")
     parser.add_argument("--workers", type=positive(int), default=cpu_count(), help="processes that read images")
     args = parser.parse_args()
     if args.plan and (args.out is None or args.minutes is None):

@@ -39,7 +39,7 @@ def check(dataset, scale, pool):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--dataset", nargs="+", default=list(BENCHMARKS), choices=BENCHMARKS)
+    parser.add_argument("--dataset", nargs="+", default=list(BENCHMARKS), choices=BENCHMARKS, help="default all")
     add_data_dir(parser)
     args = parser.parse_args()
     print("%-12s %7s %13s %15s %7s %19s"

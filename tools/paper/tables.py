@@ -236,8 +236,8 @@ def to_checkpoints(measured, shipped):
                 recipe += ", decay %g" % one["decay"]
             steps = "{:,} of {:,}".format(one["trained_steps"], one["steps"])
             trainings[markdown_row([
-                "%s/%s" % (one["scale"], one["model"]), recipe, one["init_from"] or "-", steps, "%.2f" % (one["trained_seconds"] / 3600),
-                "{:,}".format(one["data"]["files"]), one["framework"], one["device"]])] = None
+                "%s/%s" % (one["scale"], one["model"]), recipe, one["init_from"] or "-", steps,
+                "%.2f" % (one["trained_seconds"] / 3600), "{:,}".format(one["data"]["files"]), one["framework"], one["device"]])] = None
     return figures + "\n" + "".join(trainings)
 
 

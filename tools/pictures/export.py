@@ -145,7 +145,7 @@ def main():
     add_variant(parser)
     parser.add_argument("--checkpoint", metavar="PATH", help="default: the shipped one")
     parser.add_argument("--format", nargs="+", choices=list(FORMATS), help="default: all that the installed packages allow")
-    parser.add_argument("--out", default=os.path.join("runs", "export"), metavar="DIR")
+    parser.add_argument("--out", default=os.path.join("runs", "export"), metavar="DIR", help="default runs/export")
     args = parser.parse_args()
     check_writable([args.out])
     session, frozen = build(args.model, args.scale, args.checkpoint)

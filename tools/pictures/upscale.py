@@ -15,7 +15,8 @@ from tqdm import tqdm
 def name_outputs(paths, scale, args):
     """{path of SR: path of LR}. Of two pictures whose names differ in the suffix alone, the second's keeps it.
 
-    args.file: the name of the SR image, if there is one alone and a name for it, or None. Raises UserError if two pictures would get one name all the same, or one that of another's LR.
+    args.file: the name of the SR image, if there is one alone and a name for it, or None. Raises UserError if two pictures would
+    get one name all the same, or one that of another's LR.
     """
     outputs, inputs = collections.OrderedDict(), {os.path.realpath(path) for path in paths}
     for path in paths:

@@ -107,7 +107,8 @@ def averaged_weights(session, training):
 
 
 def validate(session, training, pairs, factor):
-    """Mean PSNR of Y over (LR, HR) pairs (see mean_scores), and the SR images. Raises UserError if the memory is too small for one."""
+    """Mean PSNR of Y over (LR, HR) pairs (see mean_scores), and the SR images. Raises UserError if the memory is too small for
+    one."""
     try:
         images = [to_uint8(255 * session.run(training.sr, {training.lr: lr[None]})[0]) for lr, _ in pairs]
     except tf.errors.ResourceExhaustedError:

@@ -72,9 +72,9 @@ RECIPE_OPTIONS = collections.OrderedDict((  # the values of a Recipe: their type
     ("rate", (positive(float), "start of the learning rate")),
     ("schedule", (("halve", "cosine"), "how the learning rate falls")),
     ("warmup", (not_negative(int), "steps in which the learning rate rises to its start")),
-    ("steps", (positive(int), "of the training")),
+    ("steps", (positive(int), "how many")),
     ("batch", (positive(int), "patches a step")),
-    ("patch", (positive(int), "side of the LR patches")),
+    ("patch", (positive(int), "side of the LR patches in pixels")),
     ("candidates", (positive(int), "the patch with the most detail of so many random ones is taken")),
     ("ema", (fraction(float), "decay of the average of weights, below 1, 0 for none")),
     ("optimizer", (OPTIMIZERS, "muon is for the kernels between features; adam updates the rest")),
@@ -85,10 +85,12 @@ RECIPE_OPTIONS = collections.OrderedDict((  # the values of a Recipe: their type
 
 def add_recipe_options(parser):
     """The options --recipe, and one for every value of it."""
-    parser.add_argument("--recipe", default="paper", choices=["paper", "fast"])
+    group = parser.add_argument_group("recipe", "What is not given is the recipe's.")
+    group.add_argument("--recipe", default="paper", choices=["paper", "fast"],
+                       help="paper (default): for GPUs, of every published value; fast: for hours of a CPU")
     for key, (kind, words) in RECIPE_OPTIONS.items():
         choice = dict(choices=kind) if isinstance(kind, tuple) else dict(type=kind, metavar="N")
-        parser.add_argument("--" + key.replace("_", "-"), help=words, **choice)
+        group.add_argument("--" + key.replace("_", "-"), help=words, **choice)
 
 
 def choose_recipe(args, model, scale):
