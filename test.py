@@ -9,7 +9,7 @@ import os
 import sys
 import time
 
-from model import ABLATIONS, MODELS, SCALES, count_multi_adds
+from model import ABLATIONS, MODELS, SCALES
 from tools.checkpoints import find_checkpoint
 from tools.command import UserError, positive, run_main
 from tools.data import download
@@ -35,7 +35,7 @@ def build(model, scale, args):
     checkpoint = args.checkpoint if args.checkpoint != "authors" else download.authors_checkpoint(model, scale, args.data_dir)
     network = Network(model, scale, find_checkpoint(model, scale, checkpoint), args.gpu, args.without)
     print("DRSAN-%s %s     {:,} parameters, %.2f G multi-adds at 1280x720".format(network.parameters)
-          % (model, scale, count_multi_adds(model, scale, 720, 1280, args.without) / 1e9))
+          % (model, scale, network.multi_adds / 1e9))
     print("checkpoint       %s" % short_path(network.prefix))
     memory = 2 ** 30 if args.without else args.memory  # tiles are for the whole network
     return network.make_upscaler(args.tile, memory, args.ensemble, args.output)

@@ -12,7 +12,7 @@ jax.config.update("jax_disable_most_optimizations", True)  # most of the time go
 from jax_tools import load_golden, read_log, save_images, start_training, textures, train
 from model import model_variables
 from ops import tf
-from tools import ship
+from tools import network, ship
 from tools.checkpoints import checkpoint_config, checkpoint_prefix
 from tools.data import pack_tiles
 from tools.gpu import files, import_weights, measure_jax, tiles, train_jax, training
@@ -23,6 +23,7 @@ from tools.training.graph import build_training
 from tools.training.recipes import OPTIMIZERS, Recipe, learning_rate, make_recipe
 from tools.command import UserError
 from tools.files import write_npz
+import utils
 from utils import downscale
 
 pytestmark = pytest.mark.usefixtures("tiny_model")
@@ -347,8 +348,12 @@ def test_imported_weights_are_shipped_with_their_history(trained, tiny, tmp_path
     expected = dict(make_recipe("fast", "tiny", "x2")._replace(warmup=5, steps=200, batch=4, patch=8)._asdict(),
                     recipe="fast", model="tiny", scale="x2", seed=0, precision="float32", init_from=None, trained_before=[],
                     trained_steps=200, framework="JAX %s" % jax.__version__, device="cpu",
-                    data={"folder": str(tiny / "tiles"), "files": 6})
-    assert {key: config[key] for key in config if key not in ("sha256", "trained_seconds")} == expected
+                    data={"folder": str(tiny / "tiles"), "files": 6}, valid="Sample")
+    assert {key: config[key] for key in config if key not in ("sha256", "trained_seconds", "validation_psnr")} == expected
+    with network.load_model(checkpoint=prefix, gpu=-1) as model:
+        pairs = [utils.read_pair(pair, 2) for pair in utils.find_dataset("Sample", 2, None).pairs]
+        scores = [utils.psnr_y(model.upscale(lr), hr, 2) for lr, hr in pairs]
+    assert config["validation_psnr"] == pytest.approx(np.mean(scores), abs=1e-3)
     seconds = [record["time"] for record in read_log(trained[0])]
     assert 0 <= config["trained_seconds"] <= seconds[-1] - seconds[0] + 60
     assert "| x2/tiny | fast: muon, rate 0.001, cosine, batch 4, patch 8, best of 3, EMA 0.999, float32, decay 1 | - | 200 of 200 |" in (

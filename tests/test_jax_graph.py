@@ -135,7 +135,7 @@ def test_costs_are_those_of_the_convolutions(session, random):
     """Forward, by weights and by features: three times the multiplications, but no gradient of the LR image."""
     graph = read_graph(export_graph("48s", "x3"))
     weights = load_random(session, random)
-    forward = 2 * 2 * count_multi_adds("48s", "x3", 3 * 8, 3 * 8)
+    forward = 2 * 2 * count_multi_adds("x3", 3 * 8, 3 * 8)
     costs = {name: device.convolution_costs(graph, weights, name, 2, 8) for name in ("float32", "bfloat16")}
     assert costs["float32"][0] == 3 * forward - 2 * 2 * 8 * 8 * 3 * 3 * 3 * 48
     assert costs["float32"][0] == costs["bfloat16"][0]

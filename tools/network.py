@@ -4,7 +4,7 @@
     with load_model("32s", "x2") as model:
         sr = model.upscale(lr)
 """
-from model import SCALES, count_parameters, drsan
+from model import SCALES, count_multi_adds, count_parameters, drsan
 from ops import tf
 from tools.checkpoints import find_checkpoint, identify, restore_weights
 from tools.command import UserError
@@ -19,7 +19,7 @@ class Network(object):
     """DRSAN in a graph and a session of its own, so that several can be open at once.
 
     lr, sr: placeholder and output, the tensors LR:0, float32 [N, H, W, 3] in [0, 1], and SR:0, [N, s H, s W, 3], not clipped.
-    prefix: of the checkpoint. parameters: how many there are.
+    prefix: of the checkpoint. parameters, multi_adds: how many there are, the latter for SR of 1280x720.
     """
 
     def __init__(self, model, scale, prefix, gpu, without=None):
@@ -28,7 +28,7 @@ class Network(object):
         with tf.Graph().as_default():
             self.lr = tf.placeholder(tf.float32, [None, None, None, 3], "LR")
             self.sr = tf.identity(drsan(self.lr, model, scale, without), "SR")
-            self.parameters = count_parameters()
+            self.parameters, self.multi_adds = count_parameters(), count_multi_adds(scale, 720, 1280)
             self.session = open_session([gpu])
             restore_weights(self.session, prefix, without)
         self.upscaler = None

@@ -12,7 +12,7 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspa
 from tools.command import UserError, run_main
 from tools.files import replacing, write_json
 from tools.gpu import require_jax
-from utils import find_dataset, read_pair
+from utils import find_dataset, mean_scores, psnr_y, read_pair, to_uint8
 
 import numpy as np
 
@@ -37,6 +37,16 @@ def largest_difference(session, graph, weights):
     return float(np.max(np.abs(sr - np.asarray(upscale(graph, weights, lr)) / 255)))
 
 
+def sample_psnr(session, graph):
+    """Mean PSNR of Y on Sample, by which ship.py compares weights; train_jax.py has validated on other images."""
+    scores = []
+    for pair in find_dataset("Sample", graph.factor, None).pairs:
+        lr, hr = read_pair(pair, graph.factor)
+        sr = session.run(graph.output + ":0", {graph.input + ":0": lr[None].astype(np.float32) / 255})[0]
+        scores.append((psnr_y(to_uint8(255 * sr), hr, graph.factor),))
+    return mean_scores(scores)[0]
+
+
 def import_weights(path, folder):
     """Make a checkpoint in `folder` of an .npz by train_jax.py; returns a line that says what was made. Raises UserError."""
     from tools.checkpoints import save_weights
@@ -52,12 +62,13 @@ def import_weights(path, folder):
     if not difference < TOLERANCE:
         raise UserError("the outputs of TensorFlow and JAX differ by %g: no checkpoint is written" % difference)
     prefix = save_weights(session, folder, config["model"], config["scale"])
+    config = dict(config, valid="Sample", validation_psnr=round(sample_psnr(session, graph), 4))
     write_json(os.path.join(folder, "config.json"), config)
     if log:
         with replacing(os.path.join(folder, "log.jsonl")) as temporary, open(temporary, "w") as file:
             file.write(log)
-    return "%s: %s %s after %d steps; the outputs of TensorFlow and JAX differ by at most %.1e" % (
-        prefix, config["model"], config["scale"], config["trained_steps"], difference)
+    return "%s: %s %s after %d steps, %.3f dB on Sample; the outputs of TensorFlow and JAX differ by at most %.1e" % (
+        prefix, config["model"], config["scale"], config["trained_steps"], config["validation_psnr"], difference)
 
 
 def main():

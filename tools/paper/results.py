@@ -27,8 +27,7 @@ def costs(model, scale, without=None):
     """(parameters, multi-adds in 10^9 at 1280x720) of DRSAN, or of an ablation of it."""
     with tf.Graph().as_default():
         drsan(tf.placeholder(tf.float32, [1, None, None, 3]), model, scale, without)
-        parameters = count_parameters()
-    return parameters, count_multi_adds(model, scale, 720, 1280, without) / 1e9
+        return count_parameters(), count_multi_adds(scale, 720, 1280) / 1e9
 
 
 def present(names, data_dir):
