@@ -27,7 +27,7 @@ from tools.files import check_writable
 from tools.options import add_variant, gpus
 from tools.pictures.tiles import LARGEST_TILE, OVERHEAD, Upscaler, bytes_per_pixel, resident_memory
 from tools.plots import COLORS, save_figure
-from tools.runtime import open_session
+from tools.runtime import given_environment, open_session
 from tools.training.cluster import Devices
 from tools.training.graph import build_training
 from tools.training.recipes import make_recipe
@@ -161,7 +161,7 @@ def last_line(command, bars=False):
     stderr goes there."""
     try:
         stderr = None if bars and sys.stderr.isatty() else subprocess.PIPE
-        return subprocess.check_output(command, stderr=stderr).decode().splitlines()[-1]
+        return subprocess.check_output(command, stderr=stderr, env=given_environment()).decode().splitlines()[-1]
     except subprocess.CalledProcessError as error:
         reasons = (error.stderr or b"").decode(errors="replace").strip().splitlines() or ["exit status %d" % error.returncode]
         raise UserError("%s failed: %s" % (" ".join(command[:2]), reasons[-1]))

@@ -66,12 +66,22 @@ def open_session(gpus, target="", task="", **config):
 
     target, task: of this process's tf.train.Server, whose cluster the session spans. config: further fields of tf.ConfigProto.
     """
-    session = tf.Session(target, config=session_config(gpus, **config))
+    config = session_config(gpus, **config)
+    _run_first_graph()
+    session = tf.Session(target, config=config)
     found = len(list_gpus(session, task))
     if gpus[0] >= 0 and found < len(gpus):
         notice_once("GPU %s is not available to TensorFlow %s: running on %s" % (
             ",".join(map(str, gpus)), tf.__version__, "%d GPU" % found if found else "the CPU"))
     return session
+
+
+@functools.lru_cache(maxsize=1)
+def _run_first_graph():
+    """Run a graph without its lines on stderr, which TensorFlow 2.20 writes for the first one whatever the log level is."""
+    if not tf.__version__.startswith("1."):
+        with quiet_stderr(), tf.Graph().as_default(), tf.Session(config=tf.ConfigProto(device_count={"GPU": 0})) as session:
+            session.run(tf.constant(0))
 
 
 def list_gpus(session, task=""):
@@ -103,6 +113,13 @@ def choose_gpus(gpus, given):
         return ",".join(map(str, gpus))
     names = [name.strip() for name in given.split(",") if name.strip()]
     return ",".join(names[i] for i in gpus if 0 <= i < len(names)) or "-1"
+
+
+def given_environment():
+    """The environment that this process began with, for another one of this project, whose --gpu counts within the same GPUs."""
+    environment = dict(os.environ)
+    environment.pop("CUDA_VISIBLE_DEVICES", None)
+    return environment if GIVEN_GPUS is None else dict(environment, CUDA_VISIBLE_DEVICES=GIVEN_GPUS)
 
 
 def gpu_memory(session):
