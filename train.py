@@ -30,7 +30,8 @@ import numpy as np
 
 
 def train(args):
-    """What the command does: recipe, data and run from the options, then the training, from where the run was left."""
+    """What the command does: recipe, data and run from the options, then the training, from where the run was left; returns the exit
+    status."""
     cluster = read_cluster()
     if cluster and cluster.type != "chief":
         return serve(cluster, args.gpu, args.chief_timeout)
@@ -49,7 +50,7 @@ def train(args):
     print("recipe %s: %s" % (args.recipe, ", ".join("%s %s" % item for item in recipe._asdict().items())), flush=True)
     trainer = Trainer(args, recipe, run, sampler, valid)
     with locked(run.folder, "trains in", "--run"), watching_tasks(other_tasks(cluster), trainer.stop):
-        trainer.train(start, cluster)
+        return trainer.train(start, cluster)
 
 
 def open_photographs(args, recipe):
@@ -80,11 +81,11 @@ class Trainer(object):
     def __init__(self, args, recipe, run, sampler, valid):
         self.args, self.recipe, self.run, self.sampler, self.valid = args, recipe, run, sampler, valid
         self.judge = list(valid.values())[-1][0]  # the name of what the best weights are the best on
-        self.stopped = False                      # by a signal
+        self.stopped = 0                          # the number of the signal that stops it
 
     def train(self, start, cluster):
         """Build the graph, and train from the run's last state, or else from the checkpoint `start` (None: initial weights), until
-        the training is done or stopped."""
+        the training is done or stopped; returns the exit status, 130 or 143 if it was stopped by Ctrl-C or SIGTERM."""
         args = self.args
         devices = self.devices = Devices(args.gpu, args.threads, self.recipe.batch, cluster)
         if args.precision == "bfloat16" and devices.on_cpu and not cpu_has_bfloat16():
@@ -98,9 +99,11 @@ class Trainer(object):
             for number in signal.SIGINT, signal.SIGTERM:
                 signal.signal(number, self.stop)
             step = self.keep_optimizing(start)
-        if step == self.recipe.steps:
-            devices.tell(True)
-        print("stopped at step %d; the same command resumes" % step if self.stopped else "done: %s" % self.run.best)
+        if step < self.recipe.steps:
+            print("stopped at step %d; the same command resumes" % step)
+            return 128 + self.stopped
+        devices.tell(True)
+        print("done: %s" % self.run.best)
 
     def keep_optimizing(self, start):
         """As optimize(), from the last state again whenever a task of the cluster was lost."""
@@ -114,9 +117,9 @@ class Trainer(object):
                 print("lost a task of the cluster (%s): going on from the last state when all are there" % (
                     error_reason(error)), flush=True)
 
-    def stop(self, *_):
+    def stop(self, number, _):
         """End after this step; a handler of signals."""
-        self.stopped = True
+        self.stopped = number
 
     def start_or_resume(self, start):
         """Bring the weights and whatever else there is into the variables; returns the step from which the run goes on."""

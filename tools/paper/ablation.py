@@ -11,6 +11,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -51,9 +52,12 @@ def steps_done(folder):
 
 
 def call(script, args, options, purpose):
-    """Run train.py or test.py. Raises UserError that names the purpose if it fails."""
+    """Run train.py or test.py. Raises UserError that names the purpose if it fails or is stopped by a signal."""
     command = [sys.executable, os.path.join(ROOT, script), "--gpu", str(args.gpu), "--model", MODEL, "--scale", SCALE]
-    if subprocess.call(command + options):
+    status = subprocess.call(command + options)
+    if status in (128 + signal.SIGINT, 128 + signal.SIGTERM):
+        raise UserError("stopped in %s: the same command goes on" % purpose)
+    if status:
         raise UserError("%s failed for %s: see above" % (script, purpose))
 
 
@@ -82,14 +86,12 @@ def say_which(doing, network, args):
 
 
 def train(network, folder, records, args):
-    """Train a network, or what is left of it, to args.steps. Raises UserError if that fails or is stopped."""
+    """Train a network, or what is left of it, to args.steps. Raises UserError as call()."""
     if steps_done(folder) == args.steps:
         return
     say_which("training", network, args)
     options = ["--recipe", "fast", "--steps", str(args.steps), "--seed", str(network.seed), "--records", records, "--run", folder]
-    call("train.py", args, options + without(network), "the network " + network.name)
-    if steps_done(folder) != args.steps:
-        raise UserError("stopped in the training of the network %s: the same command goes on" % network.name)
+    call("train.py", args, options + without(network), "the training of the network " + network.name)
 
 
 def scores(network, folder, dataset, args):
@@ -101,7 +103,7 @@ def scores(network, folder, dataset, args):
         with tempfile.TemporaryDirectory() as temporary:
             saved = os.path.join(temporary, "saved.csv")
             options = ["--checkpoint", os.path.join(folder, "best"), "--data-dir", args.data_dir, "--csv", saved] + without(network)
-            call("test.py", args, options + ["--dataset", dataset], "the network " + network.name)
+            call("test.py", args, options + ["--dataset", dataset], "the evaluation of the network " + network.name)
             with open(saved, "rb") as source, replacing(path) as whole, open(whole, "wb") as file:
                 shutil.copyfileobj(source, file)
     row = next(row for row in read_csv(path) if row["image"] == "mean")
