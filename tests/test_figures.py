@@ -209,9 +209,10 @@ def test_swap_figure_shows_the_images_and_their_scores(weights, photograph):
 def no_dra(network, lr):
     """SR where every residual path is cut, with nothing fed: the DRM's last convolutions are zero."""
     last = ["DRAN/conv2d_%d/%s" % (2 + 9 * k, part) for k in range(4) for part in ("kernel", "bias")]
-    variables = [variable for variable in model_variables() if variable.op.name in last]
-    assert len(variables) == 8
-    checkpoints.load_values(network.session, variables, [np.zeros(variable.shape.as_list()) for variable in variables])
+    with network.session.graph.as_default():
+        variables = [variable for variable in model_variables() if variable.op.name in last]
+        assert len(variables) == 8
+        checkpoints.load_values(network.session, variables, [np.zeros(variable.shape.as_list()) for variable in variables])
     return attention.fetch(network, network.sr, lr[None])[0]
 
 
