@@ -30,6 +30,9 @@ def open_standard_files():
 open_standard_files()  # before anything else is imported that prints
 
 
+_streams = []  # made on Python 3.6: one that is forgotten closes the file below it
+
+
 def escape_unprintable():
     """Print what the encoding of stdout or stderr does not have, as names of files, with escapes."""
     for name in "stdout", "stderr":
@@ -38,7 +41,8 @@ def escape_unprintable():
             stream.reconfigure(errors="backslashreplace")
         elif getattr(stream, "errors", "backslashreplace") != "backslashreplace":  # Python 3.6; sys.__stdout__ keeps the file open
             stream.flush()
-            setattr(sys, name, io.TextIOWrapper(stream.buffer, stream.encoding, "backslashreplace", line_buffering=True))
+            _streams.append(io.TextIOWrapper(stream.buffer, stream.encoding, "backslashreplace", line_buffering=True))
+            setattr(sys, name, _streams[-1])
 
 
 def run_main(main):
