@@ -16,8 +16,7 @@ import signal
 import sys
 import time
 
-import train
-import train_tiny  # noqa: F401: small, so that saving takes most of the time; and the path of the modules below
+from train_tiny import train  # a small network, so that saving takes most of the time; and the path of the modules below
 from ops import tf
 from tools.command import run_main
 from tools.data import records
@@ -44,6 +43,7 @@ def within(phase, function):
 
 def fork(folder, photographs):
     """A job below this folder, as a process."""
+    assert tf.__version__  # so that TensorFlow is imported here, before the fork
     now[0] = NONE_OF_THEM
     child = os.fork()
     if not child:

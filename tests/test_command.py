@@ -37,8 +37,8 @@ def test_every_option_is_explained(path, monkeypatch):
     def parse(parser, *_):
         for action in parser._actions:
             if isinstance(action, argparse._SubParsersAction):
-                for command in action.choices.values():
-                    parse(command)
+                for subcommand in action.choices.values():
+                    parse(subcommand)
             elif not action.help:
                 unexplained.append(action.option_strings or action.dest)
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", lambda *arguments: sys.exit(parse(*arguments)))

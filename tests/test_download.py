@@ -539,7 +539,7 @@ def test_offer(server, monkeypatch, capsys):
 
 
 def run_test(monkeypatch, capsys, *arguments):
-    return call(monkeypatch, capsys, lambda: test.test(test.parse_args()), "--gpu", -1, *arguments)
+    return call(monkeypatch, capsys, test.main, "--gpu", -1, *arguments)
 
 
 def publish_weights(server, folder, model, scale, name, seed):

@@ -10,7 +10,7 @@ import utils
 from conftest import ROOT
 from tools import command, files, images
 from tools.command import UserError
-from tools.data import pack_tiles, photographs
+from tools.data import parts, photographs
 from tools.data.patches import Sampler, detail
 from tools.pictures.files import find_pictures, read_picture
 
@@ -282,11 +282,11 @@ def test_alpha_is_noted_once_a_run(tmp_path, capfd, monkeypatch):
         path = save(tmp_path / (name + ".png"), np.dstack([PICTURE, PICTURE[:, :, :1]]))
         data = open(path, "rb").read()
     assert len(photographs.load_photographs(str(tmp_path), 2, 4, 2)) == 8
-    assert (pack_tiles.decode("i.png in part-000.tar", data) == PICTURE).all()
+    assert (parts.decode("i.png in part-000.tar", data) == PICTURE).all()
     err = [line for line in capfd.readouterr().err.splitlines() if "note" in line]
     assert err == ["note: the alpha channel is dropped (first seen in %s)" % (tmp_path / "a.png")]
     monkeypatch.setattr(command, "_noticed", set())
-    pack_tiles.decode("i.png in part-000.tar", data)
+    parts.decode("i.png in part-000.tar", data)
     assert "(first seen in i.png in part-000.tar)" in capfd.readouterr().err
 
 

@@ -39,7 +39,7 @@ def escape_unprintable():
         stream = getattr(sys, name)
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
-        elif getattr(stream, "errors", "backslashreplace") != "backslashreplace":  # Python 3.6; sys.__stdout__ keeps the file open
+        elif hasattr(stream, "buffer") and stream.errors != "backslashreplace":  # Python 3.6
             stream.flush()
             _streams.append(io.TextIOWrapper(stream.buffer, stream.encoding, "backslashreplace", line_buffering=True))
             setattr(sys, name, _streams[-1])
