@@ -164,3 +164,9 @@ def authors_record(path, scale, patch, count):
                        for key, value in (("image", lr), ("label", hr))}
             writer.write(tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString())
     return pairs
+
+
+@pytest.fixture
+def small_network(monkeypatch):
+    """A 32s of 8 channels, one DRAG and two RBs, for tests that are not about the network."""
+    monkeypatch.setitem(MODELS, "32s", Variant(channels=8, drags=1, blocks=2))

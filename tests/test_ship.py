@@ -28,11 +28,13 @@ def make_run(folder, init_from, **config):
         session.run(tf.global_variables_initializer())
         tf.train.Saver(model_variables()).save(session, str(folder / "DRSAN32sx2"), global_step=70, write_meta_graph=False)
         values = session.run(model_variables())
-    write_json(str(folder / "config.json"), dict(
+    before = checkpoints.checkpoint_prefix(str(init_from)) or init_from
+    known = dict(
         model="32s", scale="x2", init_from=init_from and str(init_from),
-        trained_before=checkpoints.training_history(checkpoints.checkpoint_prefix(str(init_from)) or init_from) if init_from else [], recipe="fast", optimizer="muon", rate=1e-3,
+        trained_before=checkpoints.training_history(before) if init_from else [], recipe="fast", optimizer="muon", rate=1e-3,
         schedule="cosine", batch=8, patch=32, candidates=3, ema=0.999, precision="float32", steps=90, trained_steps=70,
-        trained_seconds=7200, data={"files": 5, "folder": "photos"}, framework="TensorFlow", device="2 CPUs", **dict(dict(validation_psnr=30.0), **config)))
+        trained_seconds=7200, data={"files": 5, "folder": "photos"}, framework="TensorFlow", device="2 CPUs", validation_psnr=30.0)
+    write_json(str(folder / "config.json"), dict(known, **config))
     return values
 
 

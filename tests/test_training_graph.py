@@ -14,12 +14,6 @@ MUON = make_recipe("fast", "32s", "x2")._replace(ema=0, decay=3)
 bfloat16 = pytest.mark.skipif(not ops.has_bfloat16(), reason="this TensorFlow has no convolutions in bfloat16")
 
 
-@pytest.fixture
-def small_network(monkeypatch):
-    """A 32s of 8 channels, one DRAG and two RBs, for tests that are not about the network."""
-    monkeypatch.setitem(MODELS, "32s", Variant(channels=8, drags=1, blocks=2))
-
-
 def test_towers_have_the_gradient_of_the_whole_batch(small_network):
     random = np.random.RandomState(0)
     lr, hr = random.randint(0, 256, (4, 8, 8, 3)), random.randint(0, 256, (4, 16, 16, 3))
