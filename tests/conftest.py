@@ -27,6 +27,17 @@ def pytest_addoption(parser):
     parser.addoption("--other-python", help="interpreter with the other TensorFlow: also exchange checkpoints with it")
 
 
+FIRST_STATES = {}  # of the generators of random numbers of test modules
+
+
+@pytest.fixture(autouse=True)
+def reseed(request):
+    """A module's `random` begins anew for each test, whose values thus do not depend on the tests before it."""
+    random = getattr(request.module, "random", None)
+    if isinstance(random, np.random.RandomState):
+        random.set_state(FIRST_STATES.setdefault(request.module, random.get_state()))
+
+
 @pytest.fixture(autouse=True)
 def fresh_graph():
     tf.reset_default_graph()

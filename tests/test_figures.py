@@ -19,12 +19,6 @@ from PIL import Image
 random = np.random.RandomState(5)
 
 
-@pytest.fixture(autouse=True)
-def reseed():
-    """The values of a test do not depend on the tests before it."""
-    random.seed(5)
-
-
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
     """A checkpoint of 48s x2 with random weights that keep the signal, so that RSA and DRA are far from constant."""

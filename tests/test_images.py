@@ -17,12 +17,6 @@ from PIL import Image, PngImagePlugin
 random = np.random.RandomState(11)
 
 
-@pytest.fixture(autouse=True)
-def reseed():
-    """The values of a test do not depend on the tests before it."""
-    random.seed(11)
-
-
 def write_tiff(array, photometric, **options):
     """An in-memory TIFF file by tifffile, of whose versions one calls the compression otherwise."""
     file = io.BytesIO()

@@ -17,12 +17,6 @@ import pytest
 random = np.random.RandomState(5)
 
 
-@pytest.fixture(autouse=True)
-def reseed():
-    """The values of a test do not depend on the tests before it."""
-    random.seed(5)
-
-
 @pytest.fixture
 def lr():
     return utils.downscale(utils.read_image(utils.find_dataset("Sample", 2, "").pairs[1].hr), 4)[10:41, 20:63]

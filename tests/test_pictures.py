@@ -27,12 +27,6 @@ PICTURE = skimage.data.astronaut()[40:72, 180:204]
 random = np.random.RandomState(5)
 
 
-@pytest.fixture(autouse=True)
-def reseed():
-    """The values of a test do not depend on the tests before it."""
-    random.seed(5)
-
-
 @pytest.fixture
 def repeat(monkeypatch):
     monkeypatch.setattr(evaluation, "build", lambda model, scale, args: fuzz_images.Repeat())

@@ -121,10 +121,6 @@ def test_the_table_of_weights_that_began_as_others(tmp_path, run):
     assert table[-1] == ("| x2/32s | fast: muon, rate 0.001, cosine, batch 8, patch 32, best of 3, EMA 0.999, float32 | their/weights "
                          "| 70 of 90 | 2.00 | 5 | TensorFlow | 2 CPUs |")
     assert table[-3].startswith("| model |")
-    make_run(tmp_path / "clock", None, steps=None)  # as a plan has it
-    assert run(tmp_path / "clock", "--to", tmp_path / "checkpoints", "--replace")[0] == 0
-    table = tables.to_checkpoints([], checkpoints.shipped_checkpoints(str(tmp_path / "checkpoints"))).splitlines()
-    assert "| - | 70 by the clock | 2.00 |" in table[-1]
 
 
 def test_a_changed_checkpoint_is_named(tmp_path, run, capsys):

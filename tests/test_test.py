@@ -22,12 +22,6 @@ from PIL import Image
 random = np.random.RandomState(3)
 
 
-@pytest.fixture(autouse=True)
-def reseed():
-    """The values of a test do not depend on the tests before it."""
-    random.seed(3)
-
-
 @pytest.fixture
 def images(tmp_path):
     folder = tmp_path / "images"

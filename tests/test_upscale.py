@@ -28,12 +28,6 @@ from fuzz_images import Repeat
 random = np.random.RandomState(7)
 
 
-@pytest.fixture(autouse=True)
-def reseed():
-    """The values of a test do not depend on the tests before it."""
-    random.seed(7)
-
-
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
 

@@ -15,12 +15,6 @@ from scipy.signal import convolve2d
 random = np.random.RandomState(0)
 
 
-@pytest.fixture(autouse=True)
-def reseed():
-    """The values of a test do not depend on the tests before it."""
-    random.seed(0)
-
-
 # images
 
 @pytest.mark.parametrize("mode, values, expected", [

@@ -57,14 +57,18 @@ File = namedtuple("File", "path target digest limit")
 # -------------------------------------------------------------------------------------------------------- manifest
 
 @functools.lru_cache(maxsize=1)
+def _manifest_rows():
+    return read_csv(MANIFEST)
+
+
 def read_manifest():
     """{path in the authors' repository: git blob id}."""
-    return {row["path"]: row["git_blob"] for row in read_csv(MANIFEST)}
+    return {row["path"]: row["git_blob"] for row in _manifest_rows()}
 
 
 def megabytes(files):
     """About how many MB the manifest's `files` have together; the size of one of them, a .meta of some 4 MB, is not known."""
-    sizes = {row["path"]: int(row["bytes"] or 0) for row in read_csv(MANIFEST)}
+    sizes = {row["path"]: int(row["bytes"] or 0) for row in _manifest_rows()}
     return sum(sizes.get(file.path, 0) for file in files) / 1e6
 
 

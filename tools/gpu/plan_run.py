@@ -3,14 +3,13 @@
 OUT holds progress.json and summary.csv, <name>.npz of every training that is done, <name>/ with the state of the one that is not,
 and cache/, compiled programs. What a plan says stands in plan.py, one training in trainer.py.
 """
-import csv
 import json
 import os
 import shutil
 from collections import namedtuple
 
 from tools.command import UserError
-from tools.files import replacing, write_json
+from tools.files import to_csv, write_json, write_text
 from tools.gpu.files import read_trained
 from tools.gpu.jax_graph import load_graph
 from tools.gpu.plan import SCRATCH, graph_path, recipe_of, start_path, time_for
@@ -68,12 +67,12 @@ class PlanRun(object):
         self.progress["trainings"].setdefault(name, {}).update(values)
         self.progress["seconds"] = round(self.used(), 3)
         write_json(self.path, self.progress)
-        with replacing(os.path.join(self.settings.out, "summary.csv")) as temporary, open(temporary, "w", newline="") as file:
-            rows = csv.DictWriter(file, COLUMNS, extrasaction="ignore", restval="")
-            rows.writeheader()
-            for entry in self.plan:
-                known = dict(entry._asdict(), precision=entry.precision or "", status="waiting")
-                rows.writerow(dict(known, **self.progress["trainings"].get(entry.name, {})))
+        rows = [COLUMNS]
+        for entry in self.plan:
+            known = dict(entry._asdict(), precision=entry.precision or "", status="waiting")
+            known.update(self.progress["trainings"].get(entry.name, {}))
+            rows.append([known.get(column, "") for column in COLUMNS])
+        write_text(os.path.join(self.settings.out, "summary.csv"), to_csv(rows))
 
     def run(self):
         """Train all that is not done, in order. Returns the names of those that could not be trained."""

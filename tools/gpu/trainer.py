@@ -2,11 +2,11 @@
 
 What a step is stands in training.py, what the files are in files.py, how long a training is in schedule.py.
 """
-import json
 import os
 from collections import namedtuple
 
 from tools.command import UserError
+from tools.files import to_json
 from tools.gpu.files import load_state, save_state, trained_of_state, write_trained
 from tools.gpu.programs import Stopped
 from tools.gpu.schedule import precision_of
@@ -44,7 +44,7 @@ class Trainer(object):
         self.step = int(state["Variable"])
         self.state = jax.device_put(state)
         self.records = resume_log(self.log_path, self.step)
-        self.best = max((record["psnr"] for record in self.records if "psnr" in record), default=-np.inf)
+        self.best = max((record["psnr"] for record in self.records if record.get("psnr") is not None), default=-np.inf)
         self.pace, self.ended, self.saved = None, None, self.options.clock()  # ended: the last dispatch
         if self.step:
             best = ", best validation PSNR %.3f dB" % self.best if self.best > -np.inf else ""
@@ -84,7 +84,7 @@ class Trainer(object):
                                       or share >= 1):
                     self._validate(record)
                 self.records.append(record)
-                log.write(json.dumps(record, sort_keys=True) + "\n")
+                log.write(to_json(record) + "\n")
                 self.seconds += clock() - before
                 if clock() - self.saved > options.save_seconds and not skipped:
                     before = clock()

@@ -8,7 +8,7 @@ from tools.gpu.files import AVERAGE, MOMENT1, MOMENT2, MUON, averaged_weights, w
 from tools.gpu.jax_graph import absolute, execute
 from tools.gpu.tiles import cut_patches, draw_detailed_patches
 from tools.training.recipes import MAX_LOSS, MAX_SKIPPED, MOMENTUM, NORMS, UPDATE_RMS, orthogonalize, uses_muon
-from utils import psnr_y, to_uint8
+from utils import mean_scores, psnr_y, to_uint8
 
 import jax
 import jax.numpy as jnp
@@ -144,10 +144,9 @@ def upscale(graph, weights, lr):
 
 
 def validate(graph, state, pairs):
-    """Mean PSNR of Y over (LR, HR) pairs, without a border (see utils.scored_luma)."""
-    weights = averaged_weights(state)
-    values = []
+    """Mean PSNR of Y over (LR, HR) pairs (see utils.scored_luma and mean_scores)."""
+    weights, values = averaged_weights(state), []
     for lr, hr in pairs:
         sr = to_uint8(np.asarray(upscale(graph, weights, lr[None])[0]))
-        values.append(psnr_y(sr, hr, graph.factor))
-    return float(np.mean(values))
+        values.append((psnr_y(sr, hr, graph.factor),))
+    return mean_scores(values)[0]

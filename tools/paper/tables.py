@@ -234,7 +234,7 @@ def to_checkpoints(measured, shipped):
                 "recipe", "optimizer", "rate", "schedule", "batch", "patch", "candidates", "ema", "precision"))
             if one.get("decay"):
                 recipe += ", decay %g" % one["decay"]
-            steps = "{:,}".format(one["trained_steps"]) + (" of {:,}".format(one["steps"]) if one["steps"] else " by the clock")
+            steps = "{:,} of {:,}".format(one["trained_steps"], one["steps"])
             trainings[markdown_row([
                 "%s/%s" % (one["scale"], one["model"]), recipe, one["init_from"] or "-", steps,
                 "%.2f" % (one["trained_seconds"] / 3600), "{:,}".format(one["data"]["files"]), one["framework"], one["device"]])] = None
