@@ -7,9 +7,9 @@ import glob
 import os
 import time
 
-from tools.gpu.files import weight_names
+from tools.gpu.files import SLOTS, weight_names
 from tools.gpu.tiles import cut_patches, draw_detailed_patches
-from tools.gpu.training import ARITHMETIC, guarded_update, l1_loss
+from tools.gpu.training import ARITHMETIC, groups, guarded_update, l1_loss, pack
 
 import jax
 import jax.numpy as jnp
@@ -65,7 +65,7 @@ def time_parts(graph, recipe, precision, state, tiles, steps):
     weights; what a whole step takes beyond patches, gradient and optimizer is lost between them.
     """
     dtype, product = ARITHMETIC[precision]
-    weights = {name: state[name] for name in weight_names(state)}
+    weights, grouped = {name: state[name] for name in weight_names(state)}, groups(state)
 
     def patches(key):
         drawn = draw_detailed_patches(key, tiles, recipe.batch, recipe.patch, recipe.candidates)
@@ -87,8 +87,10 @@ def time_parts(graph, recipe, precision, state, tiles, steps):
         ("forward", (lambda carry, i: loss(shifted(carry)), jnp.float32(0))),
         ("gradient", (lambda carry, i: jax.tree.reduce(lambda a, b: a + jnp.sum(b), jax.grad(loss)(shifted(carry)), jnp.float32(0)),
                       jnp.float32(0))),
-        ("optimizer", (lambda state, i: guarded_update(
-            state, {name: state[name] * 1e-3 for name in weights}, jnp.float32(0.1), jnp.float32(1e-4), recipe)[0], state))])
+        ("optimizer", (lambda packed, i: guarded_update(
+            packed, {group: packed[group] * 1e-3 for group in grouped}, jnp.float32(0.1), jnp.float32(1e-4), recipe)[0],
+                       dict({name: value for name, value in state.items() if not name.startswith("DRAN/")},
+                            **pack(grouped, state, ("",) + SLOTS))))])
     seconds = {}
     for name, (body, first) in bodies.items():
         with jax.default_matmul_precision(product):

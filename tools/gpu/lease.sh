@@ -12,7 +12,7 @@ mkdir -p "$work/in" "$work/out" "$out"
 cp -r "$lease/." "$work/in"
 if [ -d "$work/in/back" ] && [ ! -e "$work/out/progress.json" ]; then cp -r "$work/in/back/." "$work/out"; fi
 timeout -k 15 "$seconds" python3 tools/gpu/train_jax.py --plan "$work/in/plan.json" --data "$work/in/tiles" \
-    --valid "$work/in/valid" --out "$work/out" --minutes "$minutes" "$@" 2>&1 | tee -a "$work/out/train.txt"
+    --out "$work/out" --minutes "$minutes" "$@" 2>&1 | tee -a "$work/out/train.txt"
 cp "$work/out/train.txt" "$out"
 tar -C "$work/out" -cf - --exclude ./cache --exclude '*.tmp' . | split -b 15M -d - "$out/lease.tar."
 ls -l "$out"

@@ -4,7 +4,7 @@ How long a training is, and what is kept of it, stands in trainer.py; recipes, f
 """
 import functools
 
-from tools.gpu.files import AVERAGE, MOMENT1, MOMENT2, MUON, averaged_weights, weight_names
+from tools.gpu.files import AVERAGE, MOMENT1, MOMENT2, MUON, SLOTS, averaged_weights, weight_names
 from tools.gpu.jax_graph import absolute, execute
 from tools.gpu.tiles import cut_patches, draw_detailed_patches
 from tools.training.recipes import MAX_LOSS, MAX_SKIPPED, MOMENTUM, NORMS, UPDATE_RMS, orthogonalize, uses_muon
@@ -46,44 +46,66 @@ def l1_loss(graph, weights, lr, hr, dtype):
     return jnp.mean(absolute(hr.astype(jnp.float32) / 255 - sr))
 
 
-def muon_directions(momenta):
-    """Muon's updates for a learning rate of 1, {name: array}, of {name: momentum} of kernels, as ops.muon_step makes them; those
-    of one shape together, in few operations."""
-    by_shape, directions = {}, {}
-    for name, momentum in momenta.items():
-        by_shape.setdefault(momentum.shape, []).append(name)
-    for shape, names in by_shape.items():
-        rows, columns = int(np.prod(shape[:-1])), shape[-1]
-        x = jnp.stack([momenta[name].reshape(rows, columns) for name in names])
-        x = x / (jnp.linalg.norm(x, axis=(1, 2), keepdims=True) + 1e-12)
-        tall = rows > columns
-        x = orthogonalize(x.swapaxes(1, 2) if tall else x, lambda a, b, transpose: a @ (b.swapaxes(1, 2) if transpose else b))
-        x = UPDATE_RMS * max(rows, columns) ** 0.5 * (x.swapaxes(1, 2) if tall else x)
-        directions.update((name, one.reshape(shape)) for name, one in zip(names, x))
-    return directions
+def groups(state):
+    """{name of a group: names of its weights} of a state: what Adam updates, and the kernels of one shape that Muon updates.
+
+    A step works on each group as one array, since on a GPU an operation on a small array takes as long as one on a large array.
+    """
+    found = {}
+    for name in weight_names(state):
+        shape = "x".join(map(str, state[name].shape))
+        found.setdefault("muon %s" % shape if name + MUON in state else "adam", []).append(name)
+    return found
+
+
+def pack(grouped, arrays, slots=("",)):
+    """{group + slot: one array} of {weight + slot: array}: of Adam's a vector, of Muon's a stack of kernels."""
+    join = {True: lambda values: jnp.concatenate([jnp.ravel(value) for value in values]), False: jnp.stack}
+    return {group + slot: join[group == "adam"]([arrays[name + slot] for name in names])
+            for group, names in grouped.items() for slot in slots if names[0] + slot in arrays}
+
+
+def unpack(grouped, shapes, packed, slots=("",)):
+    """{weight + slot: array}, the reverse of pack(). shapes: {weight: shape}."""
+    arrays = {}
+    for group, names in grouped.items():
+        ends = np.cumsum([int(np.prod(shapes[name])) for name in names])
+        for slot in slots:
+            if group + slot in packed:
+                values = jnp.split(packed[group + slot], ends[:-1]) if group == "adam" else packed[group + slot]
+                arrays.update((name + slot, values[i].reshape(shapes[name])) for i, name in enumerate(names))
+    return arrays
+
+
+def muon_direction(momenta):
+    """Muon's update of kernels of one shape, [n, h, w, c, f], for a learning rate of 1, as ops.muon_step makes it."""
+    rows, columns = int(np.prod(momenta.shape[1:-1])), momenta.shape[-1]
+    x = momenta.reshape(-1, rows, columns)
+    x = x / (jnp.linalg.norm(x, axis=(1, 2), keepdims=True) + 1e-12)
+    tall = rows > columns
+    x = orthogonalize(x.swapaxes(1, 2) if tall else x, lambda a, b, transpose: a @ (b.swapaxes(1, 2) if transpose else b))
+    return UPDATE_RMS * max(rows, columns) ** 0.5 * (x.swapaxes(1, 2) if tall else x).reshape(momenta.shape)
 
 
 def update(state, gradients, rate, recipe):
-    """The state after a step of Adam by TensorFlow's formula (epsilon outside the bias correction), of Muon for the kernels that
-    have its momentum, with decoupled weight decay, and with an `ema` of the moving averages, whose decay is at most
+    """The packed state after a step of Adam by TensorFlow's formula (epsilon outside the bias correction), of Muon for the kernels
+    that have its momentum, with decoupled weight decay, and with an `ema` of the moving averages, whose decay is at most
     (1 + step) / (10 + step)."""
     step = state["Variable"] + 1
     adam_rate = rate * jnp.sqrt(1 - state["beta2_power"]) / (1 - state["beta1_power"])
     ema = jnp.minimum(recipe.ema, (1. + step) / (10. + step))
     state = dict(state, Variable=step,
                  beta1_power=state["beta1_power"] * BETA1, beta2_power=state["beta2_power"] * BETA2)
-    momenta = {}
     for name, gradient in gradients.items():
         if name + MUON in state:
             state[name + MUON] = momentum = MOMENTUM * state[name + MUON] + (1 - MOMENTUM) * gradient
-            momenta[name] = MOMENTUM * momentum + (1 - MOMENTUM) * gradient
+            direction = muon_direction(MOMENTUM * momentum + (1 - MOMENTUM) * gradient)
+            state[name] = state[name] - rate * (direction + recipe.decay * state[name])
             continue
         m, v = state[name + MOMENT1], state[name + MOMENT2]
         state[name + MOMENT1] = m = m + (gradient - m) * (1 - BETA1)
         state[name + MOMENT2] = v = v + (gradient ** 2 - v) * (1 - BETA2)
         state[name] = state[name] - adam_rate * m / (jnp.sqrt(v) + EPSILON)
-    for name, direction in muon_directions(momenta).items():
-        state[name] = state[name] - rate * (direction + recipe.decay * state[name])
     if recipe.ema:
         for name in gradients:
             average = state[name + AVERAGE]
@@ -92,7 +114,7 @@ def update(state, gradients, rate, recipe):
 
 
 def guarded_update(state, gradients, loss, rate, recipe):
-    """The state after a step that is skipped if it is bad, as ops.is_bad says; the norm of its gradient; and whether it was.
+    """The packed state after a step that is skipped if it is bad, as ops.is_bad says; the norm of its gradient; and whether it was.
 
     Once MAX_SKIPPED steps in a row were bad, the state stays as it is.
     """
@@ -118,7 +140,7 @@ def run_steps(graph, recipe, precision, state, tiles, rates):
     graph, recipe (a Recipe) and precision (a key of ARITHMETIC) are compiled in; the memory of `state` is taken over.
     """
     dtype, convolution = ARITHMETIC[precision]
-    names = weight_names(state)
+    grouped, shapes = groups(state), {name: state[name].shape for name in weight_names(state)}
     key = jax.random.wrap_key_data(state["random_key"])
     keys = jax.vmap(lambda i: jax.random.fold_in(key, state["Variable"] + i))(jnp.arange(len(rates)))
     patches = jax.vmap(lambda key: draw_detailed_patches(key, tiles, recipe.batch, recipe.patch, recipe.candidates))(
@@ -127,13 +149,16 @@ def run_steps(graph, recipe, precision, state, tiles, rates):
     def step(state, inputs):
         rate, patches = inputs
         lr, hr = cut_patches(tiles, patches, recipe.patch, graph.factor)
-        weights = {name: state[name] for name in names}
+        weights = unpack(grouped, shapes, state)
         loss, gradients = jax.value_and_grad(lambda weights: l1_loss(graph, weights, lr, hr, dtype))(weights)
-        state, norm, skipped = guarded_update(state, gradients, loss, rate, recipe)
+        state, norm, skipped = guarded_update(state, pack(grouped, gradients), loss, rate, recipe)
         return state, (loss, norm, skipped)
 
+    slots = ("",) + SLOTS
+    others = {name: value for name, value in state.items() if not name.startswith("DRAN/")}
     with jax.default_matmul_precision(convolution):
-        return lax.scan(step, state, (rates, patches))
+        packed, values = lax.scan(step, dict(others, **pack(grouped, state, slots)), (rates, patches))
+    return dict({name: packed[name] for name in others}, **unpack(grouped, shapes, packed, slots)), values
 
 
 @functools.partial(jax.jit, static_argnums=0)
