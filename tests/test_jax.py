@@ -106,19 +106,6 @@ def test_the_most_detailed_candidates_are_taken(random):
         assert [values[i, np.argmax(details)] for values in candidates] == list(taken[i])
 
 
-def test_room_for_more_tiles_changes_no_patch(tmp_path):
-    folder = save_images(tmp_path / "tiles", textures(3, 40, 44))
-    key, drawn = jax.random.key(2), []
-    for room, images in (0, 3), (2, 3), (8, 8):
-        stacked = tiles.TileStore(str(folder), [2], 1, room).tiles(2, 9)
-        assert [array.shape[0] for array in stacked] == 4 * [images]
-        patches = tiles.draw_detailed_patches(key, stacked, 40, 9, 2)
-        drawn.append(list(patches) + tiles.cut_patches(stacked, patches, 9, 2))
-    for other in drawn[1:]:
-        for ours, values in zip(drawn[0], other):
-            np.testing.assert_array_equal(ours, values)
-
-
 def test_tiles_that_are_all_too_small():
     with pytest.raises(UserError, match="no tile is as large as a patch of 9"):
         tiles.stack_tiles([(np.zeros([8, 20, 3], np.uint8), np.zeros([16, 40, 3], np.uint8))], 9)

@@ -74,7 +74,7 @@ def small(monkeypatch):
 
 def prepared(tmp_path, photographs, monkeypatch, capsys, *options):
     return call(monkeypatch, capsys, lambda: prepare.prepare(prepare.parse_args()), "--plan", tmp_path / "plan.json", "--data",
-                photographs[0], "--valid", photographs[0], "--out", tmp_path / "lease", *options)
+                photographs[0], "--out", tmp_path / "lease", *options)
 
 
 def test_what_a_lease_takes_along(small, photographs, tmp_path, monkeypatch, capsys):
@@ -82,13 +82,13 @@ def test_what_a_lease_takes_along(small, photographs, tmp_path, monkeypatch, cap
         weights_path = checkpoint(tmp_path)
     plan = PLAN + [{"name": "three", "model": "32s", "scale": "x2", "share": 1, "start": weights_path}]
     write_json(str(tmp_path / "plan.json"), plan)
-    status, out, err = prepared(tmp_path, photographs, monkeypatch, capsys, "--parts", 2, "--mebibytes", 0.02, "--side", 32)
+    status, out, err = prepared(tmp_path, photographs, monkeypatch, capsys, "--parts", 2, "--mebibytes", 0.02)
     assert status == 0, err
     files = sorted(os.path.relpath(os.path.join(parent, file), str(tmp_path / "lease"))
                    for parent, _, names in os.walk(str(tmp_path / "lease")) for file in names)
     start = start_path("1/graphs", weights_path)
     assert files == sorted(["1/graphs/32s_x2.json", "1/graphs/32s_x3.json", start, "1/plan.json", "1/tiles/part-0-001.tar",
-                            "1/valid/part-000.tar", "2/tiles/part-0-002.tar"])
+                            "2/tiles/part-0-002.tar"])
     assert [entry.name for entry in read_plan(str(tmp_path / "lease" / "1" / "plan.json"))] == ["one", "two", "three"]
     reader = tf.train.NewCheckpointReader(checkpoints.checkpoint_prefix(weights_path))
     trained = read_trained(str(tmp_path / "lease" / start))

@@ -1,7 +1,7 @@
 """Prepare a lease of a machine for a plan: python tools/gpu/prepare.py --data data/photos
 
 Needs TensorFlow, and no JAX. OUT/1 gets all that the first command needs beside the code: plan.json, graphs/ of all its models,
-with the weights of checkpoints that it starts from, valid/ and the first part of tiles/; OUT/2, OUT/3, ... get a further part each.
+with the weights of checkpoints that it starts from, and the first part of tiles/; OUT/2, OUT/3, ... get a further part each.
 With --back, what a lease brought back goes into OUT/1/back, as far as another needs it.
 """
 import argparse
@@ -38,12 +38,10 @@ def write_graphs(plan, folder):
 
 
 def write_tiles(args):
-    """Write the parts of the photographs, one for each command, and the images for validation."""
+    """Write the parts of the photographs, one for each upload."""
     paths = shuffled([pair.hr for pair in find_dataset(args.data, 1, args.data_dir).pairs], args.seed)
     tiles = [os.path.join(args.out, str(i), "tiles", "part-%d-%03d.tar" % (args.seed, i)) for i in range(1, args.parts + 1)]
     write_parts(encode_all(paths, quality=args.quality), tiles, args.mebibytes)
-    valid = [pair.hr for pair in find_dataset(args.valid, 1, args.data_dir).pairs]
-    write_parts(encode_all(valid, args.side), [os.path.join(args.out, "1", "valid", "part-000.tar")], args.mebibytes)
 
 
 def bring_back(plan, back, folder):
@@ -96,11 +94,9 @@ def parse_args():
     parser.add_argument("--out", default=os.path.join("runs", "lease"), metavar="DIR",
                         help="an earlier lease there is replaced (default runs/lease)")
     parser.add_argument("--back", metavar="DIR", help="what a lease brought back, unpacked")
-    parser.add_argument("--mebibytes", type=positive(float), default=40, help="of tiles, for one command (default 40)")
-    parser.add_argument("--parts", type=positive(int), default=3, metavar="N", help="for so many commands (default 3)")
+    parser.add_argument("--mebibytes", type=positive(float), default=40, help="of tiles, in one upload (default 40)")
+    parser.add_argument("--parts", type=positive(int), default=3, metavar="N", help="so many uploads (default 3)")
     parser.add_argument("--quality", type=webp_quality, default=90, metavar="Q", help="of the tiles' WebP (default 90)")
-    parser.add_argument("--valid", default="Sample", metavar="DIR", help="validation images (default Sample)")
-    parser.add_argument("--side", type=positive(int), default=300, metavar="PIXELS", help="of their centres (default 300)")
     parser.add_argument("--seed", type=int, default=0, help="of the choice of photographs: another for another lease")
     add_data_dir(parser)
     return parser.parse_args()

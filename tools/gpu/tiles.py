@@ -43,19 +43,18 @@ def load_pairs(folder, factor, workers):
     return [(lr, crop_to_multiple(hr, factor)) for hr, (lr,) in read_images(folder, [factor], workers)]
 
 
-def stack(images, room=0):
-    """Images [H, W, 3] as one array on the device, [images, or `room` if that is more, H, W, 3], padded at the bottom and right to
-    one size."""
+def stack(images):
+    """Images [H, W, 3] as one array on the device, [images, H, W, 3], padded at the bottom and right to one size."""
     height, width = np.max([image.shape[:2] for image in images], axis=0)
-    stacked = np.zeros([max(len(images), room), height, width, 3], np.uint8)
+    stacked = np.zeros([len(images), height, width, 3], np.uint8)
     for padded, image in zip(stacked, images):
         padded[:image.shape[0], :image.shape[1]] = image
     return jnp.asarray(stacked)
 
 
-def number_positions(sizes, patch, room=0):
-    """(ends, columns) of Tiles whose LR images have these sizes (H, W), with `room` for so many. Raises UserError if none holds a
-    patch of `patch` LR pixels a side, or there are too many positions."""
+def number_positions(sizes, patch):
+    """(ends, columns) of Tiles whose LR images have these sizes (H, W). Raises UserError if none holds a patch of `patch` LR pixels
+    a side, or there are too many positions."""
     rows, columns = np.maximum(np.asarray(sizes).T - patch + 1, 0)
     positions = rows.astype(np.int64) * columns
     small, ends = np.sum(positions == 0), np.cumsum(positions)
@@ -65,8 +64,7 @@ def number_positions(sizes, patch, room=0):
         raise UserError("no tile is as large as a patch of %d LR pixels" % patch)
     if ends[-1] >= 2 ** 31:
         raise UserError("too many tiles: %d positions of a patch, at most 2^31 - 1 can be numbered" % ends[-1])
-    ends, columns = (np.pad(values, (0, max(0, room - len(sizes))), "edge") for values in (ends, np.maximum(columns, 1)))
-    return jnp.asarray(ends, jnp.int32), jnp.asarray(columns, jnp.int32)
+    return jnp.asarray(ends, jnp.int32), jnp.asarray(np.maximum(columns, 1), jnp.int32)
 
 
 def stack_tiles(pairs, patch):
@@ -82,19 +80,19 @@ def stack_tiles(pairs, patch):
 class TileStore(object):
     """The images of a folder for several scales: each is decoded once, and HR is on the device once."""
 
-    def __init__(self, folder, factors, workers, room=0):
-        """Read them. factors: of all scales that Tiles will be asked of; room: the memory taken is for so many tiles, or more."""
+    def __init__(self, folder, factors, workers):
+        """Read them. factors: of all scales that Tiles will be asked of."""
         images = read_images(folder, factors, workers)
         self.images = len(images)
         self.pixels = sum(hr.shape[0] * hr.shape[1] for hr, _ in images)
-        self._room, self._hr = room, stack([hr for hr, _ in images], room)
-        self._lr = {factor: stack([lr[i] for _, lr in images], room) for i, factor in enumerate(factors)}
+        self._hr = stack([hr for hr, _ in images])
+        self._lr = {factor: stack([lr[i] for _, lr in images]) for i, factor in enumerate(factors)}
         self._sizes = {factor: [lr[i].shape[:2] for _, lr in images] for i, factor in enumerate(factors)}
 
     @functools.lru_cache(maxsize=None)
     def tiles(self, factor, patch):
         """Tiles for one of the scales and patches of so many LR pixels a side. Raises UserError as number_positions()."""
-        return Tiles(self._lr[factor], self._hr, *number_positions(self._sizes[factor], patch, self._room))
+        return Tiles(self._lr[factor], self._hr, *number_positions(self._sizes[factor], patch))
 
     @property
     def mebibytes(self):

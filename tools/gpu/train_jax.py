@@ -53,7 +53,7 @@ def train_plan(args):
     settings = PlanSettings(args.out, graphs, 60 * args.minutes, pinned, args.precision, args.seed)
     with locked(args.out, "trains in", "--out"):
         factors = sorted({int(entry.scale[1:]) for entry in plan})
-        store = TileStore(args.data, factors, args.workers, args.room)
+        store = TileStore(args.data, factors, args.workers)
         describe(store)
         valid = {factor: load_pairs(args.valid, factor, args.workers) for factor in factors} if args.valid else {}
         options = make_options(args, store, [])._replace(valid_every=sys.maxsize)
@@ -92,7 +92,7 @@ def train_graph(args):
     run = args.run or os.path.join("runs", "jax_%s_%s" % (graph.model, graph.scale))
     weights = os.path.splitext(args.graph)[0] + ".npz"
     with locked(run, "trains in", "--run"):
-        store = TileStore(args.data, [graph.factor], args.workers, args.room)
+        store = TileStore(args.data, [graph.factor], args.workers)
         job = Job(run, graph, recipe, args.precision or "float32", args.seed,
                   lambda: read_arrays(weights, "the weights", "write them by export_graph.py"), config)
         options = make_options(args, store, load_pairs(args.valid, graph.factor, args.workers) if args.valid else [])
@@ -127,8 +127,6 @@ def parse_args():
                         help="of convolutions (default: float32; of a plan, the fastest: it is measured, as is --batch)")
     parser.add_argument("--dispatch", type=positive(int), default=100, metavar="STEPS",
                         help="run on the device without a pause, then a line of log; --steps should be a multiple")
-    parser.add_argument("--room", type=not_negative(int), default=0, metavar="TILES",
-                        help="take memory for so many: programs compiled now then serve when there are more tiles, up to as many")
     parser.add_argument("--save-minutes", type=not_negative(float), default=1, metavar="MINUTES",
                         help="between two states (default 1)")
     parser.add_argument("--workers", type=positive(int), default=cpu_count(), help="processes that read images")
