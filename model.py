@@ -5,7 +5,7 @@ of creation, the PReLU slopes conv_block{k}prelualpha (DRM of DRAG k, from 1) an
 """
 from collections import namedtuple
 
-from ops import UPSAMPLING, conv2d, drm, drsa, learned_dra, residual_block, tf, upsampler
+from ops import UPSAMPLING, conv2d, drm, drsa, exact, learned_dra, residual_block, rounded, tf, upsampler
 
 Variant = namedtuple("Variant", "channels drags blocks")  # f, number of DRAGs K, residual blocks per DRAG N
 
@@ -40,7 +40,8 @@ def drag(x, blocks, k, without=None):
             first = n * (n - 1) // 2
             y = residual_block(features[-1], slopes)
             features.append(drsa(y, features, r[first:first + n], attention=without != "rsa"))
-        return tf.identity(conv2d(tf.concat(features, 3), int(x.shape[3]), 1), "features")
+        fused = conv2d(tf.concat([rounded(one) for one in features], 3), int(x.shape[3]), 1)
+        return tf.identity(exact(fused), "features")
 
 
 def drsan(lr, model, scale, without=None):
@@ -55,7 +56,7 @@ def drsan(lr, model, scale, without=None):
         x0 = x = conv2d(lr, channels, 3)               # [N, H, W, f]
         for k in range(1, drags + 1):
             x = drag(x, blocks, k, without)            # [N, H, W, f]
-        x = conv2d(x, channels, 3) + x0                # [N, H, W, f]
+        x = exact(conv2d(rounded(x), channels, 3)) + x0  # [N, H, W, f]
         x = upsampler(x, SCALES[scale])                # [N, s H, s W, f]
         return tf.identity(conv2d(x, 3, 3), "SR")      # [N, s H, s W, 3]
 

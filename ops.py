@@ -1,43 +1,72 @@
 """The building blocks of DRSAN, named as in the paper: RB, DRM, DRSA, and the layers below them.
 
-Feature maps are float32 NHWC tensors. Every function that has variables creates them in the current variable scope, in
-the order of the published graphs (see model.py for the names).
+Feature maps are float32 NHWC tensors; in convolving_in("bfloat16"), they are rounded to it where a block begins, and float32 again
+where it ends. Every function that has variables creates them in the current variable scope, in the order of the published graphs (see
+model.py for the names).
 
-Below them are the operations of training: Muon's steps, which steps are skipped, and kernels in bfloat16. `from ops import tf` is
-how the project gets TensorFlow, of either version (see tools/runtime.py).
+Below them are the operations of training: Muon's steps, and which steps are skipped. `from ops import tf` is how the project gets
+TensorFlow, of either version (see tools/runtime.py).
 """
+import contextlib
+import threading
+
 from tools.runtime import tf
 from tools.training.recipes import MAX_LOSS, MOMENTUM, NORMS, UPDATE_RMS, orthogonalize
 
 import numpy as np
 
 
+PRECISIONS = "float32", "bfloat16"  # of convolutions
+_current = threading.local()  # precision: that of convolving_in(), in this thread
+
+
+@contextlib.contextmanager
+def convolving_in(precision):
+    """Within this context, networks are built whose blocks (RB, DRM, the fusion of a DRAG, and the upsampler) compute in one of
+    PRECISIONS. Variables, the sums of DRSA and of the DRM's pooling, the sum with x0 and the first and last convolution are float32."""
+    before, _current.precision = getattr(_current, "precision", "float32"), precision
+    try:
+        yield
+    finally:
+        _current.precision = before
+
+
+def rounded(x):
+    """x in the precision of convolving_in(), by default float32."""
+    return tf.cast(x, getattr(_current, "precision", "float32"))
+
+
+def exact(x):
+    """x in float32."""
+    return tf.cast(x, tf.float32)
+
+
 def conv2d(x, filters, size):
-    """Convolution with bias, stride 1, zero padding that keeps the size: [N, H, W, C] -> [N, H, W, filters].
+    """Convolution with bias, stride 1, zero padding that keeps the size: [N, H, W, C] -> [N, H, W, filters], in the type of x.
 
     The variables of the n-th call in a variable scope are conv2d_n/kernel [size, size, C, filters] and conv2d_n/bias,
-    n counting from 0; the first has no number. Where a custom getter of the variable scope gives the kernel another type,
-    the products are computed in that type; bias and output keep the type of x.
+    n counting from 0; the first has no number.
     """
     with tf.variable_scope(None, default_name="conv2d"):
         kernel = tf.get_variable("kernel", [size, size, int(x.shape[3]), filters],
                                  initializer=tf.glorot_uniform_initializer())
         bias = tf.get_variable("bias", [filters], initializer=tf.zeros_initializer())
-        y = tf.nn.conv2d(tf.cast(x, kernel.dtype), kernel, [1, 1, 1, 1], "SAME")
-        return tf.nn.bias_add(tf.cast(y, x.dtype), bias)
+        y = tf.nn.conv2d(x, tf.cast(kernel, x.dtype), [1, 1, 1, 1], "SAME")
+        return tf.nn.bias_add(y, tf.cast(bias, x.dtype))
 
 
 def prelu(x, name):
     """PReLU with one slope per channel, the variable `name`: x where x > 0, else slope * x."""
-    slope = tf.get_variable(name, [int(x.shape[3])], initializer=tf.zeros_initializer())
+    slope = tf.cast(tf.get_variable(name, [int(x.shape[3])], initializer=tf.zeros_initializer()), x.dtype)
     return tf.where(x > 0, x, slope * x)
 
 
 def residual_block(x, names):
     """RB: PReLU, conv3x3, PReLU, conv3x3, without a skip; `names` are the names of the two slopes."""
+    x = rounded(x)
     for name in names:
         x = conv2d(prelu(x, name), int(x.shape[3]), 3)
-    return x
+    return exact(x)
 
 
 def drm(x, paths, name):
@@ -47,7 +76,7 @@ def drm(x, paths, name):
     the name of the slope. In the current name scope, `DRM:0` of shape [N, H, W, paths] is what is pooled, and all of r
     is one tensor, `DRA:0` of shape [N, 1, 1, paths], which sess.run() can fetch and, through feed_dict, replace.
     """
-    x = tf.identity(conv2d(prelu(conv2d(x, 16, 1), name), paths, 1), name="DRM")
+    x = tf.identity(exact(conv2d(prelu(conv2d(rounded(x), 16, 1), name), paths, 1)), name="DRM")
     dra = tf.identity(tf.reduce_mean(x, [1, 2], keepdims=True), name="DRA")
     return tf.split(dra, paths, axis=3)
 
@@ -73,10 +102,10 @@ UPSAMPLING = {2: [2], 3: [3], 4: [2, 2]}  # scale -> factors of the sub-pixel co
 
 def upsampler(x, scale):
     """Sub-pixel convolution [N, H, W, C] -> [N, scale H, scale W, C]: one step for x2 and x3, two of x2 for x4."""
-    channels = int(x.shape[3])
+    channels, x = int(x.shape[3]), rounded(x)
     for factor in UPSAMPLING[scale]:
         x = tf.depth_to_space(conv2d(x, channels * factor ** 2, 3), factor)
-    return x
+    return exact(x)
 
 
 def muon_momentum(kernel):
@@ -117,15 +146,3 @@ def is_bad(loss, norm, skip_above):
         noted = norms.assign(tf.where(finite, tf.concat([norms[1:], [norm]], 0), norms))
     with tf.control_dependencies([noted]):
         return tf.identity(bad)
-
-
-def bfloat16_kernels(getter, name, **kwargs):
-    """A custom getter of variable scopes under which conv2d computes in bfloat16, forward and backward: kernels are rounded to
-    it wherever they are used, while the variables, biases, sums and all between the convolutions stay float32."""
-    variable = getter(name, **kwargs)
-    return tf.cast(variable, tf.bfloat16) if name.endswith("/kernel") else variable
-
-
-def has_bfloat16():
-    """Whether this TensorFlow has convolutions in bfloat16."""
-    return not tf.__version__.startswith("1.")

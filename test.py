@@ -15,7 +15,7 @@ from tools.command import UserError, positive, run_main
 from tools.data import download
 from tools.files import CsvLog, check_writable, short_path
 from tools.network import Network, choose_variant
-from tools.options import add_data_dir, add_gpu, scale_name
+from tools.options import add_data_dir, add_gpu, add_precision, scale_name
 from tools.paper.results import published_scores, published_variants
 from tools.pictures.tiles import to_image
 from tools.pictures.upscale import upscale
@@ -33,7 +33,7 @@ Result = collections.namedtuple("Result", "dataset mean published failed")
 def build(model, scale, args):
     """Open the trained network, print what it is, and return its Upscaler."""
     checkpoint = args.checkpoint if args.checkpoint != "authors" else download.authors_checkpoint(model, scale, args.data_dir)
-    network = Network(model, scale, find_checkpoint(model, scale, checkpoint), args.gpu, args.without)
+    network = Network(model, scale, find_checkpoint(model, scale, checkpoint), args.gpu, args.without, args.precision)
     print("DRSAN-%s %s     {:,} parameters, %.2f G multi-adds at 1280x720".format(network.parameters)
           % (model, scale, network.multi_adds / 1e9))
     print("checkpoint       %s" % short_path(network.prefix))
@@ -224,6 +224,7 @@ def add_network_options(parser):
 def add_device_options(parser):
     group = parser.add_argument_group("device")
     add_gpu(group)
+    add_precision(group)
     group.add_argument("--memory", type=positive(float), metavar="GIB",
                        help="memory to stay below, in GiB (default: 4/5 of what is free, on a GPU of its own)")
     group.add_argument("--tile", type=positive(int), metavar="N", help="work in tiles of at most NxN LR pixels, with the result of "

@@ -17,10 +17,10 @@ from tools.data.patches import Sampler, prefetch
 from tools.data.photographs import describe_data, hold_out, load_photographs, open_valid
 from tools.data.records import open_records, records_config
 from tools.files import check_writable, locked
-from tools.options import add_data_dir, add_variant, gpus
-from tools.runtime import error_reason
-from tools.training.cluster import Devices, cpu_has_bfloat16, other_tasks, read_cluster, serve
-from tools.training.graph import PRECISIONS, averaged_weights, build_training, check_precision, start_from, validate
+from tools.options import add_data_dir, add_precision, add_variant, gpus
+from tools.runtime import check_precision, error_reason
+from tools.training.cluster import Devices, other_tasks, read_cluster, serve
+from tools.training.graph import averaged_weights, build_training, start_from, validate
 from tools.training.history import Meter, divergence, say
 from tools.training.recipes import MAX_LOSS, MAX_SKIPPED, add_recipe_options, choose_recipe, learning_rate
 from tools.training.runs import Run
@@ -88,9 +88,7 @@ class Trainer(object):
         the training is done or stopped; returns the exit status, 130 or 143 if it was stopped by Ctrl-C or SIGTERM."""
         args = self.args
         devices = self.devices = Devices(args.gpu, args.threads, self.recipe.batch, cluster)
-        if args.precision == "bfloat16" and devices.on_cpu and not cpu_has_bfloat16():
-            print("note: this processor has no instructions for bfloat16: a step takes many times as long as in float32",
-                  flush=True)
+        check_precision(args.precision, devices.on_cpu)
         with devices.telling_failure():
             tf.set_random_seed(args.seed)
             self.training = build_training(args.model, args.scale, self.recipe, devices.names, args.without, args.precision)
@@ -231,8 +229,7 @@ def add_device_options(parser):
     group = parser.add_argument_group("devices")
     group.add_argument("--gpu", type=gpus, default=[0], metavar="I[,J...]",
                        help="index of the GPU, cpu or -1 for the CPU; the batch is split over several (default 0)")
-    group.add_argument("--precision", default="float32", choices=list(PRECISIONS), help="of convolutions (default float32); "
-                       "bfloat16 is for the processors that have it, and needs TensorFlow 2")
+    add_precision(group)
     group.add_argument("--threads", type=positive(int), default=cpu_count(), metavar="N",
                        help="of TensorFlow on the CPU (default: one for each processor)")
     group.add_argument("--workers", type=positive(int), default=cpu_count(), metavar="N",

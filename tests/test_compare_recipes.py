@@ -3,10 +3,9 @@ import re
 
 from conftest import call
 from model import MODELS, Variant
-from tools import compare_recipes
+from tools import compare_recipes, runtime
 from tools.command import UserError
 from tools.data.photographs import hold_out
-from tools.training import graph
 from utils import find_dataset, read_image
 
 import pytest
@@ -31,7 +30,7 @@ def test_candidates(run):
 
 
 def test_bfloat16_is_refused_at_once_where_there_is_none(run, monkeypatch):
-    monkeypatch.setattr(graph, "has_bfloat16", lambda: False)
+    monkeypatch.setattr(runtime, "has_bfloat16", lambda: False)
     status, err = run("batch=4", "--precision", "bfloat16")
     assert status == 1 and "cannot convolve in bfloat16: leave out --precision, or use TensorFlow 2\n" in err
 

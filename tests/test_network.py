@@ -5,7 +5,7 @@ import utils
 from conftest import ROOT
 from model import MODELS, SCALES, drsan
 from ops import tf
-from tools import checkpoints, network
+from tools import checkpoints, network, runtime
 from tools.command import UserError
 from tools.files import write_json
 from tools.network import load_model
@@ -114,3 +114,30 @@ def test_variables_of_something_else(tmp_path):
         prefix = tf.train.Saver().save(session, str(tmp_path / "other"), write_meta_graph=False)
     with pytest.raises(UserError, match="other is no checkpoint of DRSAN"):
         checkpoints.identify(prefix)
+
+
+def test_bfloat16_is_near_float32():
+    """SR of a photograph, in grey levels; tiles equal the whole but for sums that are rounded to 8 bits, some of them the other way."""
+    if not runtime.has_bfloat16():
+        with pytest.raises(UserError, match="TensorFlow 1.8.0 cannot convolve in bfloat16: leave out --precision"):
+            load_model("32s", "x2", gpu=-1, precision="bfloat16")
+        return
+    photograph = utils.read_image(utils.find_dataset("Sample", 2, "").pairs[1].hr)[60:220, 90:260] / np.float32(255)
+    images = {}
+    for precision, tile in ("float32", None), ("bfloat16", None), ("bfloat16", 48):
+        with load_model("32s", "x2", gpu=-1, precision=precision, tile=tile) as model:
+            images[precision, tile] = 255 * model.upscale(photograph)
+    difference = images["bfloat16", None] - images["float32", None]
+    assert 0.02 < np.sqrt(np.mean(difference ** 2)) < 0.2 and np.abs(difference).max() < 2
+    difference = images["bfloat16", 48] - images["bfloat16", None]
+    assert np.sqrt(np.mean(difference ** 2)) < 0.05 and np.abs(difference).max() < 1
+
+
+def test_a_processor_without_bfloat16_is_told_of(monkeypatch, capsys):
+    monkeypatch.setattr(runtime, "has_bfloat16", lambda: True)
+    for found in True, False:
+        monkeypatch.setattr(runtime, "cpu_has_bfloat16", lambda: found)
+        for precision, on_cpu in ("float32", True), ("bfloat16", False), ("bfloat16", True):
+            runtime.check_precision(precision, on_cpu)
+            told = "note: this processor has no instructions for bfloat16" in capsys.readouterr().err
+            assert told == (precision == "bfloat16" and on_cpu and not found)

@@ -10,12 +10,11 @@ import sys
 import threading
 import time
 
-import ops
 import train
 from conftest import TINY, authors_record, call, run_script, start, state_values
 from model import MODELS, Variant, drsan, model_variables
 from ops import tf
-from tools import checkpoints
+from tools import checkpoints, runtime
 from tools.command import UserError
 from tools.data import patches
 from tools.data.photographs import hold_out
@@ -30,7 +29,7 @@ import pytest
 from PIL import Image
 
 ADAM = make_recipe("paper", "32s", "x2")
-bfloat16 = pytest.mark.skipif(not ops.has_bfloat16(), reason="this TensorFlow has no convolutions in bfloat16")
+bfloat16 = pytest.mark.skipif(not runtime.has_bfloat16(), reason="this TensorFlow has no convolutions in bfloat16")
 
 
 @pytest.fixture
@@ -97,10 +96,10 @@ def test_ablation_is_recorded_and_asked_for(photographs, tmp_path, run, tiny):
 
 @pytest.mark.parametrize("instructions", [True, False])
 def test_bfloat16_is_recorded_or_refused(photographs, tmp_path, monkeypatch, tiny, instructions):
-    monkeypatch.setattr(train, "cpu_has_bfloat16", lambda: instructions)
+    monkeypatch.setattr(runtime, "cpu_has_bfloat16", lambda: instructions)
     status, out, err = tiny("--data", photographs, "--precision", "bfloat16", "--steps", 8)
-    if ops.has_bfloat16():
-        assert status == 0 and "done" in out and ("note: this processor has no" in out) == (not instructions), err
+    if runtime.has_bfloat16():
+        assert status == 0 and "done" in out and ("note: this processor has no" in err) == (not instructions), err
         assert json.loads((tmp_path / "run" / "best" / "config.json").read_text())["precision"] == "bfloat16"
     else:
         assert status == 1 and err.startswith("error: TensorFlow 1.8.0 cannot convolve in bfloat16"), err

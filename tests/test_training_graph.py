@@ -2,6 +2,7 @@
 import ops
 from model import MODELS, Variant, model_variables
 from ops import conv2d, tf
+from tools import runtime
 from tools.training import recipes
 from tools.training.graph import build_training
 from tools.training.recipes import make_recipe
@@ -11,7 +12,7 @@ import pytest
 
 ADAM = make_recipe("paper", "32s", "x2")
 MUON = make_recipe("fast", "32s", "x2")._replace(ema=0, decay=3)
-bfloat16 = pytest.mark.skipif(not ops.has_bfloat16(), reason="this TensorFlow has no convolutions in bfloat16")
+bfloat16 = pytest.mark.skipif(not runtime.has_bfloat16(), reason="this TensorFlow has no convolutions in bfloat16")
 
 
 def test_towers_have_the_gradient_of_the_whole_batch(small_network):
@@ -203,25 +204,27 @@ def test_what_is_logged_of_a_step(small_network):
 
 
 @bfloat16
-def test_bfloat16_kernels_round_what_is_convolved_and_nothing_else():
-    """1 + 2^-10 is rounded to 1, in the input, the kernel and the gradient, and sums of ones are exact; biases are not rounded."""
+def test_a_convolution_in_bfloat16_rounds_what_it_takes_and_gives():
+    """1 + 2^-10 is rounded to 1 in the input, the kernel, the bias and the gradient of the output, and sums of up to 256 ones are
+    exact. Variables and their gradients are float32."""
     near_one = 1 + 2.0 ** -10
-    with tf.variable_scope("scope", custom_getter=ops.bfloat16_kernels):
-        x = tf.fill([1, 4, 5, 2], near_one)
-        y = conv2d(x, 3, 3)
+    source = tf.fill([1, 4, 5, 2], near_one)
+    with ops.convolving_in("bfloat16"):
+        y = ops.exact(conv2d(ops.rounded(source), 3, 3))
+    assert ops.rounded(source).dtype == tf.float32  # outside of the context
     kernel, bias = tf.trainable_variables()
-    gradients = tf.gradients(y, [x, kernel, bias], tf.fill([1, 4, 5, 3], near_one))
+    gradients = tf.gradients(y, [source, kernel, bias], tf.fill([1, 4, 5, 3], near_one))
     assert {tensor.dtype.base_dtype for tensor in [y, kernel, bias] + gradients} == {tf.float32}
     with tf.Session() as session:
         kernel.load(np.full([3, 3, 2, 3], near_one), session)
         bias.load(np.full([3], near_one), session)
-        y, to_x, to_kernel, to_bias = session.run([y] + gradients)
+        y, to_source, to_kernel, to_bias = session.run([y] + gradients)
     across, down = np.array([2, 3, 3, 3, 2]), np.array([2, 3, 3, 2])  # positions of the kernel inside the image
-    np.testing.assert_array_equal(y, np.broadcast_to((2 * np.outer(down, across) + near_one)[None, :, :, None], [1, 4, 5, 3]))
-    np.testing.assert_array_equal(to_x, np.broadcast_to((3 * np.outer(down, across))[None, :, :, None], [1, 4, 5, 2]))
+    np.testing.assert_array_equal(y, np.broadcast_to((2 * np.outer(down, across) + 1)[None, :, :, None], [1, 4, 5, 3]))
+    np.testing.assert_array_equal(to_source, np.broadcast_to((3 * np.outer(down, across))[None, :, :, None], [1, 4, 5, 2]))
     inside = np.outer([3, 4, 3], [4, 5, 4])  # positions of the image under each value of the kernel
     np.testing.assert_array_equal(to_kernel, np.broadcast_to(inside[:, :, None, None], [3, 3, 2, 3]))
-    np.testing.assert_allclose(to_bias, 20 * near_one, rtol=1e-6)
+    np.testing.assert_array_equal(to_bias, [20, 20, 20])
 
 
 @bfloat16

@@ -2,32 +2,37 @@
 
 infer also measures seconds and peak memory against the size of the image, whole and in tiles, and plots them. Every
 figure is a median of several runs after a warm-up, of fewer where one takes seconds; those of one line take turns. `ours` is the
-graph of model.py, trained as train.py does; `published` has PReLU as in the authors' graph, relu(x) + slope * (x - |x|) / 2, six
-element-wise operations, and is trained on the whole batch at once. train also prints the share of time that a step waits for its
-patches, and the time by type of operation. --python names interpreters of other environments (Python 3.6 with TensorFlow 1.8, say)
+graph of model.py, trained as train.py does; `bfloat16` the same with --precision bfloat16; `published` has PReLU as in the authors'
+graph, relu(x) + slope * (x - |x|) / 2, six element-wise operations, and is trained on the whole batch at once. infer runs the exported
+network in ONNX Runtime and OpenVINO, too, where they are installed (pip install tf2onnx onnxruntime openvino); the share beside a time
+is that of the multiplications at the rate of a large product of matrices on this machine. train also prints the share of time that a
+step waits for its patches, and the time by type of operation. --python names interpreters of other environments (Python 3.6 with TensorFlow 1.8, say)
 that run the same in turn, with the ratio to this one.
 """
 import argparse
 import collections
 import contextlib
+import functools
 import json
 import os
 import re
 import subprocess
 import sys
+import tempfile
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 import model as model_module
 import ops
-from ops import has_bfloat16, tf
+from ops import PRECISIONS, tf
 from tools.command import UserError, cpu_count, run_main
 from tools.data.patches import Sampler, prefetch
 from tools.files import check_writable
 from tools.options import add_variant, gpus
-from tools.pictures.tiles import LARGEST_TILE, OVERHEAD, Upscaler, bytes_per_pixel, resident_memory
+from tools.pictures.export import MissingPackage, import_optional, write_onnx
+from tools.pictures.tiles import LARGEST_TILE, OVERHEAD, Upscaler, bytes_per_pixel, free_memory, resident_memory
 from tools.plots import COLORS, save_figure
-from tools.runtime import given_environment, open_session
+from tools.runtime import given_environment, has_bfloat16, open_session
 from tools.training.cluster import Devices
 from tools.training.graph import build_training
 from tools.training.recipes import make_recipe
@@ -63,12 +68,64 @@ def median_seconds(functions, runs, what):
 def inference(args, variant, closing):
     """A function that runs a variant of the network once, in a session that `closing`, an ExitStack, closes."""
     lr = tf.placeholder(tf.float32, [1, None, None, 3])
-    sr = model_module.drsan(lr, args.model, args.scale)
+    with ops.convolving_in(variant.precision):
+        sr = model_module.drsan(lr, args.model, args.scale)
     session = open_session(args.gpu)
     closing.callback(session.close)
     session.run(tf.global_variables_initializer())
-    image = np.random.RandomState(0).rand(1, args.size, args.size, 3)
+    image = noise(args.size)
     return lambda: session.run(sr, {lr: image})
+
+
+def noise(side):
+    """A network input."""
+    return np.random.RandomState(0).rand(1, side, side, 3).astype(np.float32)
+
+
+def peers(args):
+    """{name: a function that runs the network once} of other runtimes that are installed, on the exported network."""
+    try:
+        import_optional("tf2onnx.convert")
+        onnxruntime = import_optional("onnxruntime")
+    except MissingPackage:
+        return {}
+    with tf.Graph().as_default(), open_session([-1]) as session, tempfile.TemporaryDirectory() as folder:
+        lr = tf.placeholder(tf.float32, [None, None, None, 3], "LR")
+        tf.identity(model_module.drsan(lr, args.model, args.scale), "SR")
+        session.run(tf.global_variables_initializer())
+        frozen = tf.graph_util.convert_variables_to_constants(session, session.graph.as_graph_def(), ["SR"])
+        path, image = os.path.join(folder, "network.onnx"), noise(args.size)
+        write_onnx(path, session, frozen)
+        runtime = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        functions = {"ONNX Runtime %s" % onnxruntime.__version__: lambda: runtime.run(["SR:0"], {"LR:0": image})}
+        with contextlib.suppress(MissingPackage):
+            openvino = import_optional("openvino")
+            compiled = openvino.Core().compile_model(path, "CPU")
+            functions["OpenVINO %s" % openvino.__version__.split("-")[0]] = lambda: compiled({"LR:0": image})
+        return functions
+
+
+def product_rates():
+    """{precision: multiplications per second of a large product of matrices} on the CPU."""
+    side, functions = 2048, {}
+    with contextlib.ExitStack() as closing:
+        for precision in PRECISIONS if has_bfloat16() else ["float32"]:
+            with tf.Graph().as_default():
+                x = tf.Variable(tf.cast(tf.random_uniform([side, side]), precision))
+                product = tf.matmul(x, x)
+                session = open_session([-1])
+                closing.callback(session.close)
+                session.run(x.initializer)
+                functions[precision] = functools.partial(session.run, product.op)
+        return {name: side ** 3 / seconds for name, seconds in median_seconds(functions, 5, "products").items()}
+
+
+def multi_adds_per_pixel(args):
+    """The multiplications of the convolutions for one LR pixel."""
+    with tf.Graph().as_default():
+        model_module.drsan(tf.placeholder(tf.float32, [1, None, None, 3]), args.model, args.scale)
+        scale = model_module.SCALES[args.scale]
+        return model_module.count_multi_adds(args.scale, scale, scale)
 
 
 def training_step(args, variant, closing):
@@ -125,7 +182,8 @@ def profile_training(args):
 def time_sizes(args):
     """[[side, seconds, peak bytes of this process, the peak by the formula]] of images from small to large.
 
-    With args.tile, in tiles, and what grows with the image is kept on disk.
+    With args.tile, in tiles, and what grows with the image is kept on disk; else, those for which the memory does not suffice are
+    left out.
     """
     lr = tf.placeholder(tf.float32, [1, None, None, 3])
     sr = model_module.drsan(lr, args.model, args.scale)
@@ -139,6 +197,8 @@ def time_sizes(args):
         with progress(sum(side ** 2 for side in args.sizes), "tiles" if args.tile else "whole images", unit=" pixels",
                       unit_scale=True) as bar:
             for side in sorted(args.sizes):
+                if not args.tile and start + per_pixel * side ** 2 > 0.8 * free_memory():
+                    break
                 times = []
                 while len(times) < args.runs and sum(times) < 10:
                     before = time.perf_counter()
@@ -232,11 +292,11 @@ BENCHMARKS = {"infer": inference, "train": training_step}
 
 
 def time_variants(args, what):
-    """{variant: median seconds} of one of BENCHMARKS; bfloat16 is for training with TensorFlow 2 alone."""
-    functions = collections.OrderedDict()
+    """{variant: median seconds} of one of BENCHMARKS, and for `infer` on the CPU of peers(); bfloat16 is for TensorFlow 2 alone."""
+    functions = collections.OrderedDict(peers(args) if what == "infer" and args.gpu == [-1] else {})
     with contextlib.ExitStack() as closing:
         for name, variant in VARIANTS.items():
-            if variant.precision == "float32" or (what == "train" and has_bfloat16()):
+            if variant.precision == "float32" or has_bfloat16():
                 with tf.Graph().as_default():
                     ops.prelu = variant.prelu
                     functions[name] = BENCHMARKS[what](args, variant, closing)
@@ -250,8 +310,21 @@ def measure(args):
     if "train" in args.what:
         results["wait"], results["types"] = profile_training(args)
     if "infer" in args.what:
+        results["rates"], results["multi_adds"] = product_rates(), multi_adds_per_pixel(args)
         results["sizes"] = measure_sizes(args)
     return dict(results, tensorflow=tf.__version__)
+
+
+def print_runtimes(result, pixels):
+    """The costs per pixel of one result of measure(): of this graph in each precision, and of other runtimes."""
+    print("\nTensorFlow %s; a product of matrices: %s" % (result["tensorflow"], ", ".join(
+        "%.0f GFLOP/s in %s" % (2 * rate / 1e9, name) for name, rate in sorted(result["rates"].items(), reverse=True))))
+    print("       %-24s %14s %14s %22s" % ("", "us/LR pixel", "to float32", "of the product's rate"))
+    for name, seconds in result["infer"].items():
+        if name != "published":
+            precision, shown = ("bfloat16", name) if name == "bfloat16" else ("float32", "float32" if name == "ours" else name)
+            print("       %-24s %14.2f %14.2f %20.0f %%" % (shown, seconds / pixels * 1e6, seconds / result["infer"]["ours"],
+                                                       100 * result["multi_adds"] * pixels / seconds / result["rates"][precision]))
 
 
 def bench(args):
@@ -279,6 +352,8 @@ def bench(args):
             print("       TensorFlow %-11s %12.3f %12.3f %14.2f %18.2f %17.2f" % (
                 result["tensorflow"], ours, published, ours / published, ours / pixels[what] * 1e6,
                 ours / results[0][what]["ours"]))
+        for result in results if what == "infer" else []:
+            print_runtimes(result, pixels[what])
         for result in results if what == "train" else []:
             if "bfloat16" in result[what]:
                 print("\nTensorFlow %s: %.3f s with --precision bfloat16, %.2f of float32" % (
@@ -300,7 +375,7 @@ def parse_args():
     parser.add_argument("--threads", type=int, default=cpu_count(), help="of TensorFlow on the CPU (default: all)")
     add_variant(parser)
     parser.add_argument("--size", type=int, default=320, help="side of the LR image of infer")
-    parser.add_argument("--sizes", type=int, nargs="+", default=[64, 128, 256, 512, 1024], metavar="SIDE",
+    parser.add_argument("--sizes", type=int, nargs="+", default=[64, 128, 256, 512, 1024, 2048, 4096], metavar="SIDE",
                         help="sides of the LR images of infer's second table")
     parser.add_argument("--tile", type=int, help="side of the tiles there (default %d)" % LARGEST_TILE)
     parser.add_argument("--plot", default=os.path.join("runs", "inference.png"), metavar="FILE",

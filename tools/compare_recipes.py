@@ -17,9 +17,10 @@ from tools.checkpoints import find_checkpoint
 from tools.command import cpu_count, fraction, positive, run_main
 from tools.data.patches import Sampler, prefetch
 from tools.data.photographs import hold_out, load_photographs, open_valid
-from tools.options import add_data_dir, add_variant, gpus
+from tools.options import add_data_dir, add_precision, add_variant, gpus
+from tools.runtime import check_precision
 from tools.training.cluster import Devices
-from tools.training.graph import PRECISIONS, averaged_weights, build_training, check_precision, start_from, validate
+from tools.training.graph import averaged_weights, build_training, start_from, validate
 from tools.training.recipes import RECIPE_OPTIONS, learning_rate, make_recipe
 
 import numpy as np
@@ -97,7 +98,7 @@ def parse_args():
     parser.add_argument("--gpu", type=gpus, default=[-1], metavar="I[,J...]",
                         help="index of the GPU, cpu or -1 for the CPU (default cpu)")
     add_variant(parser)
-    parser.add_argument("--precision", default="float32", choices=list(PRECISIONS), help="of convolutions")
+    add_precision(parser)
     parser.add_argument("--init-from", metavar="CHECKPOINT", help="start from its weights instead of from scratch")
     parser.add_argument("--seed", type=int, default=0, help="of initial weights and patches (default 0)")
     parser.add_argument("--valid", default="Sample", help="data set for validation; never one of the benchmarks")

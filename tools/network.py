@@ -5,11 +5,11 @@
         sr = model.upscale(lr)
 """
 from model import SCALES, count_multi_adds, count_parameters, drsan
-from ops import tf
+from ops import convolving_in, tf
 from tools.checkpoints import find_checkpoint, identify, restore_weights
 from tools.command import UserError
 from tools.pictures.tiles import Upscaler, to_gray
-from tools.runtime import open_session
+from tools.runtime import check_precision, gpu_memory, open_session
 from utils import to_integers
 
 import numpy as np
@@ -22,14 +22,17 @@ class Network(object):
     prefix: of the checkpoint. parameters, multi_adds: how many there are, the latter for SR of 1280x720.
     """
 
-    def __init__(self, model, scale, prefix, gpu, without=None):
-        """gpu: its index, or -1 for the CPU. without: of an ablation (see drsan). Raises UserError as restore_weights."""
+    def __init__(self, model, scale, prefix, gpu, without=None, precision="float32"):
+        """gpu: its index, or -1 for the CPU. without: of an ablation (see drsan). precision: see convolving_in. Raises UserError as
+        restore_weights and check_precision."""
         self.model, self.scale, self.factor, self.prefix = model, scale, SCALES[scale], prefix
-        with tf.Graph().as_default():
+        check_precision(precision)
+        with tf.Graph().as_default(), convolving_in(precision):
             self.lr = tf.placeholder(tf.float32, [None, None, None, 3], "LR")
             self.sr = tf.identity(drsan(self.lr, model, scale, without), "SR")
             self.parameters, self.multi_adds = count_parameters(), count_multi_adds(scale, 720, 1280)
             self.session = open_session([gpu])
+            check_precision(precision, not gpu_memory(self.session))
             restore_weights(self.session, prefix, without)
         self.upscaler = None
 
@@ -90,13 +93,13 @@ def choose_variant(model, scale, checkpoint):
     return found + (prefix,)
 
 
-def load_model(model=None, scale=None, checkpoint=None, gpu=0, tile=None, memory=None, ensemble=False):
+def load_model(model=None, scale=None, checkpoint=None, gpu=0, tile=None, memory=None, ensemble=False, precision="float32"):
     """A Network that is ready to upscale images.
 
     model, scale: keys of MODELS and SCALES, by default those of the checkpoint, or else "32s" and "x2". checkpoint: prefix, .index
     file or folder, by default the weights shipped for model and scale. gpu: its index; on the CPU for -1, or if there is none.
-    tile, memory (GiB), ensemble: as in test.py. Raises UserError if there is no such checkpoint, or it is that of another model.
+    tile, memory (GiB), ensemble, precision: as in test.py. Raises UserError if there is no such checkpoint, or it is that of another model.
     """
-    network = Network(*choose_variant(model, scale, checkpoint), gpu=gpu)
+    network = Network(*choose_variant(model, scale, checkpoint), gpu=gpu, precision=precision)
     network.make_upscaler(tile, memory, ensemble)
     return network

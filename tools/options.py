@@ -2,6 +2,7 @@
 import os
 
 from model import MODELS, SCALES
+from ops import PRECISIONS
 from tools.files import script
 
 
@@ -24,6 +25,12 @@ def add_gpu(parser, default=0):
     """The option --gpu of commands that run the network on one device."""
     parser.add_argument("--gpu", type=gpu, default=default, metavar="I",
                         help="index of the GPU, cpu or -1 for the CPU (default %s)" % ("cpu" if default < 0 else default))
+
+
+def add_precision(parser):
+    """The option --precision of commands that can compute in bfloat16."""
+    parser.add_argument("--precision", default="float32", choices=PRECISIONS, help="of the blocks' convolutions (default float32); "
+                        "bfloat16 is for processors and GPUs that have it, and needs TensorFlow 2")
 
 
 def add_variant(parser):

@@ -7,7 +7,7 @@ import functools
 import os
 
 from tools import INSTALL
-from tools.command import notice_once, quiet_stderr
+from tools.command import UserError, notice_once, quiet_stderr
 
 GIVEN_GPUS = os.environ.get("CUDA_VISIBLE_DEVICES")  # by the user or a scheduler; None: all
 
@@ -125,6 +125,31 @@ def given_environment():
 def gpu_memory(session):
     """Bytes of memory of the smallest GPU of a session, 0 without one."""
     return min([device.memory_limit_bytes for device in session.list_devices() if device.device_type == "GPU"] or [0])
+
+
+def has_bfloat16():
+    """Whether this TensorFlow has convolutions in bfloat16."""
+    return not tf.__version__.startswith("1.")
+
+
+def cpu_has_bfloat16():
+    """Whether the processor has instructions for bfloat16; True where the system does not say."""
+    try:
+        with open("/proc/cpuinfo") as file:
+            return "bf16" in file.read()
+    except OSError:
+        return True
+
+
+def check_precision(precision, on_cpu=False):
+    """Raise UserError if this TensorFlow cannot convolve in one of ops.PRECISIONS; one line says so if the processor, on which it
+    is to run, has no instructions for it."""
+    if precision != "bfloat16":
+        return
+    if not has_bfloat16():
+        raise UserError("TensorFlow %s cannot convolve in bfloat16: leave out --precision, or use TensorFlow 2" % tf.__version__)
+    if on_cpu and not cpu_has_bfloat16():
+        notice_once("this processor has no instructions for bfloat16: it takes many times as long as float32")
 
 
 def error_reason(error):

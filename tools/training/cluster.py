@@ -139,12 +139,3 @@ class Devices(object):
         except Exception:
             self.tell(False)
             raise
-
-
-def cpu_has_bfloat16():
-    """Whether the processor has instructions for bfloat16; True where the system does not say."""
-    try:
-        with open("/proc/cpuinfo") as file:
-            return "bf16" in file.read()
-    except OSError:
-        return True

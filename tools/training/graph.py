@@ -3,7 +3,7 @@ import collections
 import contextlib
 
 from model import dra_values, drsan, model_variables
-from ops import bfloat16_kernels, has_bfloat16, is_bad, muon_momentum, muon_step, tf
+from ops import convolving_in, is_bad, muon_momentum, muon_step, tf
 from tools.checkpoints import load_values, transfer_weights
 from tools.command import UserError
 from tools.training.recipes import uses_muon
@@ -42,15 +42,6 @@ def optimize_by(recipe, rate, loss, step):
     return train, norm, skipped, [average.average(variable) for variable in model_variables()] if average else []
 
 
-PRECISIONS = {"float32": None, "bfloat16": bfloat16_kernels}  # of convolutions -> custom getter of the model's variables
-
-
-def check_precision(precision):
-    """Raise UserError if this TensorFlow cannot train in one of PRECISIONS."""
-    if precision == "bfloat16" and not has_bfloat16():
-        raise UserError("TensorFlow %s cannot convolve in bfloat16: leave out --precision, or use TensorFlow 2" % tf.__version__)
-
-
 # norm: of the gradient; skipped: whether the step was; largest_dra, kernel_rms: what shows early that a training diverges
 Training = collections.namedtuple("Training", "lr hr rate sr loss step train averages norm skipped largest_dra kernel_rms")
 
@@ -59,7 +50,7 @@ def build_training(model, scale, recipe, devices=("",), without=None, precision=
     """Build the Training of a Recipe: its optimizer on the L1 loss, and with `ema` a moving average of the weights.
 
     With several `devices`, each computes the gradient for an equal part of the batch. without: of an ablation (see drsan).
-    precision: of the convolutions of a step; `sr`, for validation, of a batch of any size, is always computed in float32.
+    precision: of a step (see convolving_in); `sr`, for validation, of a batch of any size, is always computed in float32.
 
     Variables are named as in the published training graphs: the step is Variable, Adam's slots are <name>/AdamOptimizer and
     <name>/AdamOptimizer_1, and beta1_power and beta2_power.
@@ -69,7 +60,7 @@ def build_training(model, scale, recipe, devices=("",), without=None, precision=
     rate = tf.placeholder(tf.float32, [], "rate")
     losses = []
     for device, lr_part, hr_part in zip(devices, tf.split(lr, len(devices)), tf.split(hr, len(devices))):
-        with tf.device(device), tf.variable_scope(tf.get_variable_scope(), custom_getter=PRECISIONS[precision]):
+        with tf.device(device), convolving_in(precision):
             sr = drsan(tf.cast(lr_part, tf.float32) / 255, model, scale, without)
             losses.append(tf.reduce_mean(tf.abs(tf.cast(hr_part, tf.float32) / 255 - sr)))
     dra = [tf.reduce_max(tf.abs(values)) for values in dra_values()] or [tf.ones([])]
