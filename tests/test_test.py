@@ -164,7 +164,7 @@ def test_several_end_in_one_table(run, weights, images, tmp_path, monkeypatch):
     (["--scale", "x5"], 2, "choose from"),
     (["--dataset", "Set6"], 2, "unknown data set 'Set6': choose from Sample, Set5, Set14, B100, Urban100"),
     (["--checkpoint", "a", "--model", "32s", "48s"], 2, "--checkpoint goes with one --model"),
-    (["--model", "32l", "--scale", "x4"], 1, "(there: 32s_x2 32s_x3 32s_x4); the paper publishes none; train it with: python train.py --model 32l"),
+    (["--model", "32l", "--scale", "x4"], 1, "48s_x4 48m_x4); the paper publishes none; train it with: python train.py --model 32l"),
     (["--checkpoint", "nowhere/a"], 1, "error: no checkpoint at nowhere/a"),
     (["--checkpoint", "a", "--without", "rsa", "--memory", "1"], 2, "without --tile and --memory"),
 ])
