@@ -80,10 +80,12 @@ def test_damaged_checkpoint(tmp_path):
         checkpoints.restore_weights(session, prefix)
 
 
-def test_missing_checkpoint_says_how_to_get_one():
+def test_missing_checkpoint_says_how_to_get_one(monkeypatch, tmp_path):
     with pytest.raises(UserError, match=r"no weights for 32l x3 in checkpoints .*; the paper publishes none; .* train.py --model 32l --scale x3"):
         checkpoints.find_checkpoint("32l", "x3")
-    with pytest.raises(UserError, match=r"\(there: 32s_x2 .*; the authors' are evaluated by test.py --checkpoint authors --download"):
+    monkeypatch.setattr(checkpoints, "shipped_checkpoints", lambda folder: {("x2", "32s"): "prefix"})
+    monkeypatch.setattr(checkpoints, "SHIPPED", str(tmp_path))
+    with pytest.raises(UserError, match=r"\(there: 32s_x2\); the authors' are evaluated by test.py --checkpoint authors --download"):
         checkpoints.find_checkpoint("32l", "x2")
     for path in "nowhere", "":
         with pytest.raises(UserError, match="no checkpoint at %s:" % path):
