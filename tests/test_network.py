@@ -5,7 +5,7 @@ import utils
 from conftest import ROOT
 from model import MODELS, SCALES, drsan
 from ops import tf
-from tools import checkpoints, network, runtime
+from tools import checkpoints, command, network, runtime
 from tools.command import UserError
 from tools.files import write_json
 from tools.network import load_model
@@ -134,6 +134,7 @@ def test_bfloat16_is_near_float32():
 
 
 def test_a_processor_without_bfloat16_is_told_of(monkeypatch, capsys):
+    monkeypatch.setattr(command, "_noticed", set())
     monkeypatch.setattr(runtime, "has_bfloat16", lambda: True)
     for found in True, False:
         monkeypatch.setattr(runtime, "cpu_has_bfloat16", lambda: found)

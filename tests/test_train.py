@@ -14,7 +14,7 @@ import train
 from conftest import TINY, authors_record, call, run_script, start, state_values
 from model import MODELS, Variant, drsan, model_variables
 from ops import tf
-from tools import checkpoints, runtime
+from tools import checkpoints, command, runtime
 from tools.command import UserError
 from tools.data import patches
 from tools.data.photographs import hold_out
@@ -96,6 +96,7 @@ def test_ablation_is_recorded_and_asked_for(photographs, tmp_path, run, tiny):
 
 @pytest.mark.parametrize("instructions", [True, False])
 def test_bfloat16_is_recorded_or_refused(photographs, tmp_path, monkeypatch, tiny, instructions):
+    monkeypatch.setattr(command, "_noticed", set())
     monkeypatch.setattr(runtime, "cpu_has_bfloat16", lambda: instructions)
     status, out, err = tiny("--data", photographs, "--precision", "bfloat16", "--steps", 8)
     if runtime.has_bfloat16():
