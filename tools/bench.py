@@ -6,8 +6,8 @@ graph of model.py, trained as train.py does; `bfloat16` the same with --precisio
 graph, relu(x) + slope * (x - |x|) / 2, six element-wise operations, and is trained on the whole batch at once. infer runs the exported
 network in ONNX Runtime and OpenVINO, too, where they are installed (pip install tf2onnx onnxruntime openvino); the share beside a time
 is that of the multiplications at the rate of a large product of matrices on this machine. train also prints the share of time that a
-step waits for its patches, and the time by type of operation. --python names interpreters of other environments (Python 3.6 with TensorFlow 1.8, say)
-that run the same in turn, with the ratio to this one.
+step waits for its patches, and the time by type of operation. --python names interpreters of other environments (Python 3.6 with
+TensorFlow 1.8, say) that run the same in turn, with the ratio to this one.
 """
 import argparse
 import collections
@@ -29,7 +29,7 @@ from tools.command import UserError, cpu_count, run_main
 from tools.data.patches import Sampler, prefetch
 from tools.files import check_writable
 from tools.options import add_variant, gpus
-from tools.pictures.export import MissingPackage, import_optional, write_onnx
+from tools.pictures.export import MissingPackage, freeze, import_optional, write_onnx
 from tools.pictures.tiles import LARGEST_TILE, OVERHEAD, Upscaler, bytes_per_pixel, free_memory, resident_memory
 from tools.plots import COLORS, save_figure
 from tools.runtime import given_environment, has_bfloat16, open_session
@@ -93,9 +93,8 @@ def peers(args):
         lr = tf.placeholder(tf.float32, [None, None, None, 3], "LR")
         tf.identity(model_module.drsan(lr, args.model, args.scale), "SR")
         session.run(tf.global_variables_initializer())
-        frozen = tf.graph_util.convert_variables_to_constants(session, session.graph.as_graph_def(), ["SR"])
         path, image = os.path.join(folder, "network.onnx"), noise(args.size)
-        write_onnx(path, session, frozen)
+        write_onnx(path, session, freeze(session))
         runtime = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
         functions = {"ONNX Runtime %s" % onnxruntime.__version__: lambda: runtime.run(["SR:0"], {"LR:0": image})}
         with contextlib.suppress(MissingPackage):

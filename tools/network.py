@@ -98,7 +98,8 @@ def load_model(model=None, scale=None, checkpoint=None, gpu=0, tile=None, memory
 
     model, scale: keys of MODELS and SCALES, by default those of the checkpoint, or else "32s" and "x2". checkpoint: prefix, .index
     file or folder, by default the weights shipped for model and scale. gpu: its index; on the CPU for -1, or if there is none.
-    tile, memory (GiB), ensemble, precision: as in test.py. Raises UserError if there is no such checkpoint, or it is that of another model.
+    tile, memory (GiB), ensemble, precision: as in test.py. Raises UserError if there is no such checkpoint, it is that of another
+    model, or this TensorFlow lacks the precision.
     """
     network = Network(*choose_variant(model, scale, checkpoint), gpu=gpu, precision=precision)
     network.make_upscaler(tile, memory, ensemble)

@@ -7,9 +7,9 @@ import glob
 import os
 import time
 
-from tools.gpu.files import SLOTS, weight_names
+from tools.gpu.files import weight_names
 from tools.gpu.tiles import cut_patches, draw_detailed_patches
-from tools.gpu.training import ARITHMETIC, groups, guarded_update, l1_loss, pack
+from tools.gpu.training import ARITHMETIC, groups, guarded_update, l1_loss, pack_state
 
 import jax
 import jax.numpy as jnp
@@ -89,8 +89,7 @@ def time_parts(graph, recipe, precision, state, tiles, steps):
                       jnp.float32(0))),
         ("optimizer", (lambda packed, i: guarded_update(
             packed, {group: packed[group] * 1e-3 for group in grouped}, jnp.float32(0.1), jnp.float32(1e-4), recipe)[0],
-                       dict({name: value for name, value in state.items() if not name.startswith("DRAN/")},
-                            **pack(grouped, state, ("",) + SLOTS))))])
+                       pack_state(grouped, state)))])
     seconds = {}
     for name, (body, first) in bodies.items():
         with jax.default_matmul_precision(product):

@@ -60,9 +60,23 @@ def groups(state):
 
 def pack(grouped, arrays, slots=("",)):
     """{group + slot: one array} of {weight + slot: array}: of Adam's a vector, of Muon's a stack of kernels."""
-    join = {True: lambda values: jnp.concatenate([jnp.ravel(value) for value in values]), False: jnp.stack}
-    return {group + slot: join[group == "adam"]([arrays[name + slot] for name in names])
-            for group, names in grouped.items() for slot in slots if names[0] + slot in arrays}
+    packed = {}
+    for group, names in grouped.items():
+        for slot in slots:
+            if names[0] + slot in arrays:
+                values = [arrays[name + slot] for name in names]
+                packed[group + slot] = jnp.concatenate([jnp.ravel(value) for value in values]) if group == "adam" else jnp.stack(values)
+    return packed
+
+
+def pack_state(grouped, state):
+    """A state with weights and slots packed; what belongs to no weight stays as it is."""
+    return dict(others(state), **pack(grouped, state, ("",) + SLOTS))
+
+
+def others(state):
+    """What belongs to no weight in a state."""
+    return {name: value for name, value in state.items() if not name.startswith("DRAN/")}
 
 
 def unpack(grouped, shapes, packed, slots=("",)):
@@ -154,11 +168,9 @@ def run_steps(graph, recipe, precision, state, tiles, rates):
         state, norm, skipped = guarded_update(state, pack(grouped, gradients), loss, rate, recipe)
         return state, (loss, norm, skipped)
 
-    slots = ("",) + SLOTS
-    others = {name: value for name, value in state.items() if not name.startswith("DRAN/")}
     with jax.default_matmul_precision(convolution):
-        packed, values = lax.scan(step, dict(others, **pack(grouped, state, slots)), (rates, patches))
-    return dict({name: packed[name] for name in others}, **unpack(grouped, shapes, packed, slots)), values
+        packed, values = lax.scan(step, pack_state(grouped, state), (rates, patches))
+    return dict({name: packed[name] for name in others(state)}, **unpack(grouped, shapes, packed, ("",) + SLOTS)), values
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -90,11 +90,16 @@ FORMATS = {
 }
 
 
+def freeze(session):
+    """The GraphDef that leads to SR in the graph of a session, with its variables as constants."""
+    with session.graph.as_default():
+        return tf.graph_util.convert_variables_to_constants(session, session.graph.as_graph_def(), ["SR"])
+
+
 def build(model, scale, checkpoint):
     """(session with the network, whose tensors are LR:0 and SR:0; the graph with its variables as constants)."""
     session = Network(model, scale, find_checkpoint(model, scale, checkpoint), -1).session
-    with session.graph.as_default():
-        return session, tf.graph_util.convert_variables_to_constants(session, session.graph.as_graph_def(), ["SR"])
+    return session, freeze(session)
 
 
 def photographs():
