@@ -25,7 +25,7 @@ from PIL import Image
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from tools.command import UserError
 from tools.pictures import tiles, write
-from tools.pictures.upscale import upscale_picture
+from tools.pictures.upscale import begin
 
 LIMIT = 10  # seconds for a file
 MODES = {  # format: modes, options of writing
@@ -43,6 +43,9 @@ MODES = {  # format: modes, options of writing
 class Repeat(object):
     """In place of an Upscaler: every pixel becomes 2x2."""
     factor = 2
+
+    def leave_room(self):
+        return 2 ** 20
 
     def __call__(self, image):
         sr = tiles.Store((2 * image.shape[0], 2 * image.shape[1], 3))
@@ -140,9 +143,10 @@ def with_checksums(content):
 
 def attempt(path, output, frames):
     """Upscale a file: "written", "refused", or what is wrong, in words."""
-    args = argparse.Namespace(format="png", quality=95, frames=frames, strip=False, max_megapixels=0.1)
+    args = argparse.Namespace(format="png", quality=95, overwrite=False, frames=frames, strip=False, max_megapixels=0.1)
     try:
-        (height, width), _, _ = upscale_picture(Repeat(), path, output, args)
+        with concurrent.futures.ThreadPoolExecutor(1) as network:
+            (height, width), _, _ = begin(Repeat(), path, output, args, network)()
     except UserError as error:
         named = path in str(error) and "\n" not in str(error)
         return "refused" if named else "a message of more lines or without a name: %r" % error

@@ -4,18 +4,20 @@ import errno
 import io
 import mmap
 import os
+import signal
+import subprocess
 import sys
 import time
 
 import ops
 import test as evaluation
 import utils
-from conftest import call
+from conftest import ROOT, call
 from model import MODELS, drsan, model_variables
 from ops import tf
 from tools import bench, checkpoints, runtime
 from tools.command import UserError
-from tools.pictures import tiles, write
+from tools.pictures import tiles, upscale as upscale_module, write
 from tools.pictures.files import Picture, read_picture
 from tools.pictures.tiles import Store, Upscaler
 
@@ -371,6 +373,79 @@ def test_ensemble_and_tiles_in_the_evaluation(run, tmp_path):
     psnr, ssim = utils.score(sr, photograph(80, 80), 2)
     assert (status, err) == (0, "")
     assert [float(word) for word in out.splitlines()[4].split()[1:3]] == pytest.approx([psnr, ssim], abs=0.002)
+
+
+class Timed(Repeat):
+    """Logs when each picture is in the network. It leaves the network only when `until` is fulfilled for its number."""
+
+    def __init__(self, log, room, until):
+        self.log, self.room, self.until, self.count = log, room, until, 0
+
+    def leave_room(self):
+        return self.room
+
+    def __call__(self, image):
+        number, self.count = self.count, self.count + 1
+        self.log.append("in %d" % number)
+        limit = time.time() + 60
+        while not self.until(number) and time.time() < limit:
+            time.sleep(0.01)
+        self.log.append("out %d" % number if self.until(number) else "late %d" % number)
+        return super(Timed, self).__call__(image)
+
+
+@pytest.fixture
+def logged(run, tmp_path, monkeypatch):
+    """Upscale three pictures: the log of Timed, with what is read and written in it."""
+    def upscale(room, until):
+        log, read, save_picture = [], upscale_module.read_picture, upscale_module.save_picture
+
+        def log_read(path, megapixels):
+            log.append("read " + os.path.basename(path)[0])
+            return read(path, megapixels)
+
+        def log_write(path, *arguments):
+            note = save_picture(path, *arguments)
+            log.append("write " + os.path.basename(path)[0])
+            return note
+
+        monkeypatch.setattr(upscale_module, "read_picture", log_read)
+        monkeypatch.setattr(upscale_module, "save_picture", log_write)
+        monkeypatch.setattr(evaluation, "build", lambda model, scale, args: Timed(log, room, lambda number: until(log, number)))
+        paths = [save(tmp_path / ("%d.png" % i), photograph(8, 8 + i)) for i in range(3)]
+        assert run("--input", *(paths + ["--output", tmp_path / "out", "--overwrite"]))[::2] == (0, "")
+        for i in range(3):
+            sr = utils.read_image(str(tmp_path / "out" / ("%d_x2.png" % i)))
+            assert (sr[::2, ::2] == photograph(8, 8 + i)).all()
+        return log
+    return upscale
+
+
+def test_reading_and_writing_overlap_with_the_network(logged):
+    def until(log, number):  # what must happen before picture `number` leaves the network
+        return ("read %d" % (number + 1) in log or number == 2) and ("write %d" % (number - 1) in log or number == 0)
+
+    assert not [line for line in logged(2 ** 20, until) if line.startswith("late")]
+
+
+def test_a_large_picture_has_the_memory_for_itself(logged):
+    one = ["read %d", "in %d", "out %d", "write %d"]
+    assert logged(24 * 4 * 8 * 8 - 1, lambda log, number: True) == [line % i for i in range(3) for line in one]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+def test_interrupt_ends_a_large_picture(tmp_path):
+    save(tmp_path / "a.png", np.tile(photograph(512, 300), (8, 8, 1)))
+    command = [sys.executable, os.path.join(ROOT, "test.py"), "--gpu", "-1", "--input", str(tmp_path / "a.png"),
+               "--output", str(tmp_path / "out"), "--tile", "32"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True)
+    assert process.stdout.readline().startswith("DRSAN-32s")
+    assert process.stdout.readline().startswith("checkpoint")
+    time.sleep(1)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=120)
+    assert (process.returncode, out, err) == (130, "", "stopped\n")
+    assert os.listdir(str(tmp_path / "out")) == []
 
 
 def test_existing_output_is_kept_without_overwrite(run, repeat, tmp_path):

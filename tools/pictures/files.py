@@ -66,6 +66,17 @@ def read_picture(path, megapixels):
     return picture._replace(color=_spread_color(picture.color, picture.alpha))
 
 
+def picture_size(path, frames):
+    """(width, height) by the head of an image file; None if it does not tell, or is an animation whose `frames` are all wanted."""
+    try:
+        with quiet_stderr(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path) as image:
+                return None if frames and getattr(image, "n_frames", 1) > 1 else image.size
+    except Exception:  # which is said when it is read
+        return None
+
+
 def animation_suffix(path):
     """The suffix of the format of an animation, one of ANIMATED; None for any other file."""
     try:

@@ -127,6 +127,16 @@ class Upscaler(object):
             raise UserError("not enough memory for an LR image of %dx%d pixels%s: try a smaller --tile, or --gpu -1" % (
                 width, height, " in tiles of %d" % side if side else ""))
 
+    def leave_room(self):
+        """Leave an eighth of the memory to another picture, which is read or written meanwhile; returns it, in bytes."""
+        room = self.host / 8
+        self.host -= room
+        return room
+
+    def stop(self):
+        """End what another thread is upscaling: it gets an error."""
+        self.session.close()
+
     def plan(self, height, width, depth=1):
         """(side of the tiles, or None for the whole image; whether what grows with the image goes to disk).
 

@@ -1,15 +1,19 @@
 """Upscaling of people's pictures, file by file: what test.py --input does, once the options are read."""
 import collections
+import concurrent.futures
+import functools
 import os
 import sys
 import time
 
 from tools.command import UserError
 from tools.files import LONGEST_NAME
-from tools.pictures.files import animation_suffix, find_pictures, read_frames, read_picture
+from tools.pictures.files import animation_suffix, find_pictures, picture_size, read_frames, read_picture
 from tools.pictures.write import LARGEST_SIDE, SUFFIX_FORMATS, compose, fit_format, save_animation, save_picture
 
 from tqdm import tqdm
+
+EXPECTED = UserError, OSError, MemoryError  # what a picture can cause
 
 
 def name_outputs(paths, scale, args):
@@ -52,38 +56,100 @@ def check_sides(output, picture, factor):
             output, factor * width, factor * height, name, LARGEST_SIDE[name]))
 
 
-def upscale_picture(upscaler, path, output, args):
-    """Upscale one image file, or all frames of an animation with args.frames: ((height, width) of LR, count of frames, notes).
+def begin(upscaler, path, output, args, network):
+    """Read an image file, or all frames of an animation with args.frames, and have the thread `network` upscale it. Returns a
+    function that waits for that and writes SR: () -> ((height, width) of LR, count of frames, notes).
 
-    Raises UserError, OSError or MemoryError.
+    Both raise UserError, OSError or MemoryError.
     """
+    check_output(path, output, args.overwrite)
     suffix = args.frames and animation_suffix(path)
     if suffix:
         animation = read_frames(path, args.max_megapixels)
-        pictures = animation.pictures
-        check_sides(output, pictures[0], upscaler.factor)
-        frames = (compose(upscaler(picture.color), picture, upscaler.factor) for picture in pictures)
-        save_animation(output, frames, animation, suffix, args.quality)
-        notes = ["all %d frames" % len(pictures)]
-    else:
-        pictures = [fit_format(read_picture(path, args.max_megapixels), args.format)]
-        check_sides(output, pictures[0], upscaler.factor)
-        image = compose(upscaler(pictures[0].color), pictures[0], upscaler.factor)
-        note = save_picture(output, image, pictures[0], upscaler.factor, args)
-        notes = pictures[0].notes + ([note] if note else [])
-    return pictures[0].color.shape[:2], len(pictures), notes
+        check_sides(output, animation.pictures[0], upscaler.factor)
+        return functools.partial(write_animation, upscaler, animation, output, suffix, args)
+    picture = fit_format(read_picture(path, args.max_megapixels), args.format)
+    check_sides(output, picture, upscaler.factor)
+    return functools.partial(write_picture, network.submit(upscaler, picture.color), picture, output, upscaler.factor, args)
 
 
-def report(upscaler, path, output, args):
-    """Upscale one image file, and print a line for it, and its notes. Raises as upscale_picture()."""
-    before = time.time()
-    check_output(path, output, args.overwrite)
-    (height, width), frames, notes = upscale_picture(upscaler, path, output, args)
-    for note in notes:
-        tqdm.write("note: %s: %s" % (path, note), file=sys.stderr)
-    seconds, height_sr, width_sr = time.time() - before, height * upscaler.factor, width * upscaler.factor
-    tqdm.write("%-20s %dx%d -> %s %dx%d, %.1f s, %.2f megapixels/s" % (
-        path, width, height, output, width_sr, height_sr, seconds, frames * width_sr * height_sr / 1e6 / seconds))
+def write_picture(sr, picture, output, factor, args):
+    """Write the SR image of a Picture; sr: of its Store, a Future."""
+    note = save_picture(output, compose(sr.result(), picture, factor), picture, factor, args)
+    return picture.color.shape[:2], 1, picture.notes + ([note] if note else [])
+
+
+def write_animation(upscaler, animation, output, suffix, args):
+    """Upscale and write the frames of an Animation one after the other."""
+    pictures = animation.pictures
+    frames = (compose(upscaler(picture.color), picture, upscaler.factor) for picture in pictures)
+    save_animation(output, frames, animation, suffix, args.quality)
+    return pictures[0].color.shape[:2], len(pictures), ["all %d frames" % len(pictures)]
+
+
+class Pictures(object):
+    """Upscales pictures in turn, with a line and notes for each: while one is in the network, the last one is written and the next
+    one is read. A picture that would take too much memory for that, and an animation, has the network for itself.
+
+    done, failed: how many pictures.
+    """
+
+    def __init__(self, upscaler, args, network):
+        """network: the thread that the network is run in, of concurrent.futures."""
+        self.upscaler, self.args, self.network = upscaler, args, network
+        self.room, self.before = upscaler.leave_room(), time.time()
+        self.done = self.failed = 0
+        self.waiting = None  # (path, output, what begin() returned)
+
+    def add(self, path, output):
+        """Read a picture, and write the one before."""
+        alone = self._bytes_held(path) > self.room
+        if alone:
+            self.finish()
+        try:
+            began = begin(self.upscaler, path, output, self.args, self.network)
+        except EXPECTED as error:
+            self.finish()
+            self._fail(path, error)
+            return
+        self.finish()
+        self.waiting = path, output, began
+        if alone:
+            self.finish()
+
+    def finish(self):
+        """Write the picture that is waiting, if one is."""
+        if self.waiting:
+            (path, output, began), self.waiting = self.waiting, None
+            try:
+                self._report(path, output, *began())
+            except EXPECTED as error:
+                self._fail(path, error)
+
+    def _bytes_held(self, path):
+        """The most bytes that a picture takes besides the network: float32 SR, four channels of 16 bits of it, and LR. Infinite for
+        an animation whose frames are all wanted, and for a file that does not tell its size."""
+        size = picture_size(path, self.args.frames)
+        return 24 * self.upscaler.factor ** 2 * size[0] * size[1] if size else float("inf")
+
+    def _report(self, path, output, shape, frames, notes):
+        for note in notes:
+            tqdm.write("note: %s: %s" % (path, note), file=sys.stderr)
+        (height, width), factor, seconds = shape, self.upscaler.factor, self._lap()
+        self.done += 1
+        tqdm.write("%-20s %dx%d -> %s %dx%d, %.1f s, %.2f megapixels/s" % (
+            path, width, height, output, factor * width, factor * height, seconds,
+            frames * factor * width * factor * height / 1e6 / seconds))
+
+    def _fail(self, path, error):
+        self._lap()
+        self.failed += 1
+        tqdm.write("error: %s" % (str(error) or "not enough memory for %s" % path), file=sys.stderr)
+
+    def _lap(self):
+        """Seconds since the last picture was done."""
+        last, self.before = self.before, time.time()
+        return self.before - last
 
 
 def upscale(args, scales, build):
@@ -103,12 +169,15 @@ def upscale(args, scales, build):
             failed += len(outputs)
             print("error: %s" % error, file=sys.stderr)
             continue
-        for output, path in tqdm(outputs.items(), unit="picture", leave=False, disable=None):
+        with concurrent.futures.ThreadPoolExecutor(1) as network:
+            pictures = Pictures(upscaler, args, network)
             try:
-                report(upscaler, path, output, args)
-                done += 1
-            except (UserError, OSError, MemoryError) as error:
-                failed += 1
-                tqdm.write("error: %s" % (str(error) or "not enough memory for %s" % path), file=sys.stderr)
+                for output, path in tqdm(outputs.items(), unit="picture", leave=False, disable=None):
+                    pictures.add(path, output)
+                pictures.finish()
+            except BaseException:  # Ctrl-C, say: the thread would go on until its picture is done
+                upscaler.stop()
+                raise
+        done, failed = done + pictures.done, failed + pictures.failed
     print("%d of %d pictures in %.1f s" % (done, done + failed, time.time() - before))
     return 1 if failed else 0
