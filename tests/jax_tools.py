@@ -57,7 +57,7 @@ def start_training(arguments, stderr=subprocess.PIPE):
     """train_jax.py as a process of its own, in which TensorFlow and scikit-image are missing."""
     return subprocess.Popen([sys.executable, "-c", WITHOUT_TENSORFLOW, os.path.join(ROOT, "tools", "gpu", "train_jax.py")]
                             + [str(argument) for argument in arguments], stdout=subprocess.PIPE, stderr=stderr,
-                            universal_newlines=True, env=dict(os.environ, JAX_DISABLE_MOST_OPTIMIZATIONS="true"))
+                            universal_newlines=True)
 
 
 def train(arguments):

@@ -2,9 +2,11 @@
 import argparse
 import os
 import runpy
+import subprocess
 import sys
 
 from conftest import ROOT, run_script
+from ops import tf
 from tools import command, runtime
 from tools.command import cpu_count, process_pool
 from tools.files import short_path, to_json
@@ -111,3 +113,13 @@ def test_the_order_of_gpus_is_left_alone(monkeypatch):
     monkeypatch.delenv("CUDA_DEVICE_ORDER")
     runtime.session_config([0])
     assert os.environ["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
+
+
+@pytest.mark.skipif(tf.__version__.startswith("1."), reason="TensorFlow 1 does not look for them")
+def test_tensorflow_does_not_load_what_is_not_needed():
+    """Nor is it missing afterwards; what has been imported before stays."""
+    code = ("import %s\nfrom ops import tf\ntf.__version__\nimport sys\nprint([name in sys.modules for name in ('matplotlib', 'jax')])\n"
+            "import matplotlib\nprint('matplotlib' in sys.modules)")
+    for first, found in ("sys", False), ("matplotlib", True):
+        out = subprocess.check_output([sys.executable, "-c", code % first], cwd=ROOT).decode()
+        assert out.splitlines() == [str([found, False]), "True"]

@@ -275,7 +275,18 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path):
     np.testing.assert_array_equal(files.load_state(path)[0]["DRAN/a"], [1, 2])
 
 
-def test_a_training_that_diverges_goes_on_from_its_last_good_weights(tiny, tmp_path, run_tool, monkeypatch, capsys):
+@pytest.fixture
+def optimized(tiny):
+    """Within this test, programs are optimized, and those of the trainings in other processes are found."""
+    jax.config.update("jax_disable_most_optimizations", False)
+    jax.config.update("jax_compilation_cache_dir", str(tiny / "cache"))
+    yield
+    jax.config.update("jax_compilation_cache_dir", None)
+    jax.config.update("jax_disable_most_optimizations", True)
+
+
+def test_a_training_that_diverges_goes_on_from_its_last_good_weights(
+        tiny, trained, optimized, tmp_path, run_tool, monkeypatch, capsys):
     arguments = options(tiny, tmp_path / "run", steps=60)
     monkeypatch.setattr(train_jax, "stop_on_signals", lambda: ["at once"])
     run_tool(train_jax, *arguments)

@@ -178,14 +178,14 @@ def trained(folder):
     """The folder of PLAN, trained by processes that were killed at random moments until it was done, and the last one's output."""
     out, random, kills, used = folder / "out", random_module.Random(1), 0, 0
     while True:
-        process = start_training(options(folder, out, (used + 20) / 60), stderr=subprocess.STDOUT)
+        process = start_training(options(folder, out, (used + 10) / 60), stderr=subprocess.STDOUT)
         printed = ""
         if kills < 4:
             for line in process.stdout:
                 printed += line
                 if line.startswith("step"):
                     break
-            time.sleep(random.uniform(0, 3))
+            time.sleep(random.uniform(0, 1.5))
             process.kill()
         printed += process.communicate()[0]
         if process.returncode:

@@ -17,7 +17,7 @@ from model import MODELS, drsan, model_variables
 from ops import tf
 from tools import bench, checkpoints, runtime
 from tools.command import UserError
-from tools.pictures import tiles, upscale as upscale_module, write
+from tools.pictures import tiles, timing, upscale as upscale_module, write
 from tools.pictures.files import Picture, read_picture
 from tools.pictures.tiles import Store, Upscaler
 
@@ -184,6 +184,32 @@ def test_benchmark_measures_every_variant(monkeypatch):
         np.testing.assert_allclose(*session.run([ours, published]), rtol=1e-6, atol=1e-7)
         expected = np.where(session.run(x) > 0, session.run(x), session.run(x) * np.float32([-1, 0, 0.25, 1, 3]))
         np.testing.assert_allclose(session.run(ours), expected, rtol=1e-6)
+
+
+def test_benchmark_of_pictures(monkeypatch, capsys):
+    """Which phases a start has, and for how long the network is busy."""
+    time_process, commands = timing.time_process, []
+
+    def time_scripts(*arguments):  # what is in the interpreter with the phases runs, the two whole commands do not
+        commands.append(arguments)
+        return time_process(*arguments) if arguments[0] == "-c" else (len(commands), "")
+
+    monkeypatch.setattr(timing, "time_process", time_scripts)
+    monkeypatch.setattr(timing, "upscale", lambda args, scales, build: upscale_module.upscale(
+        args, scales, lambda scale: (time.sleep(0.05), build(scale))[1]))
+    options = argparse.Namespace(model="32s", scale="x2", runs=1, pictures=2)
+    result = timing.measure_pictures(options)
+    assert commands[0] == ("test.py", "--help") and commands[1][0] == "test.py" and "--input" in commands[1] and len(commands) == 3
+    assert list(result["startup"]) == ["help", "picture"] + list(timing.PHASES)
+    assert result["startup"]["help"] == 1 and result["startup"]["picture"] == 2
+    assert all(seconds > 0 for seconds in result["startup"].values())
+    assert 0 < result["pictures"][1] < 1 and result["pictures"][0] > 0.05
+    startup = dict(zip(timing.PHASES, (0.1, 0.2, 0.3, 0.4, 0.5)), help=0.6, picture=2)
+    bench.print_pictures({"startup": startup, "pictures": (12.345, 0.98765), "tensorflow": "2.0"}, options)
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        "TensorFlow 2.0: test.py --help takes 0.60 s, --input of one picture of 100x100 2.00 s: Python 0.10 s, modules 0.20 s, "
+        "TensorFlow 0.30 s, network 0.40 s, upscaling 0.50 s",
+        "2 pictures of 600x400 take 12.3 s, the network is busy for 98.8 % of it"]
 
 
 def test_peak_memory_is_that_of_this_process():

@@ -1,4 +1,4 @@
-"""Time DRSAN on this machine: python tools/bench.py [infer] [train] [--python OTHER_PYTHON ...]
+"""Time DRSAN on this machine: python tools/bench.py [infer] [train] [pictures] [--python OTHER_PYTHON ...]
 
 infer also measures seconds and peak memory against the size of the image, whole and in tiles, and plots them. Every
 figure is a median of several runs after a warm-up, of fewer where one takes seconds; those of one line take turns. `ours` is the
@@ -6,7 +6,9 @@ graph of model.py, trained as train.py does; `bfloat16` the same with --precisio
 graph, relu(x) + slope * (x - |x|) / 2, six element-wise operations, and is trained on the whole batch at once. infer runs the exported
 network in ONNX Runtime and OpenVINO, too, where they are installed (pip install tf2onnx onnxruntime openvino); the share beside a time
 is that of the multiplications at the rate of a large product of matrices on this machine. train also prints the share of time that a
-step waits for its patches, and the time by type of operation. --python names interpreters of other environments (Python 3.6 with
+step waits for its patches, and the time by type of operation. pictures
+measures what test.py --input spends until the first picture is written, and for which share of the time of many the network is busy.
+--python names interpreters of other environments (Python 3.6 with
 TensorFlow 1.8, say) that run the same in turn, with the ratio to this one.
 """
 import argparse
@@ -31,6 +33,7 @@ from tools.files import check_writable
 from tools.options import add_variant, gpus
 from tools.pictures.export import MissingPackage, freeze, import_optional, write_onnx
 from tools.pictures.tiles import LARGEST_TILE, OVERHEAD, Upscaler, bytes_per_pixel, free_memory, resident_memory
+from tools.pictures.timing import measure_pictures, print_pictures
 from tools.plots import COLORS, save_figure
 from tools.runtime import given_environment, has_bfloat16, open_session
 from tools.training.cluster import Devices
@@ -288,6 +291,7 @@ VARIANTS = collections.OrderedDict([
     ("bfloat16", Variant(ops.prelu, True, "bfloat16")),
 ])
 BENCHMARKS = {"infer": inference, "train": training_step}
+WHAT = list(BENCHMARKS) + ["pictures"]
 
 
 def time_variants(args, what):
@@ -305,9 +309,11 @@ def time_variants(args, what):
 
 def measure(args):
     """{"infer": {variant: seconds}, "train": ..., and what profile_training() and measure_sizes() return, "tensorflow": version}."""
-    results = {what: time_variants(args, what) for what in args.what}
+    results = {what: time_variants(args, what) for what in args.what if what in BENCHMARKS}
     if "train" in args.what:
         results["wait"], results["types"] = profile_training(args)
+    if "pictures" in args.what:
+        results.update(measure_pictures(args))
     if "infer" in args.what:
         results["rates"], results["multi_adds"] = product_rates(), multi_adds_per_pixel(args)
         results["sizes"] = measure_sizes(args)
@@ -343,7 +349,7 @@ def bench(args):
         command = [python, os.path.abspath(__file__), "--json"] + sys.argv[1:]
         results.append(json.loads(last_line(command, bars=True)))
     print("DRSAN-%s %s, %d CPUs, median of %d runs" % (args.model, args.scale, cpu_count(), args.runs))
-    for what in args.what:
+    for what in [name for name in args.what if name in BENCHMARKS]:
         print("\n%-6s %-22s %12s %12s %14s %18s %16s" % (what, units[what], "ours s", "published s", "ours/published",
                                                        "ours s/LR megapixel", "ours to first"))
         for result in results:
@@ -361,6 +367,8 @@ def bench(args):
                 result["tensorflow"], args.batch / result[what]["ours"], 100 * result["wait"],
                 ", ".join("%s %.0f %%" % (name, 100 * share) for name, share in sorted(
                     result["types"].items(), key=lambda item: -item[1]))))
+    for result in results if "pictures" in args.what else []:
+        print_pictures(result, args)
     if "infer" in args.what:
         print_sizes(results)
         plot_sizes(results, args.tile, args.plot)
@@ -369,7 +377,7 @@ def bench(args):
 
 def parse_args():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", nargs="*", choices=list(BENCHMARKS) + [[]], help="infer, train (default both)")
+    parser.add_argument("what", nargs="*", choices=WHAT + [[]], help="infer, train, pictures (default: all)")
     parser.add_argument("--gpu", type=gpus, default=[-1], help="index of the GPU (default -1, the CPU)")
     parser.add_argument("--threads", type=int, default=cpu_count(), help="of TensorFlow on the CPU (default: all)")
     add_variant(parser)
@@ -381,12 +389,13 @@ def parse_args():
                         help="default runs/inference.png")
     parser.add_argument("--batch", type=int, default=16, help="patches a step of train (default 16)")
     parser.add_argument("--patch", type=int, default=48, help="side of the LR patches of train")
+    parser.add_argument("--pictures", type=int, default=50, help="how many pictures of 600x400 to upscale (default 50)")
     parser.add_argument("--runs", type=int, default=7, help="of which the median is taken (default 7)")
     parser.add_argument("--python", nargs="+", default=[], metavar="PYTHON", help="interpreters of other environments")
     parser.add_argument("--json", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--one-kind", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
-    args.what = args.what or list(BENCHMARKS)
+    args.what = args.what or WHAT
     if args.json:
         args.python = []
     if not args.one_kind:

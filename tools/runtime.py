@@ -2,9 +2,11 @@
 
 `from ops import tf` is how the rest of the project gets it. What needs no TensorFlow does not import this module.
 """
+import contextlib
 import ctypes
 import functools
 import os
+import sys
 
 from tools import INSTALL
 from tools.command import UserError, notice_once, quiet_stderr
@@ -28,6 +30,22 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # read on import; by defaul
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # errors come as exceptions; 0 shows all that the C++ runtime logs
 
 
+# TensorFlow and Keras look for these, to convert from the one and plot with the other, which takes a third of the time of their import
+NOT_NEEDED = "jax", "matplotlib"
+
+
+@contextlib.contextmanager
+def _hidden(names):
+    """Within this context, modules that are not imported yet seem not to be installed."""
+    names = [name for name in names if name not in sys.modules]
+    sys.modules.update((name, None) for name in names)
+    try:
+        yield
+    finally:
+        for name in names:
+            del sys.modules[name]
+
+
 class TensorFlow(object):
     """TensorFlow 1.x, or the part of TensorFlow 2.x that has its API: an object with the module's names.
 
@@ -43,7 +61,7 @@ class TensorFlow(object):
 @functools.lru_cache(maxsize=1)
 def _import_tensorflow():
     try:
-        with quiet_stderr():
+        with quiet_stderr(), _hidden(NOT_NEEDED):
             import tensorflow
             version1 = getattr(getattr(tensorflow, "compat", None), "v1", None)
             if version1:

@@ -1,8 +1,9 @@
 """The ablation: python tools/paper/ablation.py --data data/photos
 
-Trains DRSAN-32s x2 whole, from two seeds, and without DRA, without its dynamics and without RSA, each from scratch by the recipe
-`fast` once over the same --steps batches, which it first writes to records; evaluates the five on those of --dataset that are
-present; and writes ablation.csv and from it a table. An interrupted call is continued by the same call.
+Trains DRSAN-32s x2 whole and without DRA, three seeds each, and once without its dynamics and without RSA, each from scratch by the
+recipe `fast` once over the same --steps batches, which it first writes to records. The weights of each training that are the best
+on held-out photographs are evaluated on these and on those of --dataset that are present. Writes ablation.csv, and from it a
+table. An interrupted call is continued by the same call.
 """
 import argparse
 import collections
@@ -19,8 +20,9 @@ import tempfile
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path.insert(0, ROOT)
 from tools.command import UserError, positive, run_main
+from tools.data.photographs import hold_out
 from tools.files import check_writable, read_csv, replacing, short_path, to_csv, write_text
-from tools.options import add_data_dir, add_gpu
+from tools.options import add_data_dir, add_gpu, add_precision
 from tools.paper.results import FIGURES, costs, markdown_row, present, replace_in_file
 from tools.training.history import read_curves
 from tools.training.recipes import make_recipe
@@ -29,16 +31,23 @@ from utils import DATASETS
 import numpy as np
 
 MODEL, SCALE = "32s", "x2"
-Network = collections.namedtuple("Network", "name without seed")
-NETWORKS = collections.OrderedDict((  # by the folder of their run; the others are compared with the first
-    ("whole", Network("whole", None, 0)),
-    ("whole_seed1", Network("whole, another seed", None, 1)),
-    ("without_dra", Network("without DRA: plain sums", "dra", 0)),
-    ("without_dynamics", Network("without its dynamics: learned constants", "dynamics", 0)),
-    ("without_rsa", Network("without RSA", "rsa", 0)),
-))
-# loss: mean of the training loss over the last tenth of the steps; psnr, ssim: means over the images of a data set
-Result = collections.namedtuple("Result", "network steps parameters multi_adds_G loss dataset psnr ssim")
+HELD_OUT = 0.01  # share of the photographs
+# seeds: of its trainings: of the initial weights, and of the order of the records
+Network = collections.namedtuple("Network", "name without seeds")
+NETWORKS = [  # the others are compared with the first
+    Network("whole", None, (0, 1, 2)),
+    Network("without DRA: plain sums", "dra", (0, 1, 2)),
+    Network("without its dynamics: learned constants", "dynamics", (0,)),
+    Network("without RSA", "rsa", (0,)),
+]
+RUNS = [(network, seed) for seed in (0, 1, 2) for network in NETWORKS if seed in network.seeds]
+# of one training; loss: mean of the training loss over the last tenth of the steps; psnr, ssim: means over the images of a data set
+Result = collections.namedtuple("Result", "network seed steps parameters multi_adds_G loss dataset psnr ssim")
+
+
+def name_run(network, seed, args):
+    """The folder of a training."""
+    return os.path.join(args.runs, "%s_seed%d" % (network.without and "without_" + network.without or "whole", seed))
 
 
 def without(network):
@@ -62,12 +71,18 @@ def call(script, args, options, purpose):
 
 
 def prepare(args):
-    """Write the records that all networks are trained on; returns their folder."""
-    folder = os.path.join(args.runs, "records")
+    """Write the records that all networks are trained on, and copy the photographs that are held out; returns the folders of both."""
+    records, held_out = os.path.join(args.runs, "records"), os.path.join(args.runs, "held_out")
     pairs = args.steps * make_recipe("fast", MODEL, SCALE).batch
-    call("train.py", args, ["--recipe", "fast", "--data", args.data, "--records", folder, "--pairs", str(pairs), "--prepare"],
-         "the records")
-    return folder
+    call("train.py", args, ["--recipe", "fast", "--data", args.data, "--valid-share", str(HELD_OUT), "--records", records,
+                            "--pairs", str(pairs), "--prepare"], "the records")
+    os.makedirs(held_out, exist_ok=True)
+    for path in hold_out(args.data, HELD_OUT)[1]:
+        copy = os.path.join(held_out, os.path.relpath(path, args.data).replace(os.sep, "_"))
+        if not os.path.exists(copy):
+            with replacing(copy) as temporary:
+                shutil.copyfile(path, temporary)
+    return records, held_out
 
 
 def seconds_of(folder):
@@ -76,29 +91,31 @@ def seconds_of(folder):
         return max(json.loads(line)["seconds"] for line in file)
 
 
-def say_which(doing, network, args):
-    """Print which of the networks it is at and, once one is trained, about how long the training of those that are left takes."""
-    number = list(NETWORKS.values()).index(network) + 1
-    done = [os.path.join(args.runs, name) for name in NETWORKS if steps_done(os.path.join(args.runs, name)) == args.steps]
-    left = sum(map(seconds_of, done)) / len(done) * (len(NETWORKS) - len(done)) if done else 0
-    print("%s %d of %d: %s%s" % (doing, number, len(NETWORKS), network.name, "; the training of all takes about %s yet" % (
-        datetime.timedelta(seconds=round(left))) if left else ""), flush=True)
+def say_which(doing, run, args):
+    """Print which of the trainings it is at and, once one is done, about how long those that are left take."""
+    done = [folder for folder in (name_run(network, seed, args) for network, seed in RUNS) if steps_done(folder) == args.steps]
+    left = sum(map(seconds_of, done)) / len(done) * (len(RUNS) - len(done)) if done else 0
+    print("%s %d of %d: %s, seed %d%s" % (doing, RUNS.index(run) + 1, len(RUNS), run[0].name, run[1], (
+        "; the training of all takes about %s yet" % datetime.timedelta(seconds=round(left))) if left else ""), flush=True)
 
 
-def train(network, folder, records, args):
+def train(network, seed, records, held_out, args):
     """Train a network, or what is left of it, to args.steps. Raises UserError as call()."""
+    folder = name_run(network, seed, args)
     if steps_done(folder) == args.steps:
         return
-    say_which("training", network, args)
-    options = ["--recipe", "fast", "--steps", str(args.steps), "--seed", str(network.seed), "--records", records, "--run", folder]
+    say_which("training", (network, seed), args)
+    options = ["--recipe", "fast", "--steps", str(args.steps), "--seed", str(seed), "--records", records, "--valid", held_out,
+               "--valid-every", "2500", "--precision", args.precision, "--run", folder]
     call("train.py", args, options + without(network), "the training of the network " + network.name)
 
 
-def scores(network, folder, dataset, args):
-    """(name, PSNR, SSIM) of the best weights of a run on a data set, measured once and kept in the run. Raises UserError."""
+def scores(network, seed, dataset, args):
+    """(name, PSNR, SSIM) of the best weights of a training on a data set, measured once and kept in the run. Raises UserError."""
+    folder = name_run(network, seed, args)
     path = os.path.join(folder, "evaluated", re.sub(r"\W+", "_", dataset) + ".csv")
     if not os.path.exists(path):
-        say_which("evaluating", network, args)
+        say_which("evaluating", (network, seed), args)
         os.makedirs(os.path.dirname(path), exist_ok=True)
         with tempfile.TemporaryDirectory() as temporary:
             saved = os.path.join(temporary, "saved.csv")
@@ -110,44 +127,52 @@ def scores(network, folder, dataset, args):
     return row["dataset"], float(row["psnr"]), float(row["ssim"])
 
 
-def evaluate(network, folder, datasets, args):
-    """Evaluate the best weights of a run on the data sets: a list of Result. Raises UserError."""
-    steps, losses = (np.array(values) for values in read_curves(folder)["loss"])
+def evaluate(network, seed, datasets, args):
+    """Evaluate the best weights of a training on the data sets: a list of Result. Raises UserError."""
+    steps, losses = (np.array(values) for values in read_curves(name_run(network, seed, args))["loss"])
     loss = losses[steps > 0.9 * args.steps].mean()
-    head = (network.name, args.steps) + costs(MODEL, SCALE, network.without) + (loss,)
-    return [Result(*head + scores(network, folder, dataset, args)) for dataset in datasets]
+    head = (network.name, seed, args.steps) + costs(MODEL, SCALE, network.without) + (loss,)
+    return [Result(*head + scores(network, seed, dataset, args)) for dataset in datasets]
 
 
 def write_results(path, results):
     """Write a list of Result; read_results() gives it back, rounded."""
-    write_text(path, to_csv([Result._fields] + [one[:3] + ("%.2f" % one.multi_adds_G, "%.6f" % one.loss, one.dataset,
+    write_text(path, to_csv([Result._fields] + [one[:4] + ("%.2f" % one.multi_adds_G, "%.6f" % one.loss, one.dataset,
                                                            "%.4f" % one.psnr, "%.4f" % one.ssim) for one in results]))
 
 
 def read_results(path):
     """The Results of a file of write_results(). Raises UserError."""
-    types = str, int, int, float, float, str, float, float
+    types = str, int, int, int, float, float, str, float, float
     try:
         return [Result(*[kind(row[field]) for kind, field in zip(types, Result._fields)]) for row in read_csv(path)]
     except (KeyError, TypeError, ValueError) as error:
         raise UserError("%s is not a table of this tool: %s" % (path, error))
 
 
+def mean_and_spread(values):
+    """The mean PSNR of several seeds as text and, of more than one, its sample standard deviation."""
+    return "%.3f" % np.mean(values) + (" \u00b1 %.3f" % np.std(values, ddof=1) if len(values) > 1 else "")
+
+
 def to_markdown(results):
-    """The table: a row for each network, below its PSNR / SSIM the difference to the first network's."""
-    scores = {(one.network, one.dataset): one for one in results}
-    datasets = list(collections.OrderedDict.fromkeys(one.dataset for one in results))
-    text = markdown_row(["", "parameters", "multi-adds", "training loss"] + datasets)
-    text += "|" + "---|" * (4 + len(datasets)) + "\n"
-    first = results[0].network
-    for one in collections.OrderedDict((one.network, one) for one in results).values():
-        cells = []
-        for name in datasets:
-            ours, base = scores[one.network, name], scores[first, name]
-            cells.append("%.2f / %.4f" % (ours.psnr, ours.ssim))
-            if one.network != first:
-                cells[-1] += "<br>%+.2f / %+.4f" % (ours.psnr - base.psnr, ours.ssim - base.ssim)
-        text += markdown_row([one.network, "{:,}".format(one.parameters), "%.2f G" % one.multi_adds_G, "%.5f" % one.loss] + cells)
+    """The table: a row for each network, with means over its seeds, below its PSNR / SSIM the difference to the first network's."""
+    groups = collections.OrderedDict()
+    for one in results:
+        groups.setdefault(one.network, collections.OrderedDict()).setdefault(one.dataset, []).append(one)
+    first = list(groups.values())[0]
+    text = markdown_row(["", "seeds", "parameters", "multi-adds", "training loss"] + list(first))
+    text += "|" + "---|" * (5 + len(first)) + "\n"
+    for name, sets in groups.items():
+        cells, some = [], list(sets.values())[0]
+        for dataset, base in first.items():
+            psnr, ssim = ([getattr(one, field) for one in sets[dataset]] for field in ("psnr", "ssim"))
+            cells.append("%s / %.4f" % (mean_and_spread(psnr), np.mean(ssim)))
+            if sets is not first:
+                cells[-1] += "<br>%+.3f / %+.4f" % (np.mean(psnr) - np.mean([one.psnr for one in base]),
+                                                   np.mean(ssim) - np.mean([one.ssim for one in base]))
+        text += markdown_row([name, str(len(some)), "{:,}".format(some[0].parameters), "%.2f G" % some[0].multi_adds_G,
+                              "%.5f" % np.mean([one.loss for one in some])] + cells)
     return text
 
 
@@ -159,11 +184,10 @@ def make_ablation(args):
         datasets = present(args.dataset, args.data_dir)
         if not datasets:
             raise UserError("no data set of %s is present in %s" % (" ".join(args.dataset), args.data_dir))
-        results, records = [], prepare(args)
-        for name, network in NETWORKS.items():
-            train(network, os.path.join(args.runs, name), records, args)
-        for name, network in NETWORKS.items():
-            results += evaluate(network, os.path.join(args.runs, name), datasets, args)
+        records, held_out = prepare(args)
+        for network, seed in RUNS:
+            train(network, seed, records, held_out, args)
+        results = [one for network, seed in RUNS for one in evaluate(network, seed, datasets + [held_out], args)]
         os.makedirs(args.output, exist_ok=True)
         write_results(path, results)
         print("wrote %s" % short_path(path))
@@ -181,8 +205,9 @@ def parse_args():
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--data", metavar="DIR", help="photographs to train on")
     source.add_argument("--redraw", action="store_true", help="write the table from ablation.csv, train nothing")
-    parser.add_argument("--steps", type=positive(int), default=2500, help="of each training (default 2500)")
+    parser.add_argument("--steps", type=positive(int), default=12500, help="of each training (default 12500)")
     add_gpu(parser)
+    add_precision(parser)
     parser.add_argument("--dataset", nargs="+", default=DATASETS, metavar="NAME",
                         help="data sets, or folders of HR images, to evaluate on (default: %s)" % " ".join(DATASETS))
     add_data_dir(parser)

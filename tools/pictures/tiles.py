@@ -68,6 +68,11 @@ def tiles(height, width, side, halo):
     return [Span(*zip(rows, columns)) for rows in spans(height) for columns in spans(width)]
 
 
+def area(region):
+    """The pixels of a region (rows, columns)."""
+    return int(np.prod([side.stop - side.start for side in region]))
+
+
 def _dihedral(image, t):
     """View t of the 8 that flips and a transposition make of [H, W, C]."""
     image = image.transpose(1, 0, 2) if t & 4 else image
@@ -183,17 +188,17 @@ class Upscaler(object):
     def _pass(self, k, image, side, dra, source, target, add):
         """Pass k over all tiles: DRAG k with these DRA values, from the features in `source` to those in `target`.
 
-        Pass 0 has no DRAG, and pass 1 makes the features that it reads. Returns the DRA values of DRAG k + 1; the last
+        Pass 0 has no DRAG, and pass 1 makes the features that it reads. Returns the DRA values of DRAG k + 1, as pool(); the last
         pass makes SR instead.
         """
         last = k == self.variant.drags
         fetches = [self.sr] if last else [tensor_name(k + 1, "DRM")] + [tensor_name(k, "features")] * (k > 0)
-        total = 0
-        for tile in tqdm(tiles(image.shape[0], image.shape[1], side, self.halo(k)), unit="tile", leave=False,
-                         disable=None, desc="pass %d of %d" % (k + 1, self.variant.drags + 1)):
+        places, sums = tiles(image.shape[0], image.shape[1], side, self.halo(k)), []
+        for i, tile in enumerate(tqdm(places, unit="tile", leave=False, disable=None,
+                                      desc="pass %d of %d" % (k + 1, self.variant.drags + 1))):
             feed = {self.lr: network_input(image[tile.read])}
             if k > 0:
-                feed[tensor_name(k, "DRA")] = dra
+                feed[tensor_name(k, "DRA")] = dra[i][None, None, None]
             if k > 1:
                 feed[tensor_name(k - 1, "features")] = source.array()[tile.read][None]
             results = self.session.run(fetches, feed)
@@ -201,10 +206,15 @@ class Upscaler(object):
                 inner = tuple(enlarge(span, self.factor) for span in tile.inner)
                 add(tuple(enlarge(span, self.factor) for span in tile.own), results[0][0][inner])
                 continue
-            total = total + results[0][0][tile.inner].sum(axis=(0, 1), dtype=np.float64)
+            sums.append(results[0][0][tile.inner].sum(axis=(0, 1), dtype=np.float64))
             if k > 0:
                 target.array()[tile.own] = results[1][0][tile.inner]
-        return np.reshape(total, [1, 1, 1, -1]) / (image.shape[0] * image.shape[1])
+        return None if last else self.pool(np.array(sums), np.array([[area(tile.own)] for tile in places]))
+
+    def pool(self, sums, pixels):
+        """The DRA values of each tile [tiles, paths], of the sums over it of what the DRM pools [tiles, paths] and its number of pixels
+        [tiles, 1]: all are the mean over the whole image, as in the network."""
+        return np.broadcast_to(sums.sum(0) / pixels.sum(), sums.shape)
 
 
 def bytes_per_pixel(variant, factor):
