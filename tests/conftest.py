@@ -156,10 +156,10 @@ def session(tf_graph):
 
 @pytest.fixture
 def run_tool(monkeypatch):
-    """Call main() of a tool in this process, with these arguments of its command."""
+    """Call main() of a tool in this process, with these arguments of its command; returns the exit status that it ends with."""
     def run(module, *args):
         monkeypatch.setattr(sys, "argv", [module.__name__ + ".py"] + [str(arg) for arg in args])
-        module.main()
+        return module.main()
     return run
 
 

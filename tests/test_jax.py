@@ -256,8 +256,8 @@ def test_measuring(tiny, run_tool, capsys):
 
 
 def test_stopped_at_once_saves_the_state(tiny, tmp_path, run_tool, capsys, monkeypatch):
-    monkeypatch.setattr(train_jax, "stop_on_signals", lambda: ["at once"])
-    run_tool(train_jax, *options(tiny, tmp_path / "run"))
+    monkeypatch.setattr(train_jax, "stop_on_signals", lambda: [signal.SIGINT])
+    assert run_tool(train_jax, *options(tiny, tmp_path / "run")) == 130
     assert capsys.readouterr().out.splitlines()[-1] == "stopped at step 0; the same command resumes"
     state, config, trained = files.load_state(str(tmp_path / "run" / "state.npz"))
     with np.load(str(tiny / "tiny_x2.npz")) as weights:
@@ -288,7 +288,7 @@ def optimized(tiny):
 def test_a_training_that_diverges_goes_on_from_its_last_good_weights(
         tiny, trained, optimized, tmp_path, run_tool, monkeypatch, capsys):
     arguments = options(tiny, tmp_path / "run", steps=60)
-    monkeypatch.setattr(train_jax, "stop_on_signals", lambda: ["at once"])
+    monkeypatch.setattr(train_jax, "stop_on_signals", lambda: [signal.SIGINT])
     run_tool(train_jax, *arguments)
     monkeypatch.setattr(train_jax, "stop_on_signals", list)
     kept = files.load_state(str(tmp_path / "run" / "state.npz"))[0]

@@ -193,7 +193,7 @@ def time_sizes(args):
     with open_session(args.gpu) as session:
         session.run(tf.global_variables_initializer())
         upscaler = Upscaler(session, lr, sr, args.model, args.scale, args.tile, 1 if args.tile else 2 ** 50)
-        noise = np.random.RandomState(0).randint(0, 256, (max(args.sizes), max(args.sizes), 3)).astype(np.uint8)
+        noise = np.random.RandomState(0).randint(0, 256, (max(args.sizes), max(args.sizes), 3), np.uint8)
         start, rows = resident_memory() + OVERHEAD, []
         upscaler(noise[:64, :64])
         with progress(sum(side ** 2 for side in args.sizes), "tiles" if args.tile else "whole images", unit=" pixels",

@@ -1,8 +1,10 @@
 """What every command has in common: errors as one line, exit statuses, types of options, notices,
 standard files, and processors."""
+import atexit
 import concurrent.futures
 import contextlib
 import errno
+import gc
 import io
 import os
 import sys
@@ -49,6 +51,8 @@ def run_main(main):
     """Call main() as a command: a UserError, and what the system refuses (a full disk, a folder that is gone), becomes one line
     on stderr and exit status 1, Ctrl-C exit status 130."""
     escape_unprintable()
+    if hasattr(gc, "freeze"):  # or Python would look for garbage among all objects of TensorFlow at its end, for most of a second
+        atexit.register(gc.freeze)
     try:
         sys.exit(main())
     except UserError as error:

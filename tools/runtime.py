@@ -5,6 +5,7 @@
 import contextlib
 import ctypes
 import functools
+import gc
 import os
 import sys
 
@@ -58,10 +59,22 @@ class TensorFlow(object):
         return value
 
 
+@contextlib.contextmanager
+def _without_collection():
+    """Within this context, Python does not look for cyclic garbage, of which an import leaves none."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
 @functools.lru_cache(maxsize=1)
 def _import_tensorflow():
     try:
-        with quiet_stderr(), _hidden(NOT_NEEDED):
+        with quiet_stderr(), _hidden(NOT_NEEDED), _without_collection():
             import tensorflow
             version1 = getattr(getattr(tensorflow, "compat", None), "v1", None)
             if version1:

@@ -54,8 +54,11 @@ class Programs(object):
                 return future.result()
         raise Stopped()
 
-    def leave(self):
-        """End the process here if programs are still being compiled that nobody needs any more; Python would wait for them."""
+    def leave(self, done):
+        """The exit status of the process: 130 or 143 if it was stopped by Ctrl-C or SIGTERM before it was `done`. Ends the process here
+        if programs are still being compiled that nobody needs any more; Python would wait for them."""
+        status = 128 + self.stop[0] if self.stop and not done else 0
         if not all(future.done() for future in self._futures.values()):
             sys.stdout.flush()
-            os._exit(0)
+            os._exit(status)
+        return status

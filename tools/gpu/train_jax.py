@@ -42,7 +42,7 @@ def describe(store):
 
 
 def train_plan(args):
-    """Carry out --plan in the folder --out."""
+    """Carry out --plan in the folder --out; returns the exit status."""
     begun, plan = time.time(), read_plan(args.plan)
     keep_programs(os.path.join(args.out, "cache"))
     from tools.gpu.plan_run import PlanRun, PlanSettings
@@ -64,7 +64,7 @@ def train_plan(args):
         raise UserError("not trained: %s; the same command tries again" % ", ".join(failed))
     print("done: %s" % args.out if not left else "stopped; the same command goes on with %s" % left[0] if options.stop else
           "the time is used up; with more --minutes the same command goes on with %s" % left[0])
-    programs.leave()
+    return programs.leave(not left)
 
 
 def keep_programs(folder):
@@ -103,7 +103,7 @@ def train_graph(args):
               flush=True)
         done = trainer.train(schedule)
     print("done: %s" % trainer.state_path if done else "stopped at step %d; the same command resumes" % trainer.step)
-    programs.leave()
+    return programs.leave(done)
 
 
 def parse_args():
@@ -145,7 +145,7 @@ def parse_args():
 def main():
     args = parse_args()
     require_jax()
-    (train_plan if args.plan else train_graph)(args)
+    return (train_plan if args.plan else train_graph)(args)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ from tools.command import UserError, quiet_stderr
 from tools.images import Picture
 from utils import is_image_file, unreadable
 
-import scipy.ndimage
 from PIL import Image
 
 Animation = namedtuple("Animation", "pictures durations loop")  # durations: in ms; loop: how often, 0 is for ever, None once
@@ -132,5 +131,6 @@ def _spread_color(color, alpha):
     hidden = alpha == 0 if alpha is not None else None
     if hidden is None or not hidden.any() or hidden.all():
         return color
+    import scipy.ndimage  # here, since it takes a while, and few pictures need it
     nearest = scipy.ndimage.distance_transform_edt(hidden, return_distances=False, return_indices=True)
     return color[tuple(nearest)]
