@@ -11,7 +11,7 @@ import utils
 from conftest import call
 from tools.command import UserError
 from tools.files import CsvLog
-from tools.paper import ablation
+from tools.paper import ablation, results as results_module
 from tools.paper.results import FIGURES, replace_block
 
 import numpy as np
@@ -148,6 +148,7 @@ def test_trains_what_is_left_and_evaluates_all(tmp_path, run, monkeypatch):
     assert "| without RSA | 1 | 368,427 | 84.90 G | 0.05000 |" + 3 * " 33.500 / 0.9500<br>-1.500 / +0.0000 |" in text
     (tmp_path / "README.md").write_text(u"a\n<!-- ablation:begin -->\n<!-- ablation:end -->\nb\n")
     monkeypatch.setattr(ablation, "FIGURES", str(tmp_path))
+    monkeypatch.setattr(results_module, "FIGURES", str(tmp_path))
     assert run({}, "--redraw", "--update")[0] == 0
     assert (tmp_path / "README.md").read_text(encoding="utf-8") == "a\n<!-- ablation:begin -->\n%s<!-- ablation:end -->\nb\n" % text
 

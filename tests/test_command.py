@@ -123,4 +123,4 @@ def test_tensorflow_does_not_load_what_is_not_needed():
             "import matplotlib\nprint('matplotlib' in sys.modules)")
     for first, found in ("sys", False), ("matplotlib", True):
         out = subprocess.check_output([sys.executable, "-c", code % first], cwd=ROOT).decode()
-        assert out.splitlines() == ["%s True" % [found, False], "True"]
+        assert out.splitlines() == [str([found, False]) + " True", "True"]

@@ -23,7 +23,7 @@ from tools.command import UserError, positive, run_main
 from tools.data.photographs import hold_out
 from tools.files import check_writable, read_csv, replacing, short_path, to_csv, write_text
 from tools.options import add_data_dir, add_gpu, add_precision
-from tools.paper.results import FIGURES, costs, markdown_row, present, replace_in_file
+from tools.paper.results import FIGURES, costs, markdown_row, present, write_table
 from tools.training.history import read_curves
 from tools.training.recipes import make_recipe
 from utils import DATASETS
@@ -191,13 +191,7 @@ def make_ablation(args):
         os.makedirs(args.output, exist_ok=True)
         write_results(path, results)
         print("wrote %s" % short_path(path))
-    table = to_markdown(read_results(path))
-    if args.update:
-        written = replace_in_file(os.path.join(FIGURES, "README.md"), table, "ablation")
-    else:
-        written = os.path.join(args.output, "ablation.md")
-        write_text(written, table)
-    print("wrote %s" % short_path(written))
+    write_table(to_markdown(read_results(path)), "ablation", args)
 
 
 def parse_args():

@@ -16,7 +16,7 @@ from tools.command import UserError, run_main
 from tools.files import check_writable, read_csv, short_path, to_csv, write_text
 from tools.options import add_data_dir, add_gpu, add_variant
 from tools.paper.attention import fetch, open_network, upscale
-from tools.paper.results import FIGURES, digest, markdown_row, present, replace_in_file
+from tools.paper.results import FIGURES, digest, markdown_row, present, write_table
 from tools.pictures.tiles import Upscaler, to_image
 from utils import DATASETS, find_dataset, read_pair, score
 
@@ -111,13 +111,7 @@ def make_dynamics(args):
         os.makedirs(args.output, exist_ok=True)
         write_dynamics(path, rows)
         print("wrote %s" % short_path(path))
-    table = to_markdown(read_dynamics(path))
-    if args.update:
-        written = replace_in_file(os.path.join(FIGURES, "README.md"), table, "dynamics")
-    else:
-        written = os.path.join(args.output, "dynamics.md")
-        write_text(written, table)
-    print("wrote %s" % short_path(written))
+    write_table(to_markdown(read_dynamics(path)), "dynamics", args)
 
 
 def parse_args():

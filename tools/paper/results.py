@@ -6,7 +6,7 @@ import os
 from model import count_multi_adds, count_parameters, drsan
 from ops import tf
 from tools.command import UserError
-from tools.files import file_digest, read_csv, to_csv, write_text
+from tools.files import file_digest, read_csv, short_path, to_csv, write_text
 from utils import find_dataset
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -101,3 +101,13 @@ def replace_in_file(path, table, name="results"):
     except UserError as error:
         raise UserError("%s: %s" % (path, error))
     return path
+
+
+def write_table(table, name, args):
+    """Write a table as <name>.md to the folder args.output or, with args.update, to its place in figures/README.md; prints where."""
+    if args.update:
+        path = replace_in_file(os.path.join(FIGURES, "README.md"), table, name)
+    else:
+        path = os.path.join(args.output, name + ".md")
+        write_text(path, table)
+    print("wrote %s" % short_path(path))
