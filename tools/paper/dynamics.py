@@ -105,11 +105,11 @@ def make_dynamics(args):
         if not names:
             raise UserError("no data set of %s is present in %s" % (" ".join(args.dataset), args.data_dir))
         network, rows = open_network(args.model, args.scale, args.checkpoint, args.gpu), []
+        os.makedirs(args.output, exist_ok=True)
         for name in names:
             rows.append(measure(network, find_dataset(name, SCALES[args.scale], args.data_dir)))
+            write_dynamics(path, rows)  # what is known stays if the next one is interrupted
             print("%s: PSNR %.3f, with fixed DRA values %.3f" % (name, rows[-1].psnr, rows[-1].fixed), flush=True)
-        os.makedirs(args.output, exist_ok=True)
-        write_dynamics(path, rows)
         print("wrote %s" % short_path(path))
     write_table(to_markdown(read_dynamics(path)), "dynamics", args)
 
