@@ -464,7 +464,9 @@ def test_interrupt_ends_a_large_picture(tmp_path):
     save(tmp_path / "a.png", np.tile(photograph(512, 300), (8, 8, 1)))
     command = [sys.executable, os.path.join(ROOT, "test.py"), "--gpu", "-1", "--input", str(tmp_path / "a.png"),
                "--output", str(tmp_path / "out"), "--tile", "32"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True,
+                               env=dict(os.environ, PYTHONUNBUFFERED="1"),
+                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))  # jobs in the background ignore it
     assert process.stdout.readline().startswith("DRSAN-32s")
     assert process.stdout.readline().startswith("checkpoint")
     time.sleep(1)
