@@ -6,10 +6,9 @@ graph of model.py, trained as train.py does; `bfloat16` the same with --precisio
 graph, relu(x) + slope * (x - |x|) / 2, six element-wise operations, and is trained on the whole batch at once. infer runs the exported
 network in ONNX Runtime and OpenVINO, too, where they are installed (pip install tf2onnx onnxruntime openvino); the share beside a time
 is that of the multiplications at the rate of a large product of matrices on this machine. train also prints the share of time that a
-step waits for its patches, and the time by type of operation. pictures
-measures what test.py --input spends until the first picture is written, and for which share of the time of many the network is busy.
---python names interpreters of other environments (Python 3.6 with
-TensorFlow 1.8, say) that run the same in turn, with the ratio to this one.
+step waits for its patches, and the time by type of operation. pictures measures what test.py --input spends until the first picture
+is written, and for which share of the time of many pictures the network is busy. --python names interpreters of other environments
+(Python 3.6 with TensorFlow 1.8, say) that run the same in turn, with the ratio to this one.
 """
 import argparse
 import collections
@@ -18,7 +17,6 @@ import functools
 import json
 import os
 import re
-import subprocess
 import sys
 import tempfile
 import time
@@ -35,7 +33,7 @@ from tools.pictures.export import MissingPackage, freeze, import_optional, write
 from tools.pictures.tiles import LARGEST_TILE, OVERHEAD, Upscaler, bytes_per_pixel, free_memory, resident_memory
 from tools.pictures.timing import measure_pictures, print_pictures
 from tools.plots import COLORS, save_figure
-from tools.runtime import given_environment, has_bfloat16, open_session
+from tools.runtime import has_bfloat16, last_line, open_session
 from tools.training.cluster import Devices
 from tools.training.graph import build_training
 from tools.training.recipes import make_recipe
@@ -216,17 +214,6 @@ def peak_memory():
     """Bytes of memory that this process has taken at most; getrusage() would count what its parent had, too."""
     with open("/proc/self/status") as file:
         return 1024 * int(next(line for line in file if line.startswith("VmHWM:")).split()[1])
-
-
-def last_line(command, bars=False):
-    """The last line that a command prints. Raises UserError with the last line of its stderr if it fails. bars: on a terminal, its
-    stderr goes there."""
-    try:
-        stderr = None if bars and sys.stderr.isatty() else subprocess.PIPE
-        return subprocess.check_output(command, stderr=stderr, env=given_environment()).decode().splitlines()[-1]
-    except subprocess.CalledProcessError as error:
-        reasons = (error.stderr or b"").decode(errors="replace").strip().splitlines() or ["exit status %d" % error.returncode]
-        raise UserError("%s failed: %s" % (" ".join(command[:2]), reasons[-1]))
 
 
 def check_python(python):

@@ -17,6 +17,7 @@ try:
 except ImportError:  # Windows, where two processes that write to one folder at once are not kept apart
     fcntl = None
 
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # the top folder of the project
 LONGEST_NAME = 255  # bytes of the name of a file, on all usual file systems
 
 
@@ -76,7 +77,7 @@ def to_json(value, **options):
 
 def script(path):
     """A script or folder of the project, named from its top, as it is called from the current folder."""
-    return short_path(os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), *path.split("/")))
+    return short_path(os.path.join(ROOT, *path.split("/")))
 
 
 def write_json(path, value):

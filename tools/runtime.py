@@ -7,6 +7,7 @@ import ctypes
 import functools
 import gc
 import os
+import subprocess
 import sys
 
 from tools import INSTALL
@@ -151,6 +152,17 @@ def given_environment():
     environment = dict(os.environ)
     environment.pop("CUDA_VISIBLE_DEVICES", None)
     return environment if GIVEN_GPUS is None else dict(environment, CUDA_VISIBLE_DEVICES=GIVEN_GPUS)
+
+
+def last_line(command, bars=False, folder=None):
+    """The last line that a command prints. Raises UserError with the last line of its stderr if it fails. bars: on a terminal, its
+    stderr goes there. folder: where it runs."""
+    try:
+        stderr = None if bars and sys.stderr.isatty() else subprocess.PIPE
+        return subprocess.check_output(command, stderr=stderr, env=given_environment(), cwd=folder).decode().splitlines()[-1]
+    except subprocess.CalledProcessError as error:
+        reasons = (error.stderr or b"").decode(errors="replace").strip().splitlines() or ["exit status %d" % error.returncode]
+        raise UserError("%s failed: %s" % (" ".join(command[:2]), reasons[-1]))
 
 
 def gpu_memory(session):

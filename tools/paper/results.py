@@ -6,10 +6,9 @@ import os
 from model import count_multi_adds, count_parameters, drsan
 from ops import tf
 from tools.command import UserError
-from tools.files import file_digest, read_csv, short_path, to_csv, write_text
+from tools.files import ROOT, file_digest, read_csv, short_path, to_csv, write_text
 from utils import find_dataset
 
-ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 FIGURES = os.path.join(ROOT, "figures")
 BEGIN, END = "<!-- %s:begin -->", "<!-- %s:end -->"  # lines around a table of that name in a Markdown file
 # means over the images of a data set; weights: digest of the checkpoint that gave them

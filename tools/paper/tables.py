@@ -15,9 +15,9 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspa
 from model import MODELS, SCALES
 from tools.checkpoints import checkpoint_config, shipped_checkpoints
 from tools.command import UserError, run_main
-from tools.files import check_writable, file_digest, read_csv, short_path, to_csv, write_text
+from tools.files import ROOT, check_writable, file_digest, read_csv, short_path, to_csv, write_text
 from tools.options import add_data_dir, add_gpu
-from tools.paper.results import (FIGURES, ROOT, Measured, costs, digest, markdown_row, present, published_variants,
+from tools.paper.results import (FIGURES, Measured, costs, digest, markdown_row, present, published_variants,
                                  read_measured, read_published, replace_in_file, write_measured)
 from utils import BENCHMARKS, DATASETS
 

@@ -65,26 +65,26 @@ def read_picture(path, megapixels):
     return picture._replace(color=_spread_color(picture.color, picture.alpha))
 
 
-def picture_size(path, frames):
-    """(width, height) by the head of an image file; None if it does not tell, or is an animation whose `frames` are all wanted."""
+def _look(path, question):
+    """question(image) of an image file that Pillow has opened, of which it has read the head alone; None if it cannot open it, which
+    is said when it is read."""
     try:
         with quiet_stderr(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(path) as image:
-                return None if frames and getattr(image, "n_frames", 1) > 1 else image.size
-    except Exception:  # which is said when it is read
+                return question(image)
+    except Exception:
         return None
+
+
+def picture_size(path, frames):
+    """(width, height) by the head of an image file; None if it does not tell, or is an animation whose `frames` are all wanted."""
+    return _look(path, lambda image: None if frames and getattr(image, "n_frames", 1) > 1 else image.size)
 
 
 def animation_suffix(path):
     """The suffix of the format of an animation, one of ANIMATED; None for any other file."""
-    try:
-        with quiet_stderr(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(path) as image:
-                return ANIMATED.get(image.format) if getattr(image, "n_frames", 1) > 1 else None
-    except Exception:  # which is said when it is read
-        return None
+    return _look(path, lambda image: ANIMATED.get(image.format) if getattr(image, "n_frames", 1) > 1 else None)
 
 
 def read_frames(path, megapixels):

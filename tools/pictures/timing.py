@@ -5,20 +5,19 @@ import contextlib
 import io
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
 
+from tools.files import ROOT
 from tools.network import load_model
 from tools.pictures.upscale import upscale
-from tools.runtime import given_environment
+from tools.runtime import last_line
 
 import numpy as np
 import skimage.data
 from PIL import Image
 
-TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 # what test.py does for one picture, in an interpreter that has imported nothing yet: prints the time after each phase
 PHASES = collections.OrderedDict((
     ("Python", ""),
@@ -36,10 +35,10 @@ def photographs(count, width, height):
 
 
 def time_process(*arguments):
-    """(seconds, last line of stdout) of a Python process in the top folder of the project."""
+    """(seconds, last line of stdout) of a Python process in the top folder of the project. Raises UserError if it fails."""
     before = time.time()
-    out = subprocess.check_output((sys.executable,) + arguments, stderr=subprocess.DEVNULL, env=given_environment(), cwd=TOP)
-    return time.time() - before, out.decode().splitlines()[-1]
+    line = last_line((sys.executable,) + arguments, folder=ROOT)
+    return time.time() - before, line
 
 
 def time_startup(side, runs):
