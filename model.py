@@ -66,10 +66,10 @@ def model_variables():
     return tf.get_collection(tf.GraphKeys.TRAINABLE_VARIABLES, "DRAN/")
 
 
-def tensor_name(k, name):
-    """The name of a tensor of DRAG k of the first DRSAN in a graph: of its DRA values, `DRA`, of what the DRM pools to them, `DRM`, and
-    of its output, `features`."""
-    return "DRAN/DRAG%d/%s:0" % (k, name)
+def tensor_name(k, name, scope=""):
+    """The name of a tensor of DRAG k of the first DRSAN in a graph, or in a name scope, as "compiled/": of its DRA values, `DRA`, of what
+    the DRM pools to them, `DRM`, and of its output, `features`."""
+    return "%sDRAN/DRAG%d/%s:0" % (scope, k, name)
 
 
 def dra_values():

@@ -1,7 +1,7 @@
 """The building blocks of DRSAN, named as in the paper: RB, DRM, DRSA, and the layers below them.
 
-Feature maps are float32 NHWC tensors; in convolving_in("bfloat16"), they are rounded to it where a block begins, and float32 again
-where it ends. Every function that has variables creates them in the current variable scope, in the order of the published graphs (see
+Feature maps are float32 NHWC tensors; in convolving_in("bfloat16"), they are rounded to it where an RB begins, and float32 again in
+the sum of DRSA. Every function that has variables creates them in the current variable scope, in the order of the published graphs (see
 model.py for the names).
 
 Below them are the operations of training: Muon's steps, and which steps are skipped. `from ops import tf` is how the project gets
@@ -12,23 +12,35 @@ import threading
 
 from tools.runtime import tf
 from tools.training.recipes import MAX_LOSS, MOMENTUM, NORMS, UPDATE_RMS, orthogonalize
+from tools.xla import call_compiled
 
 import numpy as np
 
 
 PRECISIONS = "float32", "bfloat16"  # of convolutions
-_current = threading.local()  # precision: that of convolving_in(), in this thread
+_current = threading.local()  # precision, compiled: those of convolving_in(), in this thread
 
 
 @contextlib.contextmanager
-def convolving_in(precision):
+def convolving_in(precision, compiled=False):
     """Within this context, networks are built whose blocks (RB, DRM, the fusion of a DRAG, and the upsampler) compute in one of
-    PRECISIONS. Variables, the sums of DRSA and of the DRM's pooling, the sum with x0 and the first and last convolution are float32."""
-    before, _current.precision = getattr(_current, "precision", "float32"), precision
+    PRECISIONS. Variables, the sums of DRSA and of the DRM's pooling, the sum with x0 and the first and last convolution are float32.
+
+    compiled: PReLU and DRSA take one pass over memory each, by XLA (see tools/xla.py); what DRSA gives is then kept in the
+    precision, too. Such a network cannot be trained.
+    """
+    before = dict(vars(_current))
+    _current.precision, _current.compiled = precision, compiled
     try:
         yield
     finally:
-        _current.precision = before
+        vars(_current).clear()
+        vars(_current).update(before)
+
+
+def elementwise(function, *inputs):
+    """function(*inputs), of element-wise operations on tensors, the first of the result's shape."""
+    return call_compiled(function, *inputs) if getattr(_current, "compiled", False) else function(*inputs)
 
 
 def rounded(x):
@@ -57,8 +69,11 @@ def conv2d(x, filters, size):
 
 def prelu(x, name):
     """PReLU with one slope per channel, the variable `name`: x where x > 0, else slope * x."""
-    slope = tf.cast(tf.get_variable(name, [int(x.shape[3])], initializer=tf.zeros_initializer()), x.dtype)
-    return tf.where(x > 0, x, slope * x)
+    return elementwise(_prelu, x, tf.get_variable(name, [int(x.shape[3])], initializer=tf.zeros_initializer()))
+
+
+def _prelu(x, slope):
+    return tf.where(x > 0, x, tf.cast(slope, x.dtype) * x)
 
 
 def residual_block(x, names):
@@ -66,7 +81,7 @@ def residual_block(x, names):
     x = rounded(x)
     for name in names:
         x = conv2d(prelu(x, name), int(x.shape[3]), 3)
-    return exact(x)
+    return x
 
 
 def drm(x, paths, name):
@@ -93,8 +108,18 @@ def drsa(y, features, dra, attention=True):
 
     attention=False leaves out the sigmoid, for an ablation.
     """
-    residual = tf.add_n([y] + [r * f for r, f in zip(dra, features)])
-    return residual * tf.sigmoid(y) if attention else residual
+    return elementwise(_drsa if attention else _dra, y, *(list(dra) + list(features)))
+
+
+def _dra(y, *residuals):
+    """y + sum_i r_i f_i; residuals: all r_i, then all f_i."""
+    n = len(residuals) // 2
+    return tf.add_n([exact(y)] + [r * exact(f) for r, f in zip(residuals[:n], residuals[n:])])
+
+
+def _drsa(y, *residuals):
+    y = exact(y)
+    return _dra(y, *residuals) * tf.sigmoid(y)
 
 
 UPSAMPLING = {2: [2], 3: [3], 4: [2, 2]}  # scale -> factors of the sub-pixel convolutions

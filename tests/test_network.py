@@ -5,14 +5,16 @@ import utils
 from conftest import ROOT
 from model import MODELS, SCALES, drsan
 from ops import tf
-from tools import checkpoints, command, network, runtime
+from tools import checkpoints, command, network, runtime, xla
 from tools.command import UserError
 from tools.files import write_json
 from tools.network import load_model
+from tools.pictures import tiles
 from tools.pictures.tiles import Upscaler
 
 import numpy as np
 import pytest
+import skimage.data
 
 random = np.random.RandomState(5)
 
@@ -116,7 +118,7 @@ def test_variables_of_something_else(tmp_path):
         checkpoints.identify(prefix)
 
 
-def test_bfloat16_is_near_float32():
+def test_bfloat16_is_near_float32(monkeypatch):
     """SR of a photograph, in grey levels; tiles equal the whole but for sums that are rounded to 8 bits, some of them the other way."""
     if not runtime.has_bfloat16():
         with pytest.raises(UserError, match="TensorFlow 1.8.0 cannot convolve in bfloat16: leave out --precision"):
@@ -124,13 +126,37 @@ def test_bfloat16_is_near_float32():
         return
     photograph = utils.read_image(utils.find_dataset("Sample", 2, "").pairs[1].hr)[60:220, 90:260] / np.float32(255)
     images = {}
-    for precision, tile in ("float32", None), ("bfloat16", None), ("bfloat16", 48):
+    for precision, tile, compiled_from in (("float32", None, tiles.COMPILED_FROM), ("bfloat16", None, tiles.COMPILED_FROM),
+                                           ("bfloat16", 48, tiles.COMPILED_FROM), ("bfloat16", None, 1), ("bfloat16", 48, 1)):
+        monkeypatch.setattr(tiles, "COMPILED_FROM", compiled_from)
         with load_model("32s", "x2", gpu=-1, precision=precision, tile=tile) as model:
-            images[precision, tile] = 255 * model.upscale(photograph)
-    difference = images["bfloat16", None] - images["float32", None]
-    assert 0.02 < np.sqrt(np.mean(difference ** 2)) < 0.2 and np.abs(difference).max() < 2
-    difference = images["bfloat16", 48] - images["bfloat16", None]
-    assert np.sqrt(np.mean(difference ** 2)) < 0.05 and np.abs(difference).max() < 1
+            images[precision, tile, compiled_from] = 255 * model.upscale(photograph)
+    plain, whole, in_tiles, compiled, compiled_in_tiles = images.values()
+    for one in whole, compiled:
+        assert 0.02 < np.sqrt(np.mean((one - plain) ** 2)) < 0.2 and np.abs(one - plain).max() < 2
+    for one, other in (in_tiles, whole), (compiled_in_tiles, compiled):
+        assert np.sqrt(np.mean((one - other) ** 2)) < 0.05 and np.abs(one - other).max() < 1
+
+
+@pytest.mark.parametrize("model, scale", [("32s", "x2"), ("48s", "x3")])
+def test_compiled_network_equals_the_plain_one(model, scale, monkeypatch):
+    """From COMPILED_FROM pixels on, whole and in tiles; it has a program for each kind of operation, whatever how often it is there."""
+    photograph = skimage.data.astronaut()[:64, 100:200]
+    images = {}
+    for compiled_from, tile in (6401, None), (6400, None), (6400, 48):
+        monkeypatch.setattr(tiles, "COMPILED_FROM", compiled_from)
+        with load_model(model, scale, gpu=-1, tile=tile) as network:
+            images[compiled_from, tile] = network.upscaler(photograph).array()
+            calls = [node for node in network.session.graph.as_graph_def().node if node.op == "XlaLaunch"]
+        if compiled_from == 6401 or not xla.can_compile():
+            assert not calls
+            continue
+        _, drags, blocks = MODELS[model]
+        assert len(calls) == drags * (3 * blocks + 1)  # two PReLU and a DRSA of each block, and the PReLU of the DRM
+        # PReLU of f and of 16 channels, and DRSA of each number of residual paths
+        assert len({call.attr["function"].func.name for call in calls}) == 2 + blocks
+    for one in images.values():
+        np.testing.assert_allclose(one, images[6401, None], rtol=0, atol=1e-5 * max(1, np.abs(one).max()))
 
 
 def test_a_processor_without_bfloat16_is_told_of(monkeypatch, capsys):

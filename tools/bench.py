@@ -2,8 +2,9 @@
 
 infer also measures seconds and peak memory against the size of the image, whole and in tiles, and plots them. Every
 figure is a median of several runs after a warm-up, of fewer where one takes seconds; those of one line take turns. `ours` is the
-graph of model.py, trained as train.py does; `bfloat16` the same with --precision bfloat16; `published` has PReLU as in the authors'
-graph, relu(x) + slope * (x - |x|) / 2, six element-wise operations, and is trained on the whole batch at once. infer runs the exported
+graph of model.py, trained as train.py does; `bfloat16` the same with --precision bfloat16; `compiled` has its element-wise operations
+compiled, as large images are upscaled on a CPU (TensorFlow 2); `published` has PReLU as in the authors' graph,
+relu(x) + slope * (x - |x|) / 2, six element-wise operations, and is trained on the whole batch at once. infer runs the exported
 network in ONNX Runtime and OpenVINO, too, where they are installed (pip install tf2onnx onnxruntime openvino); the share beside a time
 is that of the multiplications at the rate of a large product of matrices on this machine. train also prints the share of time that a
 step waits for its patches, and the time by type of operation. pictures measures what test.py --input spends until the first picture
@@ -28,15 +29,17 @@ from ops import PRECISIONS, tf
 from tools.command import UserError, cpu_count, run_main
 from tools.data.patches import Sampler, prefetch
 from tools.files import check_writable
+from tools.network import load_model
 from tools.options import add_variant, gpus
 from tools.pictures.export import MissingPackage, freeze, import_optional, write_onnx
-from tools.pictures.tiles import LARGEST_TILE, OVERHEAD, Upscaler, bytes_per_pixel, free_memory, resident_memory
+from tools.pictures.tiles import LARGEST_TILE, OVERHEAD, bytes_per_pixel, free_memory, resident_memory
 from tools.pictures.timing import measure_pictures, print_pictures
 from tools.plots import COLORS, save_figure
 from tools.runtime import has_bfloat16, last_line, open_session
 from tools.training.cluster import Devices
 from tools.training.graph import build_training
 from tools.training.recipes import make_recipe
+from tools.xla import can_compile
 
 import numpy as np
 from tqdm import tqdm
@@ -69,7 +72,7 @@ def median_seconds(functions, runs, what):
 def inference(args, variant, closing):
     """A function that runs a variant of the network once, in a session that `closing`, an ExitStack, closes."""
     lr = tf.placeholder(tf.float32, [1, None, None, 3])
-    with ops.convolving_in(variant.precision):
+    with ops.convolving_in(variant.precision, variant.compiled):
         sr = model_module.drsan(lr, args.model, args.scale)
     session = open_session(args.gpu)
     closing.callback(session.close)
@@ -185,12 +188,9 @@ def time_sizes(args):
     With args.tile, in tiles, and what grows with the image is kept on disk; else, those for which the memory does not suffice are
     left out.
     """
-    lr = tf.placeholder(tf.float32, [1, None, None, 3])
-    sr = model_module.drsan(lr, args.model, args.scale)
     per_pixel = bytes_per_pixel(model_module.MODELS[args.model], model_module.SCALES[args.scale])
-    with open_session(args.gpu) as session:
-        session.run(tf.global_variables_initializer())
-        upscaler = Upscaler(session, lr, sr, args.model, args.scale, args.tile, 1 if args.tile else 2 ** 50)
+    with load_model(args.model, args.scale, gpu=args.gpu[0]) as network:
+        upscaler = network.make_upscaler(args.tile, 2 ** (-30 if args.tile else 20))
         noise = np.random.RandomState(0).randint(0, 256, (max(args.sizes), max(args.sizes), 3), np.uint8)
         start, rows = resident_memory() + OVERHEAD, []
         upscaler(noise[:64, :64])
@@ -271,22 +271,31 @@ def plot_sizes(results, tile, output):
     pyplot.close(figure)
 
 
-Variant = collections.namedtuple("Variant", "prelu threads precision")  # threads: whether each takes a part of the batch
+# threads: whether each takes a part of the batch; compiled: see convolving_in
+Variant = collections.namedtuple("Variant", "prelu threads precision compiled")
 VARIANTS = collections.OrderedDict([
-    ("ours", Variant(ops.prelu, True, "float32")),
-    ("published", Variant(published_prelu, False, "float32")),
-    ("bfloat16", Variant(ops.prelu, True, "bfloat16")),
+    ("ours", Variant(ops.prelu, True, "float32", False)),
+    ("published", Variant(published_prelu, False, "float32", False)),
+    ("bfloat16", Variant(ops.prelu, True, "bfloat16", False)),
+    ("compiled", Variant(ops.prelu, True, "float32", True)),
+    ("compiled bfloat16", Variant(ops.prelu, True, "bfloat16", True)),
 ])
 BENCHMARKS = {"infer": inference, "train": training_step}
 WHAT = list(BENCHMARKS) + ["pictures"]
 
 
+def can_measure(variant, args, what):
+    """Whether a variant is for this TensorFlow and one of BENCHMARKS."""
+    return ((variant.precision == "float32" or has_bfloat16())
+            and (not variant.compiled or can_compile() and what == "infer" and args.gpu == [-1]))
+
+
 def time_variants(args, what):
-    """{variant: median seconds} of one of BENCHMARKS, and for `infer` on the CPU of peers(); bfloat16 is for TensorFlow 2 alone."""
+    """{variant: median seconds} of one of BENCHMARKS, and for `infer` on the CPU of peers()."""
     functions = collections.OrderedDict(peers(args) if what == "infer" and args.gpu == [-1] else {})
     with contextlib.ExitStack() as closing:
         for name, variant in VARIANTS.items():
-            if variant.precision == "float32" or has_bfloat16():
+            if can_measure(variant, args, what):
                 with tf.Graph().as_default():
                     ops.prelu = variant.prelu
                     functions[name] = BENCHMARKS[what](args, variant, closing)
@@ -314,9 +323,10 @@ def print_runtimes(result, pixels):
     print("       %-24s %14s %14s %22s" % ("", "us/LR pixel", "to float32", "of the product's rate"))
     for name, seconds in result["infer"].items():
         if name != "published":
-            precision, shown = ("bfloat16", name) if name == "bfloat16" else ("float32", "float32" if name == "ours" else name)
-            print("       %-24s %14.2f %14.2f %20.0f %%" % (shown, seconds / pixels * 1e6, seconds / result["infer"]["ours"],
-                                                       100 * result["multi_adds"] * pixels / seconds / result["rates"][precision]))
+            rate = result["rates"]["bfloat16" if "bfloat16" in name else "float32"]
+            print("       %-24s %14.2f %14.2f %20.0f %%" % (
+                "float32" if name == "ours" else name, seconds / pixels * 1e6, seconds / result["infer"]["ours"],
+                100 * result["multi_adds"] * pixels / seconds / rate))
 
 
 def bench(args):

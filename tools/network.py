@@ -10,6 +10,7 @@ from tools.checkpoints import find_checkpoint, identify, restore_weights
 from tools.command import UserError
 from tools.pictures.tiles import Upscaler, to_gray
 from tools.runtime import check_precision, gpu_memory, open_session
+from tools.xla import can_compile
 from utils import to_integers
 
 import numpy as np
@@ -26,6 +27,7 @@ class Network(object):
         """gpu: its index, or -1 for the CPU. without: of an ablation (see drsan). precision: see convolving_in. Raises UserError as
         restore_weights and check_precision."""
         self.model, self.scale, self.factor, self.prefix = model, scale, SCALES[scale], prefix
+        self.without, self.precision = without, precision
         check_precision(precision)
         with tf.Graph().as_default(), convolving_in(precision):
             self.lr = tf.placeholder(tf.float32, [None, None, None, 3], "LR")
@@ -38,9 +40,15 @@ class Network(object):
 
     def make_upscaler(self, tile=None, memory=None, ensemble=False, folder=None):
         """How images are upscaled from now on: an Upscaler, whose options these are; memory: in GiB."""
+        compilable = can_compile() and not gpu_memory(self.session)
         self.upscaler = Upscaler(self.session, self.lr, self.sr, self.model, self.scale, tile, memory and memory * 2 ** 30,
-                                 ensemble, folder)
+                                 ensemble, folder, self.build_compiled if compilable else None)
         return self.upscaler
+
+    def build_compiled(self, scope):
+        """Build the network once more in its graph, compiled (see convolving_in), below a name scope; returns SR."""
+        with self.session.graph.as_default(), tf.name_scope(scope), convolving_in(self.precision, compiled=True):
+            return drsan(self.lr, self.model, self.scale, self.without)
 
     def upscale(self, image):
         """SR of an image of any size, of the same type and s times as large.

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 Span = namedtuple("Span", "own read inner")  # slices: of a side, with the halo on it, and of `read` what is `own`
 LARGEST_TILE = 256   # pixels a side; on a CPU, larger ones take more memory and no less time
+COMPILED_FROM = 2 ** 19  # pixels; for a smaller image, compiling takes longer than it saves
 SMALLEST_TILE = 16   # smaller ones are nearly all halo
 OVERHEAD = 2 ** 26   # bytes that running any network takes, besides those of its feature maps
 
@@ -49,10 +50,15 @@ def to_image(store):
     return np.concatenate([to_uint8(255 * store.array()[rows]) for rows in strips(*store.shape[:2])])
 
 
-def cut(start, stop, size, halo):
-    """The Span [start, stop) of a side of `size` pixels; the halo ends at the border, where SAME convolutions pad."""
-    first = max(start - halo, 0)
-    return Span(slice(start, stop), slice(first, min(stop + halo, size)), slice(start - first, stop - first))
+def cut(size, largest, halo):
+    """Cut a side of `size` pixels into nearly equal Spans of at most `largest`. All of them read equally many, so that a network is
+    compiled once for them: at least the halo, which ends at the border, where SAME convolutions pad."""
+    count = -(-size // largest)
+    length = min(-(-size // count) + 2 * halo, size)
+    for i in range(count):
+        start, stop = size * i // count, size * (i + 1) // count
+        first = min(max(start - halo, 0), size - length)
+        yield Span(slice(start, stop), slice(first, first + length), slice(start - first, stop - first))
 
 
 def enlarge(span, factor):
@@ -61,11 +67,8 @@ def enlarge(span, factor):
 
 
 def tiles(height, width, side, halo):
-    """Cut an image into nearly equal tiles of at most side x side pixels: Spans whose fields are (rows, columns)."""
-    def spans(size):
-        count = -(-size // side)
-        return [cut(size * i // count, size * (i + 1) // count, size, halo) for i in range(count)]
-    return [Span(*zip(rows, columns)) for rows in spans(height) for columns in spans(width)]
+    """Cut an image into tiles of at most side x side pixels (see cut): Spans whose fields are (rows, columns)."""
+    return [Span(*zip(rows, columns)) for rows in cut(height, side, halo) for columns in cut(width, side, halo)]
 
 
 def area(region):
@@ -98,16 +101,18 @@ class Upscaler(object):
     lr, sr: placeholder and output of the network in `session`. tile: the most pixels a side of a tile, or None: the
     whole image where it fits. memory: the bytes that this process may take (on a GPU: of its memory), or None: 4/5 of
     what is free. ensemble: average over the 8 flips and transpositions. folder: for temporary files, if the memory is
-    too small.
+    too small. compile_: a function that builds the network compiled, below a name scope, and returns SR, or None: images of
+    COMPILED_FROM pixels or more are for that.
 
     The result does not depend on the tiles (to 1e-5): the DRM pools over the whole image, so the network runs DRAG by
     DRAG over all tiles, with the halo that its convolutions need, and the sums over all tiles become the DRA values of
     the next pass. All of it is parts of one graph, cut off at its named tensors.
     """
 
-    def __init__(self, session, lr, sr, model, scale, tile=None, memory=None, ensemble=False, folder=None):
+    def __init__(self, session, lr, sr, model, scale, tile=None, memory=None, ensemble=False, folder=None, compile_=None):
         self.session, self.lr, self.sr, self.factor = session, lr, sr, SCALES[scale]
         self.variant = MODELS[model]
+        self._compile, self._compiled = compile_, None
         self.tile, self.ensemble, self.folder = tile, ensemble, folder or tempfile.gettempdir()
         gpu = gpu_memory(session)
         self.host = (0.8 * free_memory() if memory is None or gpu else memory - resident_memory()) - OVERHEAD
@@ -120,17 +125,25 @@ class Upscaler(object):
         """
         height, width = image.shape[:2]
         side, on_disk = self.plan(height, width, image.dtype.itemsize)
-        views = range(8 if self.ensemble else 1)
+        views, network = range(8 if self.ensemble else 1), self._network(height * width)
         try:
             sr = self._store(height * self.factor, width * self.factor, 3, on_disk)
             for view in views:
                 def add(region, values):
                     _dihedral(sr.array(), view)[region] += values / len(views)
-                self._run(_dihedral(image, view), side, on_disk, add)
+                self._run(_dihedral(image, view), side, on_disk, add, network)
             return sr
         except (tf.errors.ResourceExhaustedError, MemoryError):
             raise UserError("not enough memory for an LR image of %dx%d pixels%s: try a smaller --tile, or --gpu -1" % (
                 width, height, " in tiles of %d" % side if side else ""))
+
+    def _network(self, pixels):
+        """(SR, name scope) of the network that is for an image of so many pixels."""
+        if self._compile is None or pixels < COMPILED_FROM:
+            return self.sr, ""
+        if self._compiled is None:
+            self._compiled = self._compile("compiled"), "compiled/"
+        return self._compiled
 
     def leave_room(self):
         """Leave an eighth of the memory to another picture, which is read or written meanwhile; returns it, in bytes."""
@@ -173,34 +186,34 @@ class Upscaler(object):
     def _store(self, height, width, channels, on_disk):
         return Store((height, width, channels), self.folder if on_disk else None)
 
-    def _run(self, image, side, on_disk, add):
-        """Run the network on one image; add(region, values) takes the parts of SR, region being (rows, columns)."""
+    def _run(self, image, side, on_disk, add, network):
+        """Run a network of _network() on one image; add(region, values) takes the parts of SR, region being (rows, columns)."""
         if side is None:
-            add(Ellipsis, self.session.run(self.sr, {self.lr: network_input(image)})[0])
+            add(Ellipsis, self.session.run(network[0], {self.lr: network_input(image)})[0])
             return
         height, width = image.shape[:2]
         source, target = (self._store(height, width, self.variant.channels, on_disk) for _ in range(2))
         dra = None
         for k in range(self.variant.drags + 1):
-            dra = self._pass(k, image, side, dra, source, target, add)
+            dra = self._pass(k, image, side, dra, source, target, add, network)
             source, target = target, source
 
-    def _pass(self, k, image, side, dra, source, target, add):
+    def _pass(self, k, image, side, dra, source, target, add, network):
         """Pass k over all tiles: DRAG k with these DRA values, from the features in `source` to those in `target`.
 
         Pass 0 has no DRAG, and pass 1 makes the features that it reads. Returns the DRA values of DRAG k + 1, as pool(); the last
         pass makes SR instead.
         """
-        last = k == self.variant.drags
-        fetches = [self.sr] if last else [tensor_name(k + 1, "DRM")] + [tensor_name(k, "features")] * (k > 0)
+        (sr, scope), last = network, k == self.variant.drags
+        fetches = [sr] if last else [tensor_name(k + 1, "DRM", scope)] + [tensor_name(k, "features", scope)] * (k > 0)
         places, sums = tiles(image.shape[0], image.shape[1], side, self.halo(k)), []
         for i, tile in enumerate(tqdm(places, unit="tile", leave=False, disable=None,
                                       desc="pass %d of %d" % (k + 1, self.variant.drags + 1))):
             feed = {self.lr: network_input(image[tile.read])}
             if k > 0:
-                feed[tensor_name(k, "DRA")] = dra[i][None, None, None]
+                feed[tensor_name(k, "DRA", scope)] = dra[i][None, None, None]
             if k > 1:
-                feed[tensor_name(k - 1, "features")] = source.array()[tile.read][None]
+                feed[tensor_name(k - 1, "features", scope)] = source.array()[tile.read][None]
             results = self.session.run(fetches, feed)
             if last:
                 inner = tuple(enlarge(span, self.factor) for span in tile.inner)

@@ -48,8 +48,7 @@ def compose(sr, picture, factor):
     else:
         mode = ("L" if channels == 1 else "RGB") + ("A" if picture.alpha is not None else "")
         image = Image.new("I;16" if dtype == np.uint16 else mode, size)
-    for start in range(0, height, 64):
-        span = cut(start, min(start + 64, height), height, ALPHA_REACH)
+    for span in cut(height, 64, ALPHA_REACH):
         strip = np.array(sr.array()[enlarge(span.own, factor)])
         strip = to_gray(strip) if channels == 1 else strip
         strip = to_integers(np.iinfo(dtype).max * strip, dtype)
@@ -59,7 +58,7 @@ def compose(sr, picture, factor):
         if isinstance(image, np.ndarray):
             image[enlarge(span.own, factor)] = strip
         else:
-            image.paste(Image.fromarray(strip[:, :, 0] if strip.shape[2] == 1 else strip), (0, factor * start))
+            image.paste(Image.fromarray(strip[:, :, 0] if strip.shape[2] == 1 else strip), (0, factor * span.own.start))
     return image
 
 
