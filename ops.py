@@ -27,7 +27,7 @@ def convolving_in(precision, compiled=False):
     PRECISIONS. Variables, the sums of DRSA and of the DRM's pooling, the sum with x0 and the first and last convolution are float32.
 
     compiled: PReLU and DRSA take one pass over memory each, by XLA (see tools/xla.py); what DRSA gives is then kept in the
-    precision, too. Such a network cannot be trained.
+    precision, too.
     """
     before = dict(vars(_current))
     _current.precision, _current.compiled = precision, compiled

@@ -91,7 +91,8 @@ class Trainer(object):
         check_precision(args.precision, devices.on_cpu)
         with devices.telling_failure():
             tf.set_random_seed(args.seed)
-            self.training = build_training(args.model, args.scale, self.recipe, devices.names, args.without, args.precision)
+            self.training = build_training(args.model, args.scale, self.recipe, devices.names, args.without, args.precision,
+                                           devices.compiled)
             self.run.build(devices.chief)
             tf.get_default_graph().finalize()
             for number in signal.SIGINT, signal.SIGTERM:

@@ -1,8 +1,8 @@
 """The training graph: optimisers, averages, steps that are skipped, devices and precision."""
 import ops
-from model import MODELS, Variant, model_variables
+from model import ABLATIONS, MODELS, Variant, drsan, model_variables
 from ops import conv2d, tf
-from tools import runtime
+from tools import runtime, xla
 from tools.training import recipes
 from tools.training.graph import build_training
 from tools.training.recipes import make_recipe
@@ -228,13 +228,14 @@ def test_a_convolution_in_bfloat16_rounds_what_it_takes_and_gives():
 
 
 @bfloat16
-def test_bfloat16_training_is_near_that_in_float32_and_validates_in_float32(small_network):
+@pytest.mark.parametrize("compiled", [False, True])
+def test_bfloat16_training_is_near_that_in_float32_and_validates_in_float32(small_network, compiled):
     random = np.random.RandomState(0)
     lr, hr = random.randint(0, 256, (4, 12, 12, 3)), random.randint(0, 256, (4, 24, 24, 3))
     results, sr = [], []
     for precision in "float32", "bfloat16":
         tf.reset_default_graph()
-        training = build_training("32s", "x2", ADAM, ("", ""), precision=precision)
+        training = build_training("32s", "x2", ADAM, ("", ""), precision=precision, compiled=compiled)
         gradients = tf.gradients(training.loss, model_variables())
         with tf.Session() as session:
             for i, variable in enumerate(model_variables()):
@@ -251,3 +252,24 @@ def test_bfloat16_training_is_near_that_in_float32_and_validates_in_float32(smal
     assert errors[0] < 1e-3 and errors[-1] < 0.03 and min(of_kernels) > 1e-4, errors
     # those of the DRMs are so small that they differ most where processors round sums to bfloat16, too
     assert all(error < (0.05 if norm > 1e-3 * norms[-1] else 0.1) for error, norm in zip(errors, norms)), errors
+
+
+@pytest.mark.skipif(not xla.can_compile(), reason="this TensorFlow has no XLA")
+@pytest.mark.parametrize("without", (None,) + ABLATIONS)
+def test_compiled_operations_have_the_gradients_of_the_plain_ones(without):
+    """Those of DRSA and PReLU, and of what they broadcast: DRA values of each image, learned ones, constants, and slopes."""
+    results = []
+    for compiled in False, True:
+        with tf.Graph().as_default(), tf.Session() as session:
+            lr, random = tf.placeholder(tf.float32, [None, None, None, 3]), np.random.RandomState(0)
+            with ops.convolving_in("float32", compiled):
+                sr = drsan(lr, "48s", "x2", without)
+            gradients = tf.gradients(tf.reduce_mean(tf.abs(sr - 0.3)), model_variables())
+            for variable in model_variables():
+                shape = variable.shape.as_list()
+                gain = np.sqrt(1.2 / np.prod(shape[:-1])) if "kernel" in variable.name else 0.2
+                variable.load(gain * random.randn(*shape), session)
+            results.append(session.run([sr] + gradients, {lr: random.rand(2, 12, 9, 3)}))
+    for one, other in zip(*results):
+        np.testing.assert_allclose(other, one, rtol=0, atol=1e-5 * np.abs(one).max())
+        assert np.abs(one).max() > 1e-4

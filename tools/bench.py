@@ -3,7 +3,7 @@
 infer also measures seconds and peak memory against the size of the image, whole and in tiles, and plots them. Every
 figure is a median of several runs after a warm-up, of fewer where one takes seconds; those of one line take turns. `ours` is the
 graph of model.py, trained as train.py does; `bfloat16` the same with --precision bfloat16; `compiled` has its element-wise operations
-compiled, as large images are upscaled on a CPU (TensorFlow 2); `published` has PReLU as in the authors' graph,
+compiled, as a CPU has them in training and for large images (TensorFlow 2); `published` has PReLU as in the authors' graph,
 relu(x) + slope * (x - |x|) / 2, six element-wise operations, and is trained on the whole batch at once. infer runs the exported
 network in ONNX Runtime and OpenVINO, too, where they are installed (pip install tf2onnx onnxruntime openvino); the share beside a time
 is that of the multiplications at the rate of a large product of matrices on this machine. train also prints the share of time that a
@@ -135,7 +135,8 @@ def training_step(args, variant, closing):
     """As inference(): a training step that finds its batch ready."""
     devices = Devices(args.gpu, args.threads, args.batch)
     training = build_training(args.model, args.scale, make_recipe("paper", args.model, args.scale),
-                              devices.names if variant.threads else [""], precision=variant.precision)
+                              devices.names if variant.threads else [""], precision=variant.precision,
+                              compiled=variant.threads and devices.compiled)
     session = devices.connect() if variant.threads else open_session(args.gpu)
     closing.callback(session.close)
     session.run(tf.global_variables_initializer())
@@ -158,7 +159,8 @@ def profile_training(args):
     """The share of time that steps wait for their batches, and {type of operation: share of the time of all operations}."""
     tf.reset_default_graph()
     devices = Devices(args.gpu, args.threads, args.batch)
-    training = build_training(args.model, args.scale, make_recipe("paper", args.model, args.scale), devices.names)
+    training = build_training(args.model, args.scale, make_recipe("paper", args.model, args.scale), devices.names,
+                              compiled=devices.compiled)
     fetches, waited, types = [training.train, training.loss], 0.0, collections.Counter()
     with devices.connect() as session:
         session.run(tf.global_variables_initializer())
@@ -271,7 +273,7 @@ def plot_sizes(results, tile, output):
     pyplot.close(figure)
 
 
-# threads: whether each takes a part of the batch; compiled: see convolving_in
+# threads: whether it is trained as train.py does, each thread with a part of the batch; compiled: see convolving_in, of inference
 Variant = collections.namedtuple("Variant", "prelu threads precision compiled")
 VARIANTS = collections.OrderedDict([
     ("ours", Variant(ops.prelu, True, "float32", False)),

@@ -49,7 +49,7 @@ def train_candidate(recipe, photographs, valid, args):
     tf.reset_default_graph()
     tf.set_random_seed(args.seed)
     devices = Devices(args.gpu, args.threads, recipe.batch)
-    training = build_training(args.model, args.scale, recipe, devices.names, precision=args.precision)
+    training = build_training(args.model, args.scale, recipe, devices.names, precision=args.precision, compiled=devices.compiled)
     session = devices.connect()
     session.run(tf.global_variables_initializer())
     if args.init_from:

@@ -11,6 +11,7 @@ from ops import tf
 from tools.command import UserError
 from tools.runtime import error_reason, list_gpus, open_session, session_config
 from tools.training.watch import wait_for, watching_chief
+from tools.xla import can_compile
 
 Cluster = collections.namedtuple("Cluster", "addresses type index")  # addresses: {type: [host:port, ...]}
 
@@ -103,6 +104,7 @@ class Devices(object):
         with self.connect() as session:
             found = collections.OrderedDict((task, list_gpus(session, task)) for task in tasks)
         self.on_cpu = not any(found.values())
+        self.compiled = self.on_cpu and not cluster and can_compile()  # see convolving_in
         self.names = split_batch(found, parts)
         if batch % len(self.names):
             raise UserError("a batch of %d cannot be split over %d devices: change --batch" % (batch, len(self.names)))

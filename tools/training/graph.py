@@ -46,11 +46,12 @@ def optimize_by(recipe, rate, loss, step):
 Training = collections.namedtuple("Training", "lr hr rate sr loss step train averages norm skipped largest_dra kernel_rms")
 
 
-def build_training(model, scale, recipe, devices=("",), without=None, precision="float32"):
+def build_training(model, scale, recipe, devices=("",), without=None, precision="float32", compiled=False):
     """Build the Training of a Recipe: its optimizer on the L1 loss, and with `ema` a moving average of the weights.
 
     With several `devices`, each computes the gradient for an equal part of the batch. without: of an ablation (see drsan).
-    precision: of a step (see convolving_in); `sr`, for validation, of a batch of any size, is always computed in float32.
+    precision, compiled: of a step (see convolving_in); `sr`, for validation, of a batch of any size, is always computed in float32,
+    and not compiled.
 
     Variables are named as in the published training graphs: the step is Variable, Adam's slots are <name>/AdamOptimizer and
     <name>/AdamOptimizer_1, and beta1_power and beta2_power.
@@ -60,7 +61,7 @@ def build_training(model, scale, recipe, devices=("",), without=None, precision=
     rate = tf.placeholder(tf.float32, [], "rate")
     losses = []
     for device, lr_part, hr_part in zip(devices, tf.split(lr, len(devices)), tf.split(hr, len(devices))):
-        with tf.device(device), convolving_in(precision):
+        with tf.device(device), convolving_in(precision, compiled):
             sr = drsan(tf.cast(lr_part, tf.float32) / 255, model, scale, without)
             losses.append(tf.reduce_mean(tf.abs(tf.cast(hr_part, tf.float32) / 255 - sr)))
     dra = [tf.reduce_max(tf.abs(values)) for values in dra_values()] or [tf.ones([])]
