@@ -32,7 +32,7 @@ from tools.files import check_writable
 from tools.network import load_model
 from tools.options import add_variant, gpus
 from tools.pictures.export import MissingPackage, freeze, import_optional, write_onnx
-from tools.pictures.tiles import LARGEST_TILE, OVERHEAD, bytes_per_pixel, free_memory, resident_memory
+from tools.pictures.tiles import COMPILING, LARGEST_TILE, OVERHEAD, bytes_per_pixel, free_memory, resident_memory
 from tools.pictures.timing import measure_pictures, print_pictures
 from tools.plots import COLORS, save_figure
 from tools.runtime import has_bfloat16, last_line, open_session
@@ -207,7 +207,8 @@ def time_sizes(args):
                     upscaler(noise[:side, :side])
                     times.append(time.perf_counter() - before)
                 read = min(args.tile + 2 * upscaler.halo(upscaler.variant.drags), side) if args.tile else side
-                rows.append([side, float(np.median(times)), peak_memory(), start + per_pixel * read ** 2])
+                formula = start + per_pixel * read ** 2 + COMPILING * upscaler.is_compiled(side ** 2)
+                rows.append([side, float(np.median(times)), peak_memory(), formula])
                 bar.update(side ** 2)
         return rows
 

@@ -17,6 +17,7 @@ LARGEST_TILE = 256   # pixels a side; on a CPU, larger ones take more memory and
 COMPILED_FROM = 2 ** 19  # pixels; for a smaller image, compiling takes longer than it saves
 SMALLEST_TILE = 16   # smaller ones are nearly all halo
 OVERHEAD = 2 ** 26   # bytes that running any network takes, besides those of its feature maps
+COMPILING = 2 ** 27  # bytes that compiling it takes
 
 
 class Store(object):
@@ -137,9 +138,13 @@ class Upscaler(object):
             raise UserError("not enough memory for an LR image of %dx%d pixels%s: try a smaller --tile, or --gpu -1" % (
                 width, height, " in tiles of %d" % side if side else ""))
 
+    def is_compiled(self, pixels):
+        """Whether the network for an image of so many pixels is."""
+        return self._compile is not None and pixels >= COMPILED_FROM
+
     def _network(self, pixels):
         """(SR, name scope) of the network that is for an image of so many pixels."""
-        if self._compile is None or pixels < COMPILED_FROM:
+        if not self.is_compiled(pixels):
             return self.sr, ""
         if self._compiled is None:
             self._compiled = self._compile("compiled"), "compiled/"
@@ -163,7 +168,7 @@ class Upscaler(object):
         pixels, per_pixel = height * width, bytes_per_pixel(self.variant, self.factor)
         stores = (12 * self.factor ** 2 + 8 * self.variant.channels) * pixels  # SR, and the features between passes
         # what is held beside SR: the picture that is written; in evaluation, 8 bits of SR, HR and bicubic
-        spare = self.host - (9 + 4 * (depth - 1)) * self.factor ** 2 * pixels
+        spare = self.host - (9 + 4 * (depth - 1)) * self.factor ** 2 * pixels - COMPILING * self.is_compiled(pixels)
         if not self.tile and per_pixel * pixels < (self.device or spare):
             return None, False
         on_disk = stores > spare / 2
