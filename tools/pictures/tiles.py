@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 Span = namedtuple("Span", "own read inner")  # slices: of a side, with the halo on it, and of `read` what is `own`
 LARGEST_TILE = 256   # pixels a side; on a CPU, larger ones take more memory and no less time
-COMPILED_FROM = 2 ** 19  # pixels; for a smaller image, compiling takes longer than it saves
+COMPILED_FROM = 10 ** 5  # pixels; compiling for a smaller image takes longer than it saves in a data set of such
 SMALLEST_TILE = 16   # smaller ones are nearly all halo
 OVERHEAD = 2 ** 26   # bytes that running any network takes, besides those of its feature maps
 COMPILING = 2 ** 27  # bytes that compiling it takes
