@@ -256,14 +256,14 @@ def test_bfloat16_training_is_near_that_in_float32_and_validates_in_float32(smal
 
 @pytest.mark.skipif(not xla.can_compile(), reason="this TensorFlow has no XLA")
 @pytest.mark.parametrize("without", (None,) + ABLATIONS)
-def test_compiled_operations_have_the_gradients_of_the_plain_ones(without):
+def test_compiled_operations_have_the_gradients_of_the_plain_ones(small_network, without):
     """Those of DRSA and PReLU, and of what they broadcast: DRA values of each image, learned ones, constants, and slopes."""
     results = []
     for compiled in False, True:
         with tf.Graph().as_default(), tf.Session() as session:
             lr, random = tf.placeholder(tf.float32, [None, None, None, 3]), np.random.RandomState(0)
             with ops.convolving_in("float32", compiled):
-                sr = drsan(lr, "48s", "x2", without)
+                sr = drsan(lr, "32s", "x2", without)
             gradients = tf.gradients(tf.reduce_mean(tf.abs(sr - 0.3)), model_variables())
             for variable in model_variables():
                 shape = variable.shape.as_list()
