@@ -18,7 +18,14 @@ import numpy as np
 
 
 PRECISIONS = "float32", "bfloat16"  # of convolutions
-_current = threading.local()  # precision, compiled: those of convolving_in(), in this thread
+
+
+class _Options(threading.local):
+    """Those of convolving_in(), of each thread its own."""
+    precision, compiled = "float32", False
+
+
+_current = _Options()
 
 
 @contextlib.contextmanager
@@ -29,23 +36,22 @@ def convolving_in(precision, compiled=False):
     compiled: PReLU and DRSA take one pass over memory each, by XLA (see tools/xla.py); what DRSA gives is then kept in the
     precision, too.
     """
-    before = dict(vars(_current))
+    before = _current.precision, _current.compiled
     _current.precision, _current.compiled = precision, compiled
     try:
         yield
     finally:
-        vars(_current).clear()
-        vars(_current).update(before)
+        _current.precision, _current.compiled = before
 
 
 def elementwise(function, *inputs):
     """function(*inputs), of element-wise operations on tensors, the first of the result's shape."""
-    return call_compiled(function, *inputs) if getattr(_current, "compiled", False) else function(*inputs)
+    return call_compiled(function, *inputs) if _current.compiled else function(*inputs)
 
 
 def rounded(x):
     """x in the precision of convolving_in(), by default float32."""
-    return tf.cast(x, getattr(_current, "precision", "float32"))
+    return tf.cast(x, _current.precision)
 
 
 def exact(x):

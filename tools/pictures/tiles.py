@@ -13,6 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 Span = namedtuple("Span", "own read inner")  # slices: of a side, with the halo on it, and of `read` what is `own`
+Built = namedtuple("Built", "sr scope")  # a network in a graph: its output, and the name scope that it is in
 LARGEST_TILE = 256   # pixels a side; on a CPU, larger ones take more memory and no less time
 COMPILED_FROM = 10 ** 5  # pixels; compiling for a smaller image takes longer than it saves in a data set of such
 SMALLEST_TILE = 16   # smaller ones are nearly all halo
@@ -143,11 +144,11 @@ class Upscaler(object):
         return self._compile is not None and pixels >= COMPILED_FROM
 
     def _network(self, pixels):
-        """(SR, name scope) of the network that is for an image of so many pixels."""
+        """The Built network that is for an image of so many pixels."""
         if not self.is_compiled(pixels):
-            return self.sr, ""
+            return Built(self.sr, "")
         if self._compiled is None:
-            self._compiled = self._compile("compiled"), "compiled/"
+            self._compiled = Built(self._compile("compiled"), "compiled/")
         return self._compiled
 
     def leave_room(self):
@@ -192,9 +193,9 @@ class Upscaler(object):
         return Store((height, width, channels), self.folder if on_disk else None)
 
     def _run(self, image, side, on_disk, add, network):
-        """Run a network of _network() on one image; add(region, values) takes the parts of SR, region being (rows, columns)."""
+        """Run a Built network on one image; add(region, values) takes the parts of SR, region being (rows, columns)."""
         if side is None:
-            add(Ellipsis, self.session.run(network[0], {self.lr: network_input(image)})[0])
+            add(Ellipsis, self.session.run(network.sr, {self.lr: network_input(image)})[0])
             return
         height, width = image.shape[:2]
         source, target = (self._store(height, width, self.variant.channels, on_disk) for _ in range(2))
@@ -209,8 +210,8 @@ class Upscaler(object):
         Pass 0 has no DRAG, and pass 1 makes the features that it reads. Returns the DRA values of DRAG k + 1, as pool(); the last
         pass makes SR instead.
         """
-        (sr, scope), last = network, k == self.variant.drags
-        fetches = [sr] if last else [tensor_name(k + 1, "DRM", scope)] + [tensor_name(k, "features", scope)] * (k > 0)
+        last, scope = k == self.variant.drags, network.scope
+        fetches = [network.sr] if last else [tensor_name(k + 1, "DRM", scope)] + [tensor_name(k, "features", scope)] * (k > 0)
         places, sums = tiles(image.shape[0], image.shape[1], side, self.halo(k)), []
         for i, tile in enumerate(tqdm(places, unit="tile", leave=False, disable=None,
                                       desc="pass %d of %d" % (k + 1, self.variant.drags + 1))):
