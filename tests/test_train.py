@@ -19,7 +19,7 @@ from tools.command import UserError
 from tools.data import patches
 from tools.data.photographs import hold_out
 from tools.files import lock_file
-from tools.training import graph
+from tools.training import cluster, graph
 from tools.training.graph import build_training
 from tools.training.recipes import make_recipe
 from tools.weights import initial_weights, transfer
@@ -36,6 +36,7 @@ bfloat16 = pytest.mark.skipif(not runtime.has_bfloat16(), reason="this TensorFlo
 def tiny(photographs, tmp_path, monkeypatch, capsys):
     """Run train.py within this process, with tiny settings and a tiny network, in the folder `run`: (exit status, stdout, stderr)."""
     monkeypatch.setitem(MODELS, "32s", Variant(channels=16, drags=1, blocks=1))
+    monkeypatch.setattr(cluster, "can_compile", lambda: False)  # it takes longer than these trainings
     monkeypatch.setattr(signal, "signal", lambda *_: None)  # this process keeps its own handlers
 
     def run(*extra):
@@ -44,39 +45,39 @@ def tiny(photographs, tmp_path, monkeypatch, capsys):
     return run
 
 
-def test_run_stops_resumes_and_is_evaluated(photographs, tmp_path, tiny):
+def test_run_is_evaluated(photographs, tmp_path):
+    """The script, with the network of its name."""
     run = tmp_path / "run"
-    process = start(photographs, run, "--steps", "100000", "--threads", "1", script="train.py")
-    while b"PSNR" not in process.stdout.readline():
-        assert process.poll() is None
-    process.send_signal(signal.SIGTERM)
-    out = process.communicate()[0].decode()
-    assert process.returncode == 143 and "stopped at step" in out, out
-    reached = int(out.split("stopped at step")[1].split(";")[0])
-    config = json.loads((run / "config.json").read_text())
-    assert config["model"] == "32s" and config["steps"] == 100000 and config["rate"] == 1e-3
-
-    status, out, err = tiny("--data", photographs, "--steps", 200)
-    assert status == 1 and "was started with steps = 100000, not 200, and the learning rate of cosine depends on it" in err
-
-    process = start(photographs, run, "--steps", "100000", "--threads", "1", script="train.py")
-    line = process.stdout.readline()
-    while b"resumed" not in line:
-        assert process.poll() is None
-        line = process.stdout.readline()
-    assert b"resumed at step %d," % reached in line
-    while b"PSNR" not in process.stdout.readline():
-        assert process.poll() is None
-    process.send_signal(signal.SIGINT)
-    process.communicate()
-
-    records = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-    steps = [record["step"] for record in records if "loss" in record]
-    assert steps == sorted(set(steps)) and steps[-1] > reached
+    out = start(photographs, run, "--steps", "8", "--threads", "1", script="train.py").communicate()[0].decode()
+    assert out.splitlines()[-1] == "done: %s" % (run / "best"), out
     status, out, err = run_script("test.py", "--gpu", -1, "--checkpoint", run / "best", "--dataset", photographs / "deeper")
     assert status == 0, err
-    best = max(record["psnr"] for record in records if "psnr" in record)
+    best = max(record["psnr"] for record in map(json.loads, (run / "log.jsonl").read_text().splitlines()) if "psnr" in record)
     assert float(out.split("mean")[1].split()[0]) == pytest.approx(best, abs=1e-3)
+
+
+def test_run_stops_and_resumes(photographs, tmp_path, tiny):
+    run, options = tmp_path / "run", ("--steps", "100000", "--threads", "1")
+    reached = None
+    for number, status in (signal.SIGTERM, 143), (signal.SIGINT, 130):
+        process = start(photographs, run, *options)
+        lines = []
+        while not lines or "PSNR" not in lines[-1] or "resumed" in lines[-1]:
+            lines.append(process.stdout.readline().decode())
+            assert process.poll() is None, "".join(lines)
+        assert reached is None or "resumed at step %d," % reached in "".join(lines)
+        process.send_signal(number)
+        out = process.communicate()[0].decode()
+        assert process.returncode == status and "; the same command resumes" in out, out
+        stopped = int(re.search("stopped at step ([0-9]+);", out).group(1))
+        assert stopped > (reached or 0)
+        reached = stopped
+    config = json.loads((run / "config.json").read_text())
+    assert config["model"] == "32s" and config["steps"] == 100000 and config["rate"] == 1e-3
+    steps = [record["step"] for record in map(json.loads, (run / "log.jsonl").read_text().splitlines()) if "loss" in record]
+    assert steps == sorted(set(steps)) and steps[-1] > 8
+    status, out, err = tiny("--data", photographs, "--steps", 200)
+    assert status == 1 and "was started with steps = 100000, not 200, and the learning rate of cosine depends on it" in err
 
 
 def test_ablation_is_recorded_and_asked_for(photographs, tmp_path, run, tiny):
