@@ -85,7 +85,8 @@ def test_trains_what_is_left_and_evaluates_all(tmp_path, run, monkeypatch):
     monkeypatch.setattr(ablation, "hold_out", lambda folder, share: ([], [os.path.join(folder, name) for name in held]))
 
     def fake_train(args):
-        assert (args.model, args.scale, args.recipe, args.records) == ("32s", "x2", "fast", str(tmp_path / "runs" / "records"))
+        assert (args.model, args.scale, args.recipe, args.precision) == ("32s", "x2", "fast", "bfloat16")
+        assert args.records == str(tmp_path / "runs" / "records")
         if args.prepare:
             assert (args.data, args.pairs, args.seed, args.valid_share) == (photos, 40 * 8, 0, 0.01)
             return 0
@@ -107,6 +108,7 @@ def test_trains_what_is_left_and_evaluates_all(tmp_path, run, monkeypatch):
             stopped.append(args.checkpoint)
             return 130
         dataset, = args.dataset
+        assert args.precision == "bfloat16"
         evaluated.append((args.checkpoint, dataset))
         seed = int(os.path.dirname(args.checkpoint)[-1])
         mean = evaluation.Scores(PSNR[args.without] + seed, 0.95, 30, 0.9)
@@ -116,7 +118,7 @@ def test_trains_what_is_left_and_evaluates_all(tmp_path, run, monkeypatch):
         return 0
 
     arguments = ["--data", photos, "--steps", 40, "--runs", tmp_path / "runs", "--output", tmp_path,
-                 "--data-dir", tmp_path, "--dataset", "Sample", others, "Set5"]
+                 "--data-dir", tmp_path, "--dataset", "Sample", others, "Set5", "--precision", "bfloat16"]
     scripts = {"train.py": fake_train, "test.py": fake_test}
     status, _, err = run(scripts, *arguments)
     assert status == 1 and "error: stopped in the training of the network without its dynamics: learned constants: the same command goes on" in err

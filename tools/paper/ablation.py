@@ -63,7 +63,7 @@ def steps_done(folder):
 def call(script, args, options, purpose):
     """Run train.py or test.py. Raises UserError that names the purpose if it fails or is stopped by a signal."""
     command = [sys.executable, os.path.join(ROOT, script), "--gpu", str(args.gpu), "--model", MODEL, "--scale", SCALE]
-    status = subprocess.call(command + options)
+    status = subprocess.call(command + ["--precision", args.precision] + options)
     if status in (128 + signal.SIGINT, 128 + signal.SIGTERM):
         raise UserError("stopped in %s: the same command goes on" % purpose)
     if status:
@@ -106,7 +106,7 @@ def train(network, seed, records, held_out, args):
         return
     say_which("training", (network, seed), args)
     options = ["--recipe", "fast", "--steps", str(args.steps), "--seed", str(seed), "--records", records, "--valid", held_out,
-               "--valid-every", "2500", "--precision", args.precision, "--run", folder]
+               "--valid-every", "2500", "--run", folder]
     call("train.py", args, options + without(network), "the training of the network " + network.name)
 
 
