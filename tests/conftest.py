@@ -121,6 +121,11 @@ def start(photographs, run, *extra, **kwargs):
                             stderr=subprocess.STDOUT, **kwargs)
 
 
+def read_log(run):
+    """The records of the log of a run."""
+    return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+
+
 def state_values(run):
     """{name: value} of the last state of a run."""
     reader = tf.train.NewCheckpointReader(tf.train.latest_checkpoint(str(run / "state")))

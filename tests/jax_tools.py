@@ -1,5 +1,4 @@
 """What the tests of tools/gpu/ share: weights, images, and train_jax.py in a process of its own."""
-import json
 import os
 import subprocess
 import sys
@@ -66,7 +65,3 @@ def train(arguments):
     out, err = process.communicate()
     assert process.returncode == 0, err
     return out
-
-
-def read_log(run):
-    return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]

@@ -9,7 +9,8 @@ import pytest
 jax = pytest.importorskip("jax", reason="the tools that train with JAX need it: pip install jax (Python 3.11 or later)")
 jax.config.update("jax_disable_most_optimizations", True)  # most of the time goes into compiling
 
-from jax_tools import load_golden, read_log, save_images, start_training, textures, train
+from conftest import read_log
+from jax_tools import load_golden, save_images, start_training, textures, train
 from model import model_variables
 from ops import tf
 from tools import network, ship

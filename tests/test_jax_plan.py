@@ -18,8 +18,8 @@ import pytest
 jax = pytest.importorskip("jax", reason="the tools that train with JAX need it: pip install jax (Python 3.11 or later)")
 jax.config.update("jax_disable_most_optimizations", True)  # most of the time goes into compiling
 
-from conftest import ROOT, call
-from jax_tools import read_log, save_images, start_training, textures
+from conftest import ROOT, call, read_log
+from jax_tools import save_images, start_training, textures
 import test as evaluation
 from model import MODELS, Variant
 from ops import tf
