@@ -70,6 +70,7 @@ def test_run_stops_and_resumes(photographs, tmp_path, tiny):
         out = process.communicate()[0].decode()
         assert process.returncode == status and "; the same command resumes" in out, out
         reached.append(int(re.search("stopped at step ([0-9]+);", out).group(1)))
+    assert 0 < reached[0] < reached[1]
     config = json.loads((run / "config.json").read_text())
     assert config["model"] == "32s" and config["steps"] == 100000 and config["rate"] == 1e-3
     steps = [record["step"] for record in read_log(run) if "loss" in record]
