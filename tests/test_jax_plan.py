@@ -257,7 +257,7 @@ def test_one_process_trains_in_a_folder(folder, tmp_path):
 
 
 class FakePrograms(programs.Programs):
-    """Programs on a device where a step takes 0.1 seconds, and compiling one second, of its own clock."""
+    """Programs on a device where a step takes 0.25 seconds, and compiling one second, of its own clock."""
 
     def __init__(self):
         super().__init__([], 1)
@@ -269,14 +269,14 @@ class FakePrograms(programs.Programs):
         self.known.add(args[0])
 
         def run(state, tiles, rates):
-            self.now += 0.1 * len(rates)
+            self.now += 0.25 * len(rates)
             return program(state, tiles, rates)
         return run
 
 
 def plan_run_of(folder, out, seconds, entries=None):
     device, store = FakePrograms(), TileStore(str(folder / "tiles"), [2, 3], 1)
-    options = trainer.Options(5, [], sys.maxsize, 60, {"folder": "tiles", "files": 6}, lambda: device.now, [])
+    options = trainer.Options(2, [], sys.maxsize, 60, {"folder": "tiles", "files": 6}, lambda: device.now, [])
     settings = plan_run.PlanSettings(str(out), str(folder / "graphs"), seconds, {"batch": 2, "patch": 8, "warmup": 0}, "float32", 7)
     out.mkdir(exist_ok=True)
     entries = entries or plan.read_plan(str(folder / "plan.json"))
@@ -291,7 +291,7 @@ def test_time_used_is_remembered(folder, tmp_path):
     assert used["seconds"] == pytest.approx(16, abs=0.25)  # half a dispatch
     # shares 2, 1 and 1, of what is left after a second of compiling: of 15; of 15 - 7.5 - 1; of 6.5 - 3.25 - 1
     assert [one["total"] for one in trained] == pytest.approx([7.5, 3.25, 2.25], abs=0.3)
-    assert all(abs(one["seconds"] - one["total"]) <= 0.26 and one["steps"] == round(10 * one["seconds"]) for one in trained)
+    assert all(abs(one["seconds"] - one["total"]) <= 0.26 and one["steps"] == round(4 * one["seconds"]) for one in trained)
     assert plan_run_of(folder, tmp_path / "out", 16).used() == used["seconds"]
     # what is not done gets what is left, and weights are asked for where they are missing
     used["trainings"]["deeper"] = {}

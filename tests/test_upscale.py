@@ -53,10 +53,9 @@ def build(model, scale):
     if (model, scale) == ("32s", "x2"):
         checkpoints.restore_weights(session, checkpoints.find_checkpoint(model, scale))
     else:
-        for variable in model_variables():
-            shape = variable.shape.as_list()
-            gain = np.sqrt(1.2 / np.prod(shape[:-1])) if len(shape) == 4 else 0.2
-            variable.load(gain * random.randn(*shape), session)
+        shapes = [variable.shape.as_list() for variable in model_variables()]
+        gains = [np.sqrt(1.2 / np.prod(shape[:-1])) if len(shape) == 4 else 0.2 for shape in shapes]
+        checkpoints.load_values(session, model_variables(), [gain * random.randn(*shape) for gain, shape in zip(gains, shapes)])
     return session, lr, sr, model, scale
 
 
@@ -190,13 +189,14 @@ def test_benchmark_measures_every_variant(monkeypatch):
 
 def test_benchmark_of_pictures(monkeypatch, capsys):
     """Which phases a start has, and for how long the network is busy."""
-    time_process, commands = timing.time_process, []
+    time_process, photographs, commands = timing.time_process, timing.photographs, []
 
     def time_scripts(*arguments):  # what is in the interpreter with the phases runs, the two whole commands do not
         commands.append(arguments)
         return time_process(*arguments) if arguments[0] == "-c" else (len(commands), "")
 
     monkeypatch.setattr(timing, "time_process", time_scripts)
+    monkeypatch.setattr(timing, "photographs", lambda count, width, height: photographs(count, width // 4, height // 4))
     monkeypatch.setattr(timing, "upscale", lambda args, scales, build: upscale_module.upscale(
         args, scales, lambda scale: (time.sleep(0.05), build(scale))[1]))
     options = argparse.Namespace(model="32s", scale="x2", runs=1, pictures=2)
