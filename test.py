@@ -287,7 +287,7 @@ def choose_variants(args):
     """The (model, scale) pairs that the options name: with `all`, those of them that the paper has. Raises UserError."""
     models, scales = args.model or ["32s"], args.scale or ["x2"]
     if args.checkpoint not in (None, "authors"):
-        return [choose_variant(args.model and models[0], args.scale and scales[0], args.checkpoint)[:2]]
+        return [choose_variant(args.model and models[0], args.scale and scales[0], args.checkpoint)]
     pairs = [(model, scale) for scale in expand_all(scales, SCALES) for model in expand_all(models, MODELS)]
     if "all" not in models + scales:
         return pairs

@@ -2,7 +2,7 @@
 import os
 
 import utils
-from conftest import call
+from conftest import ROOT, call
 from model import MODELS, drsan, model_variables
 from ops import tf
 from tools.command import UserError
@@ -107,5 +107,8 @@ def test_command(tmp_path, monkeypatch, capsys):
     assert (status, err) == (0, "") and measured == [(("32s", "x2", None, -1), "Sample")]
     assert "Set5 is left out: " in out and "Sample: PSNR 37.000, with fixed DRA values 36.900\n" in out
     assert (tmp_path / "dynamics.md").read_text() == dynamics.to_markdown([row("Sample")])
+    shipped = os.path.join(ROOT, "checkpoints", "x3", "48s")
+    assert run("--dataset", "Sample", "--checkpoint", shipped, "--output", tmp_path)[0] == 0
+    assert measured[1:] == [(("48s", "x3", shipped, 0), "Sample")]
     status, out, err = run("--dataset", "Set5", "--data-dir", tmp_path, "--output", tmp_path)
     assert status == 1 and err == "error: no data set of Set5 is present in %s\n" % tmp_path

@@ -3,7 +3,7 @@ import os
 import sys
 
 import utils
-from conftest import call, run_script
+from conftest import ROOT, call, run_script
 from model import drsan
 from ops import tf
 from tools import checkpoints
@@ -85,3 +85,8 @@ def test_saved_model_loads_without_warnings(run, tmp_path):
 def test_weights_that_are_not_there(run):
     status, out, err = run("--model", "32l", "--scale", "x4")
     assert status == 1 and err.startswith("error: no weights for 32l x4 in checkpoints (there: ")
+
+
+def test_a_checkpoint_tells_model_and_scale(run, tmp_path):
+    assert run("--checkpoint", os.path.join(ROOT, "checkpoints", "x3", "48s"), "--format", "frozen")[0] == 0
+    assert os.listdir(str(tmp_path)) == ["DRSAN48sx3.pb"]

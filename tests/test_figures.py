@@ -223,8 +223,8 @@ def test_crop_is_cut_from_the_whole_image(run, weights, photograph, tmp_path):
     assert bicubic[2] == utils.score(bicubic[1], image, 2) and ours[2] == utils.score(ours[1], image, 2)
     np.testing.assert_array_equal(ours[1], attention.upscale(attention.open_network("48s", "x2", weights, -1), lr))
     np.testing.assert_array_equal(canvas.cut(ours[1], patch.box), ours[1][4:16, 10:30])
-    status, out, err = run("crops", "--crops", photograph + ":10,4,20,12", "--gpu", "-1", "--model", "48s",
-                           "--checkpoint", weights, "--output", tmp_path / "crops")
+    status, out, err = run("crops", "--crops", photograph + ":10,4,20,12", "--gpu", "-1", "--checkpoint", weights,
+                           "--output", tmp_path / "crops")
     assert (status, err) == (0, "")
     with Image.open(str(tmp_path / "crops.png")) as drawn:
         drawn = np.array(drawn)

@@ -88,17 +88,16 @@ def check_image(image):
 
 
 def choose_variant(model, scale, checkpoint):
-    """(model, scale, prefix) of the checkpoint that these name, each of which may be None: a path alone tells model and scale, by
-    default they are 32s and x2, and the checkpoint is the shipped one. Raises UserError if they do not fit."""
+    """(model, scale) that these name, each of which may be None: a checkpoint alone tells both; without one they are 32s and x2.
+    Raises UserError if the checkpoint is that of others."""
     if checkpoint is None:
-        model, scale = model or "32s", scale or "x2"
-        return model, scale, find_checkpoint(model, scale)
+        return model or "32s", scale or "x2"
     prefix = find_checkpoint(model, scale, checkpoint)
     found = identify(prefix)
     if found != (model or found[0], scale or found[1]):
         raise UserError("%s is a checkpoint of DRSAN-%s %s, not of %s" % (
             (prefix,) + found + (" ".join(name for name in (model, scale) if name),)))
-    return found + (prefix,)
+    return found
 
 
 def load_model(model=None, scale=None, checkpoint=None, gpu=0, tile=None, memory=None, ensemble=False, precision="float32"):
@@ -109,6 +108,7 @@ def load_model(model=None, scale=None, checkpoint=None, gpu=0, tile=None, memory
     tile, memory (GiB), ensemble, precision: as in test.py. Raises UserError if there is no such checkpoint, it is that of another
     model, or this TensorFlow lacks the precision.
     """
-    network = Network(*choose_variant(model, scale, checkpoint), gpu=gpu, precision=precision)
+    model, scale = choose_variant(model, scale, checkpoint)
+    network = Network(model, scale, find_checkpoint(model, scale, checkpoint), gpu, precision=precision)
     network.make_upscaler(tile, memory, ensemble)
     return network

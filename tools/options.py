@@ -39,6 +39,13 @@ def add_variant(parser):
     parser.add_argument("--scale", type=scale_name, default="x2", choices=list(SCALES), help="default x2")
 
 
+def add_checkpoint(parser):
+    """The options --model, --scale and --checkpoint of commands that run one network, for choose_variant()."""
+    parser.add_argument("--model", choices=list(MODELS), help="default: that of --checkpoint, or else 32s")
+    parser.add_argument("--scale", type=scale_name, choices=list(SCALES), help="default: that of --checkpoint, or else x2")
+    parser.add_argument("--checkpoint", metavar="PATH", help="prefix, .index file or folder (default: the shipped one)")
+
+
 def add_data_dir(parser):
     """The option --data-dir of commands that read data sets."""
     parser.add_argument("--data-dir", metavar="DIR", default="data" if os.path.isdir("data") else script("data"),

@@ -14,7 +14,8 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspa
 from model import SCALES
 from tools.command import UserError, run_main
 from tools.files import check_writable, read_csv, short_path, to_csv, write_text
-from tools.options import add_data_dir, add_gpu, add_variant
+from tools.network import choose_variant
+from tools.options import add_checkpoint, add_data_dir, add_gpu
 from tools.paper.attention import fetch, open_network, upscale
 from tools.paper.results import FIGURES, digest, markdown_row, present, write_table
 from tools.pictures.tiles import Upscaler, to_image
@@ -104,10 +105,11 @@ def make_dynamics(args):
         names = present(args.dataset, args.data_dir)
         if not names:
             raise UserError("no data set of %s is present in %s" % (" ".join(args.dataset), args.data_dir))
-        network, rows = open_network(args.model, args.scale, args.checkpoint, args.gpu), []
+        model, scale = choose_variant(args.model, args.scale, args.checkpoint)
+        network, rows = open_network(model, scale, args.checkpoint, args.gpu), []
         os.makedirs(args.output, exist_ok=True)
         for name in names:
-            rows.append(measure(network, find_dataset(name, SCALES[args.scale], args.data_dir)))
+            rows.append(measure(network, find_dataset(name, SCALES[scale], args.data_dir)))
             write_dynamics(path, rows)  # what is known stays if the next one is interrupted
             print("%s: PSNR %.3f, with fixed DRA values %.3f" % (name, rows[-1].psnr, rows[-1].fixed), flush=True)
         print("wrote %s" % short_path(path))
@@ -116,8 +118,7 @@ def make_dynamics(args):
 
 def parse_args():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    add_variant(parser)
-    parser.add_argument("--checkpoint", metavar="PATH", help="default: the shipped one")
+    add_checkpoint(parser)
     add_gpu(parser)
     parser.add_argument("--dataset", nargs="+", default=DATASETS, metavar="NAME",
                         help="data sets, or folders of HR images (default: %s)" % " ".join(DATASETS))

@@ -12,10 +12,11 @@ import sys
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path.insert(0, ROOT)
-from model import MODELS, SCALES
+from model import MODELS
 from tools.command import positive, run_main
 from tools.files import check_writable, short_path
-from tools.options import add_data_dir, add_gpu, scale_name
+from tools.network import choose_variant
+from tools.options import add_checkpoint, add_data_dir, add_gpu, add_variant
 from tools.paper import drawings
 from tools.paper.attention import draw_dra, draw_rsa, draw_swap
 from tools.paper.canvas import STYLE, save
@@ -47,6 +48,8 @@ def draw(args):
     """Draw the figure that the arguments name, write it, and return the paths."""
     check_writable(files=[args.output + ".png"])
     os.makedirs(os.path.dirname(args.output) or ".", exist_ok=True)
+    if "checkpoint" in args:
+        args.model, args.scale = choose_variant(args.model, args.scale, args.checkpoint)
     with pyplot.rc_context(STYLE):
         return save(DRAW[args.name](args), args.output, ("png", "svg") if args.name in DRAWINGS else ("png",))
 
@@ -67,12 +70,12 @@ def parse_args():
         target.add_argument("--output", default=os.path.join("runs", "figures", name), metavar="PATH",
                             help="without an ending (default: runs/figures/%s)" % name)
         target.add_argument("--update", action="store_true", help="draw the project's own: figures/%s" % name)
-        if name != "trade-off":
+        if name == "structure":
+            add_variant(command)
+        elif name == "signal-flow":
             command.add_argument("--model", default="32s", choices=list(MODELS), help="default 32s")
-        if name not in ("trade-off", "signal-flow"):
-            command.add_argument("--scale", type=scale_name, default="x2", choices=list(SCALES), help="default x2")
-        if name in ("dra", "swap", "crops", "rsa"):
-            command.add_argument("--checkpoint", metavar="PATH", help="prefix, .index or folder (default: shipped)")
+        elif name != "trade-off":
+            add_checkpoint(command)
             add_gpu(command)
             add_data_dir(command)
         add_own_options(name, command.add_argument)

@@ -17,8 +17,8 @@ from ops import tf
 from tools.checkpoints import find_checkpoint
 from tools.command import UserError, quiet_stderr, run_main
 from tools.files import check_writable
-from tools.network import Network
-from tools.options import add_variant
+from tools.network import Network, choose_variant
+from tools.options import add_checkpoint
 from tools.pictures.tiles import network_input
 from tools.runtime import open_session
 from utils import find_dataset, read_image
@@ -147,16 +147,16 @@ def size(path):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    add_variant(parser)
-    parser.add_argument("--checkpoint", metavar="PATH", help="default: the shipped one")
+    add_checkpoint(parser)
     parser.add_argument("--format", nargs="+", choices=list(FORMATS), help="default: all that the installed packages allow")
     parser.add_argument("--out", default=os.path.join("runs", "export"), metavar="DIR", help="default runs/export")
     args = parser.parse_args()
     check_writable([args.out])
-    session, frozen = build(args.model, args.scale, args.checkpoint)
+    model, scale = choose_variant(args.model, args.scale, args.checkpoint)
+    session, frozen = build(model, scale, args.checkpoint)
     os.makedirs(args.out, exist_ok=True)
     for name in args.format or list(FORMATS):
-        path = os.path.join(args.out, "DRSAN%s%s%s" % (args.model, args.scale, FORMATS[name][0]))
+        path = os.path.join(args.out, "DRSAN%s%s%s" % (model, scale, FORMATS[name][0]))
         try:
             difference = export(session, frozen, name, path)
         except MissingPackage as error:
