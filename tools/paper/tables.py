@@ -84,9 +84,6 @@ def merge(old, new, shipped):
     return sorted(kept, key=lambda row: [order.index(row[field]) for order, field in zip(orders, (0, 1, 5))])
 
 
-# ---------------------------------------------------------------------------------------------------------- files
-
-
 # ---------------------------------------------------------------------------------------------------------- lines
 
 def group_of(params):
