@@ -275,6 +275,10 @@ def test_best_is_best_on_the_held_out(photographs, tmp_path, run, tiny):
         (tmp_path / "records" / "records.json").read_text())["valid_share"] == shares[0]
     status, out, err = tiny("--records", tmp_path / "records", "--valid-share", 0.5)
     assert status == 2 and "--valid-share goes with --data" in err
+    assert tiny("--data", photographs, "--steps", 4, "--run", tmp_path / "all")[0] == 0
+    for weights, seen in ("all", True), ("run", False):
+        status, out, err = tiny(*options + ["--run", tmp_path / ("from_" + weights), "--init-from", tmp_path / weights / "best"])
+        assert status == 0 and ("may have been trained on photographs that are held out" in err) == seen
 
 
 def hold_out_or_none(photographs, share):
