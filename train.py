@@ -11,8 +11,8 @@ import time
 
 from model import ABLATIONS, SCALES
 from ops import tf
-from tools.checkpoints import PATTERN_CHARACTERS, checkpoint_prefix, find_checkpoint, load_values, training_history
-from tools.command import UserError, cpu_count, fraction, not_negative, notice_once, positive, run_main
+from tools.checkpoints import PATTERN_CHARACTERS, checkpoint_prefix, find_checkpoint, load_values, note_seen, training_history
+from tools.command import UserError, cpu_count, fraction, not_negative, positive, run_main
 from tools.data.patches import Sampler, prefetch
 from tools.data.photographs import describe_data, hold_out, load_photographs, open_valid
 from tools.data.records import open_records, records_config
@@ -65,14 +65,12 @@ def open_run(args, recipe, held_out):
     """The Run that the options name, and the checkpoint it starts from, or None if it resumes or starts from scratch."""
     resumes = checkpoint_prefix(os.path.join(args.run, "state"))
     start = find_checkpoint(args.model, args.scale, args.init_from) if args.init_from is not None and not resumes else None
-    history = training_history(start) if start else []
     names = [os.path.relpath(path, args.data) for path in held_out]
-    if any(not set(names) <= set(one.get("held_out") or ()) for one in history):
-        notice_once("%s may have been trained on photographs that are held out here: it seems better on them than it is, and so does "
-                    "what is close to it" % args.init_from)
+    if start:
+        note_seen(start, names)
     return Run(args.run, dict(
         recipe._asdict(), model=args.model, scale=args.scale, recipe=args.recipe, seed=args.seed, init_from=args.init_from,
-        trained_before=history, without=args.without, precision=args.precision,
+        trained_before=training_history(start) if start else [], without=args.without, precision=args.precision,
         valid=args.valid, valid_share=args.valid_share, held_out=names,
         data=describe_data(args.records or args.data))), start
 

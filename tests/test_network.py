@@ -1,5 +1,8 @@
 """tools/network.py: networks as scripts use them."""
+import os
+
 import utils
+from conftest import ROOT
 from model import MODELS, SCALES, drsan
 from ops import tf
 from tools import checkpoints, command, network, runtime, xla
@@ -104,6 +107,8 @@ def test_what_is_named_must_fit(tmp_path):
     assert network.choose_variant(None, None, folder) == ("48m", "x4")  # which says more than shapes do
     assert network.choose_variant(None, "x3", None) == ("32s", "x3")
     assert network.choose_variant("48m", None, None) == ("48m", "x2")
+    shipped = checkpoints.find_checkpoint(*network.choose_variant(None, None, None))
+    assert shipped == os.path.join(ROOT, "checkpoints", "x2", "32s", "DRSAN32sx2")
 
 
 def test_variables_of_something_else(tmp_path):

@@ -97,6 +97,14 @@ def training_history(prefix):
     return history_of(checkpoint_config(prefix), prefix)
 
 
+def note_seen(prefix, held_out):
+    """Note that the weights of a checkpoint may have been trained on photographs that are held out now, unless each training that
+    led to them held these out, too. held_out: their paths below the folder of photographs."""
+    if any(not set(held_out) <= set(one.get("held_out") or ()) for one in training_history(prefix)):
+        notice_once("%s may have been trained on photographs that are held out here: it seems better on them than it is, and so does "
+                    "what is close to it" % short_path(prefix))
+
+
 def _check_sha256(prefix):
     """Say so if a file of the checkpoint is not the one whose SHA-256 stands in the config.json beside it."""
     folder, name = os.path.split(prefix)

@@ -13,7 +13,7 @@ import time
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from model import SCALES
 from ops import tf
-from tools.checkpoints import find_checkpoint
+from tools.checkpoints import find_checkpoint, note_seen
 from tools.command import cpu_count, fraction, positive, run_main
 from tools.data.patches import Sampler, prefetch
 from tools.data.photographs import hold_out, load_photographs, open_valid
@@ -72,9 +72,12 @@ def compare(args):
     scale, fast = SCALES[args.scale], make_recipe("fast", args.model, args.scale)
     recipes = [fast._replace(**candidate) for candidate in args.candidates]
     recipes = [recipe._replace(steps=round(args.pixels * 1e6 / (recipe.batch * recipe.patch ** 2))) for recipe in recipes]
+    held_out = hold_out(args.data, args.valid_share)[1]
+    if args.init_from:
+        note_seen(find_checkpoint(args.model, args.scale, args.init_from), [os.path.relpath(path, args.data) for path in held_out])
     patch = max(recipe.patch for recipe in recipes)
     photographs = load_photographs(args.data, scale, patch, args.workers, args.valid_share)
-    valid = open_valid(args.valid, hold_out(args.data, args.valid_share)[1], scale, args.data_dir)
+    valid = open_valid(args.valid, held_out, scale, args.data_dir)
     results = []
     for recipe, candidate in zip(recipes, args.candidates):
         words = ", ".join("%s %s" % item for item in sorted(candidate.items()))
