@@ -12,12 +12,12 @@ import time
 from model import ABLATIONS, SCALES
 from ops import tf
 from tools.checkpoints import PATTERN_CHARACTERS, checkpoint_prefix, find_checkpoint, load_values, note_seen, training_history
-from tools.command import UserError, cpu_count, fraction, not_negative, positive, run_main
+from tools.command import UserError, cpu_count, not_negative, positive, run_main
 from tools.data.patches import Sampler, prefetch
 from tools.data.photographs import describe_data, hold_out, load_photographs, open_valid
 from tools.data.records import open_records, records_config
 from tools.files import check_writable, locked
-from tools.options import add_data_dir, add_precision, add_variant, gpus
+from tools.options import add_data_dir, add_precision, add_valid_share, add_variant, gpus
 from tools.runtime import check_precision, error_reason
 from tools.training.cluster import Devices, other_tasks, read_cluster, serve
 from tools.training.graph import averaged_weights, build_training, start_from, validate
@@ -212,8 +212,7 @@ def add_data_options(parser):
     group.add_argument("--pairs", type=positive(int), default=80000, metavar="N", help="how many records to write (default 80000)")
     group.add_argument("--shards", type=positive(int), default=16, metavar="N", help="in how many files (default 16)")
     group.add_argument("--valid", default="Sample", metavar="NAME", help="data set for validation (default Sample)")
-    group.add_argument("--valid-share", type=fraction(float), default=0, metavar="S",
-                       help="hold out about this share of the photographs, and call best what is the best on them (default 0)")
+    add_valid_share(group)
     add_data_dir(group)
 
 

@@ -15,7 +15,7 @@ from model import model_variables
 from ops import tf
 from tools import network, ship
 from tools.checkpoints import checkpoint_config, checkpoint_prefix
-from tools.data import pack_tiles
+from tools.data import pack_tiles, parts
 from tools.gpu import files, import_weights, measure_jax, tiles, train_jax, training
 from tools.gpu.export_graph import export_graph
 from tools.gpu.jax_graph import read_graph
@@ -190,6 +190,7 @@ def tiny(tmp_path_factory):
         write_npz(str(folder / "tiny_x2.npz"), {v.op.name: session.run(v) for v in model_variables()})
     (folder / "tiny_x2.json").write_text(json.dumps(description))
     save_images(folder / "tiles", textures(6, 48, 40))
+    parts.write_held_out(str(folder / "tiles"), ["a.png"])
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder / "cache")
     yield folder
     del os.environ["JAX_COMPILATION_CACHE_DIR"]
@@ -360,7 +361,7 @@ def test_imported_weights_are_shipped_with_their_history(trained, tiny, tmp_path
     expected = dict(make_recipe("fast", "tiny", "x2")._replace(warmup=5, steps=200, batch=4, patch=8)._asdict(),
                     recipe="fast", model="tiny", scale="x2", seed=0, precision="float32", init_from=None, trained_before=[],
                     trained_steps=200, framework="JAX %s" % jax.__version__, device="cpu",
-                    data={"folder": str(tiny / "tiles"), "files": 6}, valid="Sample")
+                    data={"folder": str(tiny / "tiles"), "files": 6}, valid="Sample", held_out=["a.png"])
     assert {key: config[key] for key in config if key not in ("sha256", "trained_seconds", "validation_psnr")} == expected
     with network.load_model(checkpoint=prefix, gpu=-1) as model:
         pairs = [utils.read_pair(pair, 2) for pair in utils.find_dataset("Sample", 2, None).pairs]

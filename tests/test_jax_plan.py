@@ -24,6 +24,7 @@ import test as evaluation
 from model import MODELS, Variant
 from ops import tf
 from tools.checkpoints import checkpoint_config, checkpoint_prefix
+from tools.data.parts import write_held_out
 from tools.gpu import import_weights, plan, plan_run, programs, schedule, train_jax, trainer, trial
 from tools.gpu.export_graph import export_graph
 from tools.gpu.files import Trained, read_trained, write_trained
@@ -156,6 +157,7 @@ def folder(small, tmp_path_factory):
             name = "{model}_{scale}.json".format(**entry)
             write_json(str(folder / "graphs" / name), export_graph(entry["model"], entry["scale"]))
     save_images(folder / "tiles", textures(6, 48, 60))
+    write_held_out(str(folder / "tiles"), ["a.png"])
     save_images(folder / "valid", textures(2, 48, 48))
     jax.config.update("jax_compilation_cache_dir", str(folder / "cache"))
     yield folder
@@ -222,6 +224,7 @@ def test_a_plan_killed_at_random_moments_is_completed(trained):
     assert larger["init_from"] == "first" and [one["scale"] for one in larger["trained_before"]] == ["x2"]
     assert first["init_from"] is None and first["trained_before"] == [] and larger["seed"] == first["seed"] + 1
     assert larger["rate"] == 5e-4 and first["rate"] == 1e-3
+    assert first["held_out"] == larger["held_out"] == larger["trained_before"][0]["held_out"] == ["a.png"]
 
 
 def test_a_completed_plan_is_imported_and_evaluated(trained, folder, tmp_path, run_tool, monkeypatch, capsys):

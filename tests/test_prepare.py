@@ -2,6 +2,7 @@
 import io
 import json
 import os
+import shutil
 import tarfile
 
 import numpy as np
@@ -13,10 +14,12 @@ from model import MODELS, Variant, drsan
 from ops import tf
 from tools import checkpoints
 from tools.data import pack_tiles
-from tools.data.parts import decode, encode, read_files
+from tools.data.parts import decode, encode, read_files, read_held_out
+from tools.data.photographs import hold_out
 from tools.gpu import prepare
 from tools.gpu.files import read_trained
 from tools.gpu.plan import read_plan, start_path
+from tools.command import UserError
 from tools.files import write_json
 from utils import luma, psnr
 
@@ -53,6 +56,30 @@ def test_lossy_parts_are_smaller_and_close(photographs, tmp_path, run_tool):
     assert sizes[0] > 1.5 * sizes[1] > 1.5 * sizes[2]
 
 
+@pytest.mark.parametrize("command", ["pack_tiles", "prepare"])
+def test_held_out_photographs_are_not_packed(command, small, photographs, tmp_path, run_tool, monkeypatch, capsys):
+    """They are those that train.py holds out with the same share, and stand by name beside the parts."""
+    folder = photographs[0]
+    os.mkdir(os.path.join(folder, "below"))
+    shutil.copy(os.path.join(folder, "4.png"), os.path.join(folder, "below", "5.png"))
+    kept, held = hold_out(folder, 0.5)
+    if command == "pack_tiles":
+        out = tmp_path / "out"
+        run_tool(pack_tiles, folder, out, "--valid-share", 0.5)
+    else:
+        out = tmp_path / "lease" / "1" / "tiles"
+        write_json(str(tmp_path / "plan.json"), PLAN)
+        status, _, err = prepared(tmp_path, photographs, monkeypatch, capsys, "--valid-share", 0.5)
+        assert status == 0, err
+    names = [os.path.splitext(os.path.basename(key.split(" in ")[0]))[0] for key, _ in read_files(str(out))]
+    assert sorted(names) == sorted(os.path.splitext(os.path.basename(path))[0] for path in kept)
+    assert [os.path.join(folder, name) for name in read_held_out(str(out))] == held and held
+    (out / "held_out.json").write_text("[")
+    with pytest.raises(UserError, match="cannot read .*held_out.json: .*: copy it anew"):
+        read_held_out(str(out))
+    assert read_held_out(str(tmp_path)) == []
+
+
 def test_webp_is_what_it_says(photographs):
     path = os.path.join(photographs[0], "0.png")
     assert encode(path)[12:16] == b"VP8L" and encode(path, quality=80)[12:16] == b"VP8 "
@@ -87,8 +114,8 @@ def test_what_a_lease_takes_along(small, photographs, tmp_path, monkeypatch, cap
     files = sorted(os.path.relpath(os.path.join(parent, file), str(tmp_path / "lease"))
                    for parent, _, names in os.walk(str(tmp_path / "lease")) for file in names)
     start = start_path("1/graphs", weights_path)
-    assert files == sorted(["1/graphs/32s_x2.json", "1/graphs/32s_x3.json", start, "1/plan.json", "1/tiles/part-0-001.tar",
-                            "2/tiles/part-0-002.tar"])
+    assert files == sorted(["1/graphs/32s_x2.json", "1/graphs/32s_x3.json", start, "1/plan.json", "1/tiles/held_out.json",
+                            "1/tiles/part-0-001.tar", "2/tiles/part-0-002.tar"])
     assert [entry.name for entry in read_plan(str(tmp_path / "lease" / "1" / "plan.json"))] == ["one", "two", "three"]
     reader = tf.train.NewCheckpointReader(checkpoints.checkpoint_prefix(weights_path))
     trained = read_trained(str(tmp_path / "lease" / start))

@@ -245,6 +245,9 @@ def test_held_out_photographs(tmp_path):
     assert all(path == sorted(one for one in photograph if photograph[one] == photograph[path])[
         (8 if photograph[path] != "0.jpg" else 7) // 2] for path in held)
     assert len(kept) == 399 - sum(name in {photograph[path] for path in held} for name in photograph.values())
+    for share in 0, 0.1:
+        with pytest.raises(UserError, match="no training data below .*nowhere: expected"):
+            hold_out(str(folder / "nowhere"), share)
     with pytest.raises(UserError, match="--valid-share 1e-06 holds out 0 of the 50 photographs below"):
         hold_out(str(folder), 1e-6)
     (folder / "manifest.csv").write_text("nothing")

@@ -70,9 +70,12 @@ def test_bad_photographs_are_named(photographs, tmp_path, capsys):
     out = capsys.readouterr().out
     assert "left out: cannot read the image" in out and "broken.jpg" in out
     assert "small.png is smaller than a patch of 16 LR pixels" in out and "dot.png is smaller than 2 pixels" in out
-    (tmp_path / "empty").mkdir()
+    (tmp_path / "bad").mkdir()
+    with pytest.raises(UserError, match="no training data below"):
+        load_photographs(str(tmp_path / "bad"), 2, 16, 1)
+    shutil.copy(str(photographs / "broken.jpg"), str(tmp_path / "bad"))
     with pytest.raises(UserError, match="no usable photograph below"):
-        load_photographs(str(tmp_path / "empty"), 2, 16, 1)
+        load_photographs(str(tmp_path / "bad"), 2, 16, 1)
 
 
 def test_links_to_folders_are_followed_once(photographs, tmp_path):

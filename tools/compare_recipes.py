@@ -14,10 +14,10 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from model import SCALES
 from ops import tf
 from tools.checkpoints import find_checkpoint, note_seen
-from tools.command import cpu_count, fraction, positive, run_main
+from tools.command import cpu_count, positive, run_main
 from tools.data.patches import Sampler, prefetch
 from tools.data.photographs import hold_out, load_photographs, open_valid
-from tools.options import add_data_dir, add_precision, add_variant, gpus
+from tools.options import add_data_dir, add_precision, add_valid_share, add_variant, gpus
 from tools.runtime import check_precision
 from tools.training.cluster import Devices
 from tools.training.graph import averaged_weights, build_training, start_from, validate
@@ -105,8 +105,7 @@ def parse_args():
     parser.add_argument("--init-from", metavar="CHECKPOINT", help="start from its weights instead of from scratch")
     parser.add_argument("--seed", type=int, default=0, help="of initial weights and patches (default 0)")
     parser.add_argument("--valid", default="Sample", help="data set for validation; never one of the benchmarks")
-    parser.add_argument("--valid-share", type=fraction(float), default=0, metavar="S",
-                        help="also hold out this share of the photographs")
+    add_valid_share(parser)
     add_data_dir(parser)
     parser.add_argument("--threads", type=int, default=cpu_count(), help="of TensorFlow on the CPU (default: all)")
     parser.add_argument("--workers", type=int, default=cpu_count(), help="processes that read photographs")

@@ -3,6 +3,7 @@ import os
 
 from model import MODELS, SCALES
 from ops import PRECISIONS
+from tools.command import fraction
 from tools.files import script
 
 
@@ -44,6 +45,12 @@ def add_checkpoint(parser):
     parser.add_argument("--model", choices=list(MODELS), help="default: that of --checkpoint, or else 32s")
     parser.add_argument("--scale", type=scale_name, choices=list(SCALES), help="default: that of --checkpoint, or else x2")
     parser.add_argument("--checkpoint", metavar="PATH", help="prefix, .index file or folder (default: the shipped one)")
+
+
+def add_valid_share(parser):
+    """The option --valid-share of commands that read photographs to train on."""
+    parser.add_argument("--valid-share", type=fraction(float), default=0, metavar="S",
+                        help="hold out about this share of the photographs, to judge weights by (default 0)")
 
 
 def add_data_dir(parser):

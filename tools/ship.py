@@ -34,7 +34,7 @@ def read_config(folder):
 
 def validation(config):
     """(PSNR in dB or None, what it was measured on) of the config.json beside weights."""
-    if config.get("held_out"):
+    if config.get("valid_share"):
         return config.get("validation_psnr"), "photographs held out from " + config["data"]["folder"]
     return config.get("validation_psnr"), config.get("valid", "Sample")  # which the first runs did not write down
 

@@ -5,16 +5,19 @@ What is trained on them is for ../gpu/tiles.py; pack_tiles.py and ../gpu/prepare
 import concurrent.futures
 import glob
 import io
+import json
 import os
 import random
 import tarfile
 
 from tools.command import UserError, cpu_count
-from tools.files import replacing
+from tools.data.photographs import hold_out
+from tools.files import replacing, write_json
 from utils import list_images, read_image
 
 from PIL import Image
 
+HELD_OUT = "held_out.json"
 BATCH = 64         # images that are encoded ahead
 OVERHEAD = 12288   # bytes of a tar file besides its data: a member's header and padding, and the end
 
@@ -40,9 +43,29 @@ def encode(path, side=None, quality=None):
     return data.getvalue()
 
 
-def shuffled(paths, seed):
-    """The paths in random order."""
-    return random.Random(seed).sample(paths, len(paths))
+def choose_photographs(folder, share, seed):
+    """The image files below `folder` but for the share that is held out, in random order, and the names below it of those held
+    out; `share` as of hold_out(). Raises UserError."""
+    kept, held_out = hold_out(folder, share)
+    return random.Random(seed).sample(kept, len(kept)), [os.path.relpath(path, folder) for path in held_out]
+
+
+def write_held_out(folder, names):
+    """Write down beside parts which photographs they leave out for validation."""
+    os.makedirs(folder, exist_ok=True)
+    write_json(os.path.join(folder, HELD_OUT), names)
+
+
+def read_held_out(folder):
+    """The names of the photographs that the parts in a folder leave out for validation; [] if that was not written down."""
+    path = os.path.join(folder, HELD_OUT)
+    if not os.path.exists(path):
+        return []
+    try:
+        with open(path) as file:
+            return list(json.load(file))
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError("cannot read %s: %s: copy it anew" % (path, error))
 
 
 def encode_all(paths, side=None, quality=None):

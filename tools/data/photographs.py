@@ -60,11 +60,14 @@ def hold_out(folder, share):
     """Divide the image files below `folder` into those for training and those for validation, two sorted lists of paths.
 
     About `share` of the photographs are held out: those whose name, or repository and path, has a SHA-256 below this share of
-    all. Of each, validation gets one tile, that in the middle of the list, and training none. Raises UserError if no photograph
-    is left on one of the sides.
+    all. Of each, validation gets one tile, that in the middle of the list, and training none. Raises UserError if there are none, or
+    no photograph is left on one of the sides.
     """
+    paths = list_photographs(folder)
+    if not paths:
+        raise no_images(folder)
     if not share:
-        return list_photographs(folder), []
+        return paths, []
     tiles = {}
     for path, photograph in sorted(photograph_of(folder).items()):
         tiles.setdefault(photograph, []).append(path)
@@ -74,6 +77,12 @@ def hold_out(folder, share):
             share, len(held), len(tiles), folder))
     return (sorted(path for name in tiles if name not in held for path in tiles[name]),
             sorted(tiles[name][len(tiles[name]) // 2] for name in held))
+
+
+def no_images(folder):
+    """The UserError for a folder that has nothing to train on."""
+    return UserError("no training data below %s: expected %s images" % (
+        folder, "/".join(suffix[1:].upper() for suffix in IMAGE_SUFFIXES)))
 
 
 def note_lr_folders(folder, paths):
@@ -124,8 +133,7 @@ def describe_data(folder):
     digest = hashlib.sha256()
     paths = list_photographs(folder) or sorted(glob.glob(os.path.join(glob.escape(folder), "*.tfrecord")))
     if not paths:
-        raise UserError("no training data below %s: expected %s images" % (
-            folder, "/".join(suffix[1:].upper() for suffix in IMAGE_SUFFIXES)))
+        raise no_images(folder)
     for path in paths:
         digest.update(os.fsencode("%s %d\n" % (os.path.relpath(path, folder), os.path.getsize(path))))
     return {"folder": folder, "files": len(paths), "sha256_of_names_and_sizes": digest.hexdigest()}

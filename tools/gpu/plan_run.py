@@ -148,7 +148,8 @@ class PlanRun(object):
         begun = os.path.exists(os.path.join(folder, "state.npz"))
         weights, before = (None, []) if begun else self.start(entry)
         config = dict(recipe._asdict(), steps=None, model=graph.model, scale=graph.scale, recipe="fast", seed=seed,
-                      init_from=None if entry.start == SCRATCH else entry.start, trained_before=before)
+                      init_from=None if entry.start == SCRATCH else entry.start, trained_before=before,
+                      held_out=self.store.held_out)
         return Job(folder, graph, recipe, precision, seed, lambda: weights, config), self.store.tiles(graph.factor, recipe.patch)
 
     def start(self, entry):

@@ -12,11 +12,10 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 from tools.command import UserError, positive, run_main
-from tools.data.parts import encode_all, shuffled, webp_quality, write_parts
+from tools.data.parts import choose_photographs, encode_all, webp_quality, write_held_out, write_parts
 from tools.files import check_writable, write_json
 from tools.gpu.plan import SCRATCH, graph_path, read_plan, start_path
-from tools.options import add_data_dir
-from utils import find_dataset
+from tools.options import add_valid_share
 
 PLAN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "thirteen.json")
 
@@ -38,8 +37,9 @@ def write_graphs(plan, folder):
 
 
 def write_tiles(args):
-    """Write the parts of the photographs, one for each upload."""
-    paths = shuffled([pair.hr for pair in find_dataset(args.data, 1, args.data_dir).pairs], args.seed)
+    """Write the parts of the photographs, one for each upload, and which photographs they leave out."""
+    paths, held_out = choose_photographs(args.data, args.valid_share, args.seed)
+    write_held_out(os.path.join(args.out, "1", "tiles"), held_out)
     tiles = [os.path.join(args.out, str(i), "tiles", "part-%d-%03d.tar" % (args.seed, i)) for i in range(1, args.parts + 1)]
     write_parts(encode_all(paths, quality=args.quality), tiles, args.mebibytes)
 
@@ -98,7 +98,7 @@ def parse_args():
     parser.add_argument("--parts", type=positive(int), default=3, metavar="N", help="so many uploads (default 3)")
     parser.add_argument("--quality", type=webp_quality, default=90, metavar="Q", help="of the tiles' WebP (default 90)")
     parser.add_argument("--seed", type=int, default=0, help="of the choice of photographs: another for another lease")
-    add_data_dir(parser)
+    add_valid_share(parser)
     return parser.parse_args()
 
 

@@ -8,7 +8,7 @@ import multiprocessing
 from collections import namedtuple
 
 from tools.command import UserError
-from tools.data.parts import decode, read_files
+from tools.data.parts import decode, read_files, read_held_out
 from tools.data.patches import detail
 from utils import crop_to_multiple, downscale
 
@@ -82,6 +82,7 @@ class TileStore(object):
 
     def __init__(self, folder, factors, workers):
         """Read them. factors: of all scales that Tiles will be asked of."""
+        self.held_out = read_held_out(folder)  # the names of the photographs that are kept for validation
         images = read_images(folder, factors, workers)
         self.images = len(images)
         self.pixels = sum(hr.shape[0] * hr.shape[1] for hr, _ in images)

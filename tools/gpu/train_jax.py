@@ -87,12 +87,12 @@ def train_graph(args):
     if args.minutes is not None:
         recipe = recipe._replace(steps=0)
         schedule = ClockSchedule(recipe, 60 * args.minutes)
-    config = dict(recipe._asdict(), steps=recipe.steps or None, model=graph.model, scale=graph.scale, recipe=args.recipe,
-                  seed=args.seed, init_from=graph.init_from, trained_before=graph.trained_before)
     run = args.run or os.path.join("runs", "jax_%s_%s" % (graph.model, graph.scale))
     weights = os.path.splitext(args.graph)[0] + ".npz"
     with locked(run, "trains in", "--run"):
         store = TileStore(args.data, [graph.factor], args.workers)
+        config = dict(recipe._asdict(), steps=recipe.steps or None, model=graph.model, scale=graph.scale, recipe=args.recipe,
+                      seed=args.seed, init_from=graph.init_from, trained_before=graph.trained_before, held_out=store.held_out)
         job = Job(run, graph, recipe, args.precision or "float32", args.seed,
                   lambda: read_arrays(weights, "the weights", "write them by export_graph.py"), config)
         options = make_options(args, store, load_pairs(args.valid, graph.factor, args.workers) if args.valid else [])
