@@ -1,11 +1,14 @@
 """tools/compare_recipes.py: what it takes for a candidate, and what it refuses before photographs are loaded."""
+import os
 import re
+import shutil
 
-from conftest import call
+from conftest import ROOT, call
 from model import MODELS, Variant
 from tools import compare_recipes, runtime
 from tools.command import UserError
 from tools.data.photographs import hold_out
+from tools.files import write_json
 from utils import find_dataset, read_image
 
 import pytest
@@ -55,6 +58,23 @@ def test_candidates_are_trained_and_compared(monkeypatch, capsys, tmp_path):
     assert sorted((float(row[1]) for row in table), reverse=True) == [float(row[1]) for row in table]
     rms = {" ".join(row[8:]): float(row[6]) for row in table}
     assert rms["batch 2, decay 100.0, patch 12, warmup 0"] < 0.8 * rms["batch 2, patch 12, warmup 0"]
+
+
+@pytest.mark.parametrize("seen", [True, False])
+def test_weights_that_have_seen_the_held_out_are_noted(monkeypatch, capsys, tmp_path, seen):
+    for name in "ab":
+        Image.new("RGB", (32, 32)).save(str(tmp_path / (name + ".png")))
+    share = next(i / 100 for i in range(1, 100) if len(held_out(str(tmp_path), i / 100)) == 1)
+    (kept,), (held,) = hold_out(str(tmp_path), share)
+    start = tmp_path / "start"
+    shutil.copytree(os.path.join(ROOT, "checkpoints", "x2", "32s"), str(start))
+    write_json(str(start / "config.json"), dict(model="32s", scale="x2", trained_before=[],
+                                                held_out=[os.path.basename(kept if seen else held)]))
+    status, _, err = call(
+        monkeypatch, capsys, lambda: compare_recipes.compare(compare_recipes.parse_args()), "--data", tmp_path,
+        "--valid-share", share, "--workers", 1, "--init-from", start, "patch=500")
+    assert status == 1 and "smaller than 1000 pixels a side" in err
+    assert ("may have been trained on photographs that are held out here" in err) == seen
 
 
 def held_out(folder, share):
