@@ -38,9 +38,9 @@ def test_packed_tiles_are_the_images(tmp_path, random, run_tool, capsys):
     source, parts = save_images(tmp_path / "source", images), str(tmp_path / "parts")
     run_tool(pack_tiles, source, parts, "--mebibytes", 0.025)
     lines = capsys.readouterr().out.splitlines()
-    assert sorted(os.listdir(parts)) == ["part-%03d.tar" % i for i in range(len(lines))]
-    assert len(os.listdir(parts)) > 1
-    assert all(os.path.getsize(os.path.join(parts, part)) <= 0.025 * 2 ** 20 for part in os.listdir(parts))
+    names = ["part-%03d.tar" % i for i in range(len(lines))]
+    assert len(names) > 1 and sorted(os.listdir(parts)) == ["held_out.json"] + names
+    assert all(os.path.getsize(os.path.join(parts, name)) <= 0.025 * 2 ** 20 for name in names)
     pairs = tiles.load_pairs(parts, 3, 2)
     by_shape = {hr.shape: (lr, hr) for lr, hr in pairs}
     assert len(pairs) == 4
