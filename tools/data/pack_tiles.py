@@ -1,7 +1,8 @@
 """Pack a folder of images for transport: python tools/data/pack_tiles.py data/photos runs/tiles
 
 OUT, cleared of older parts, gets part-000.tar, part-001.tar, ...: the images as WebP in random order, so that each part is a fair
-sample of all, and held_out.json. train_jax.py reads such parts, and plain image files beside them.
+sample of all, and held_out.json, the names of those that --valid-share leaves out. train_jax.py reads such parts, and plain image
+files beside them.
 """
 import argparse
 import itertools

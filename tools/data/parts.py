@@ -17,7 +17,7 @@ from utils import list_images, read_image
 
 from PIL import Image
 
-HELD_OUT = "held_out.json"
+HELD_OUT = "held_out.json"  # beside parts: the names of the photographs that they leave out
 BATCH = 64         # images that are encoded ahead
 OVERHEAD = 12288   # bytes of a tar file besides its data: a member's header and padding, and the end
 
@@ -57,7 +57,8 @@ def write_held_out(folder, names):
 
 
 def read_held_out(folder):
-    """The names of the photographs that the parts in a folder leave out for validation; [] if that was not written down."""
+    """The names of the photographs that the parts in a folder leave out for validation; [] if that was not written down.
+    Raises UserError if it cannot be read."""
     path = os.path.join(folder, HELD_OUT)
     if not os.path.exists(path):
         return []

@@ -40,9 +40,9 @@ def folders_below(folder):
     return list(found.values())
 
 
-def photograph_of(folder):
-    """{path: photograph} of all image files below `folder`: tiles that manifest.csv says are of one photograph have the same."""
-    photographs = {path: os.path.splitext(os.path.relpath(path, folder))[0] for path in list_photographs(folder)}
+def photograph_of(folder, paths):
+    """{path: photograph} of image files below `folder`: tiles that its manifest.csv says are of one photograph have the same."""
+    photographs = {path: os.path.splitext(os.path.relpath(path, folder))[0] for path in paths}
     manifest = os.path.join(folder, "manifest.csv")
     if os.path.exists(manifest):
         rows = read_csv(manifest)
@@ -69,7 +69,7 @@ def hold_out(folder, share):
     if not share:
         return paths, []
     tiles = {}
-    for path, photograph in sorted(photograph_of(folder).items()):
+    for path, photograph in sorted(photograph_of(folder, paths).items()):
         tiles.setdefault(photograph, []).append(path)
     held = {name for name in tiles if int(hashlib.sha256(os.fsencode(name)).hexdigest()[:8], 16) < share * 16 ** 8}
     if not 0 < len(held) < len(tiles):
