@@ -20,11 +20,11 @@ SCALES = {"x2": 2, "x3": 3, "x4": 4}
 ABLATIONS = ("dra", "dynamics", "rsa")  # what can be left out: DRA (plain sums), its dynamics (learned constants), RSA
 
 
-def drag(x, blocks, k, without=None):
+def drag(x, blocks, k, without=None, dra_range=None):
     """DRAG k, the dynamic residual attention group: [N, H, W, f] -> the same shape, through `blocks` pairs of RB and DRSA.
 
     Block n has the residual paths from f_0 ... f_{n-1}; the DRM gives their r in this order: r_0^1, r_0^2, r_1^2, ...
-    without: None, or one of ABLATIONS.
+    without: None, or one of ABLATIONS. dra_range: of this DRAG (see limit_dra), or None.
     """
     with tf.name_scope("DRAG%d" % k):
         paths = blocks * (blocks + 1) // 2
@@ -33,7 +33,7 @@ def drag(x, blocks, k, without=None):
         elif without == "dynamics":
             r = learned_dra(paths, "conv_block%dDRA" % k)
         else:
-            r = drm(x, paths, "conv_block%dprelualpha" % k)
+            r = drm(x, paths, "conv_block%dprelualpha" % k, dra_range)
         features = [x]
         for n in range(1, blocks + 1):
             slopes = ["conv_block%d_pReLU_%dalpha" % (k, j) for j in (2 * n - 1, 2 * n)]
@@ -44,18 +44,20 @@ def drag(x, blocks, k, without=None):
         return tf.identity(exact(fused), "features")
 
 
-def drsan(lr, model, scale, without=None):
+def drsan(lr, model, scale, without=None, dra_ranges=None):
     """Build DRSAN `model` (a key of MODELS) for `scale` (a key of SCALES) on LR images.
 
     lr: float32 RGB in [0, 1], [N, H, W, 3], any H and W, also unknown ones. Returns SR, [N, s H, s W, 3], not clipped.
     The DRA values of DRAG k are the tensor tensor_name(k, "DRA"), [N, 1, 1, N_blocks (N_blocks + 1) / 2], and its output is
     tensor_name(k, "features"): fetch them, or replace them through feed_dict.
+
+    dra_ranges: for each DRAG what limit_dra() takes, or None for the network as published, whose DRA nothing bounds.
     """
     channels, drags, blocks = MODELS[model]
     with tf.variable_scope("DRAN", reuse=tf.AUTO_REUSE):
         x0 = x = conv2d(lr, channels, 3)               # [N, H, W, f]
         for k in range(1, drags + 1):
-            x = drag(x, blocks, k, without)            # [N, H, W, f]
+            x = drag(x, blocks, k, without, dra_ranges and dra_ranges[k - 1])  # [N, H, W, f]
         x = exact(conv2d(rounded(x), channels, 3)) + x0  # [N, H, W, f]
         x = upsampler(x, SCALES[scale])                # [N, s H, s W, f]
         return tf.identity(conv2d(x, 3, 3), "SR")      # [N, s H, s W, 3]

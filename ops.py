@@ -90,16 +90,31 @@ def residual_block(x, names):
     return x
 
 
-def drm(x, paths, name):
+def drm(x, paths, name, dra_range=None):
     """DRM, the dynamic residual module: [N, H, W, C] -> DRA values r, a list of `paths` tensors of shape [N, 1, 1, 1].
 
-    Global average pool of conv1x1(PReLU(conv1x1(x, 16)), paths); no softmax and no sigmoid, so r is unbounded. `name` is
-    the name of the slope. In the current name scope, `DRM:0` of shape [N, H, W, paths] is what is pooled, and all of r
-    is one tensor, `DRA:0` of shape [N, 1, 1, paths], which sess.run() can fetch and, through feed_dict, replace.
+    Global average pool of conv1x1(PReLU(conv1x1(x, 16)), paths); no softmax and no sigmoid, so r is unbounded. `name` is the
+    name of the slope. dra_range: as in limit_dra(), or None: r as published.
+
+    In the current name scope, `DRM:0` [N, H, W, paths] is what is pooled, `pooled:0` its means [N, 1, 1, paths], and `DRA:0`,
+    of the same shape, all of r. sess.run() can fetch each and, through feed_dict, replace the last two.
     """
     x = tf.identity(exact(conv2d(prelu(conv2d(rounded(x), 16, 1), name), paths, 1)), name="DRM")
-    dra = tf.identity(tf.reduce_mean(x, [1, 2], keepdims=True), name="DRA")
-    return tf.split(dra, paths, axis=3)
+    dra = tf.identity(tf.reduce_mean(x, [1, 2], keepdims=True), name="pooled")
+    if dra_range:
+        dra = limit_dra(dra, *dra_range)
+    return tf.split(tf.identity(dra, name="DRA"), paths, axis=3)
+
+
+def limit_dra(dra, low, high, detailed):
+    """The DRA values r [N, 1, 1, paths] of the images whose r are all from `low` to `high`; `detailed` for the other images.
+
+    low, high, detailed: lists of `paths` numbers (see tools/dra_range.py). In the current name scope, `limited:0` [N, 1, 1, 1]
+    is whether r was replaced.
+    """
+    inside = tf.reduce_all(tf.logical_and(dra >= low, dra <= high), 3, keepdims=True)  # false for NaN, too
+    limited = tf.logical_not(inside, name="limited")
+    return tf.where(tf.tile(limited, [1, 1, 1, dra.shape[3]]), detailed + tf.zeros_like(dra), dra)
 
 
 def learned_dra(paths, name):

@@ -15,9 +15,9 @@ from tools.command import UserError, positive, run_main
 from tools.data import download
 from tools.files import CsvLog, check_writable, short_path
 from tools.network import Network, choose_variant
-from tools.options import add_data_dir, add_gpu, add_precision, scale_name
+from tools.options import add_data_dir, add_gpu, add_limit, add_precision, scale_name
 from tools.paper.results import published_scores, published_variants
-from tools.pictures.tiles import to_image
+from tools.pictures.tiles import limited_notes, to_image
 from tools.pictures.upscale import upscale
 from tools.pictures.write import FORMATS, SUFFIX_FORMATS
 from utils import BENCHMARKS, DATASETS, bicubic, find_dataset, mean_scores, read_pair, save_image, score
@@ -33,7 +33,8 @@ Result = collections.namedtuple("Result", "dataset mean published failed")
 def build(model, scale, args):
     """Open the trained network, print what it is, and return its Upscaler."""
     checkpoint = args.checkpoint if args.checkpoint != "authors" else download.authors_checkpoint(model, scale, args.data_dir)
-    network = Network(model, scale, find_checkpoint(model, scale, checkpoint), args.gpu, args.without, args.precision)
+    network = Network(model, scale, find_checkpoint(model, scale, checkpoint), args.gpu, args.without, args.precision,
+                      not args.no_limit)
     print("DRSAN-%s %s     {:,} parameters, %.2f G multi-adds at 1280x720".format(network.parameters)
           % (model, scale, network.multi_adds / 1e9))
     print("checkpoint       %s" % short_path(network.prefix))
@@ -51,7 +52,10 @@ def evaluate(upscaler, dataset, factor, output, log):
     for pair in tqdm(dataset.pairs, unit="image", leave=False, disable=None):
         try:
             lr, hr = read_pair(pair, factor)
-            sr = to_image(upscaler(lr))
+            store = upscaler(lr)
+            for note in limited_notes(store):
+                tqdm.write("note: %s: %s" % (pair.name, note), file=sys.stderr)
+            sr = to_image(store)
             if output:
                 save_image(os.path.join(output, pair.name + ".png"), sr)
             results[pair.name] = Scores(*(score(sr, hr, factor) + score(bicubic(lr, factor), hr, factor)))
@@ -218,6 +222,7 @@ def add_network_options(parser):
     group.add_argument("--checkpoint", metavar="PATH",
                        help="prefix, .index file or folder, or `authors`: the authors' (default: the shipped one)")
     group.add_argument("--without", choices=ABLATIONS, help="of a checkpoint trained so: without DRA, its dynamics, or RSA")
+    add_limit(group)
     group.add_argument("--ensemble", action="store_true", help="average over the 8 flips and transpositions")
 
 

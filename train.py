@@ -58,7 +58,7 @@ def open_photographs(args, recipe):
     photographs = load_photographs(args.data, SCALES[args.scale], recipe.patch, args.workers, args.valid_share)
     print("%d photographs, %.1f megapixels" % (
         len(photographs), sum(hr.shape[0] * hr.shape[1] for _, hr in photographs) / 1e6), flush=True)
-    return Sampler(photographs, SCALES[args.scale], recipe.batch, recipe.patch, args.seed, recipe.candidates)
+    return Sampler(photographs, SCALES[args.scale], recipe.batch, recipe.patch, args.seed, recipe.candidates, recipe.textures)
 
 
 def open_run(args, recipe, held_out):

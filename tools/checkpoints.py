@@ -16,6 +16,8 @@ from tools.runtime import error_reason
 from tools.training.history import history_of
 from tools.weights import describe_transfer, roles, transfer
 
+import numpy as np
+
 SHIPPED = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "checkpoints")
 PATTERN_CHARACTERS = set("*?[")  # characters in paths that TensorFlow expands without need
 
@@ -70,6 +72,17 @@ def checkpoint_config(prefix):
             return dict(json.load(file))
     except (OSError, ValueError, TypeError):
         return {}
+
+
+def dra_ranges(prefix, model):
+    """What stands in the config.json beside a checkpoint of the range of DRA (see tools/dra_range.py), as drsan() takes it; None if
+    nothing does, as with the authors'. Raises UserError if it is not that of the model."""
+    ranges = checkpoint_config(prefix).get("dra_ranges")
+    _, drags, blocks = MODELS[model]
+    if ranges is not None and np.shape(ranges) != (drags, 3, blocks * (blocks + 1) // 2):
+        raise UserError("dra_ranges in the config.json beside %s are not those of DRSAN-%s: measure them by %s" % (
+            prefix, model, script("tools/dra_range.py")))
+    return ranges
 
 
 def identify(prefix):

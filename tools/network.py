@@ -6,9 +6,9 @@
 """
 from model import SCALES, count_multi_adds, count_parameters, drsan
 from ops import convolving_in, tf
-from tools.checkpoints import find_checkpoint, identify, restore_weights
-from tools.command import UserError
-from tools.pictures.tiles import Upscaler, to_gray
+from tools.checkpoints import dra_ranges, find_checkpoint, identify, restore_weights
+from tools.command import UserError, notice_once
+from tools.pictures.tiles import Upscaler, limited_notes, to_gray
 from tools.runtime import check_precision, gpu_memory, open_session
 from tools.xla import can_compile
 from utils import to_integers
@@ -23,15 +23,17 @@ class Network(object):
     prefix: of the checkpoint. parameters, multi_adds: how many there are, the latter for SR of 1280x720.
     """
 
-    def __init__(self, model, scale, prefix, gpu, without=None, precision="float32"):
-        """gpu: its index, or -1 for the CPU. without: of an ablation (see drsan). precision: see convolving_in. Raises UserError as
-        restore_weights and check_precision."""
+    def __init__(self, model, scale, prefix, gpu, without=None, precision="float32", limit=True):
+        """gpu: its index, or -1 for the CPU. without: of an ablation (see drsan). precision: see convolving_in. limit: DRA to the range
+        that stands beside the weights, if one does (see tools/dra_range.py). Raises UserError as restore_weights and
+        check_precision."""
         self.model, self.scale, self.factor, self.prefix = model, scale, SCALES[scale], prefix
         self.without, self.precision = without, precision
+        self.dra_ranges = dra_ranges(prefix, model) if limit and not without else None
         check_precision(precision)
         with tf.Graph().as_default(), convolving_in(precision):
             self.lr = tf.placeholder(tf.float32, [None, None, None, 3], "LR")
-            self.sr = tf.identity(drsan(self.lr, model, scale, without), "SR")
+            self.sr = tf.identity(drsan(self.lr, model, scale, without, self.dra_ranges), "SR")
             self.parameters, self.multi_adds = count_parameters(), count_multi_adds(scale, 720, 1280)
             self.session = open_session([gpu])
             check_precision(precision, not gpu_memory(self.session))
@@ -42,13 +44,13 @@ class Network(object):
         """How images are upscaled from now on: an Upscaler, whose options these are; memory: in GiB."""
         compilable = can_compile() and not gpu_memory(self.session)
         self.upscaler = Upscaler(self.session, self.lr, self.sr, self.model, self.scale, tile, memory and memory * 2 ** 30,
-                                 ensemble, folder, self.build_compiled if compilable else None)
+                                 ensemble, folder, self.build_compiled if compilable else None, bool(self.dra_ranges))
         return self.upscaler
 
     def build_compiled(self, scope):
         """Build the network once more in its graph, compiled (see convolving_in), below a name scope; returns SR."""
         with self.session.graph.as_default(), tf.name_scope(scope), convolving_in(self.precision, compiled=True):
-            return drsan(self.lr, self.model, self.scale, self.without)
+            return drsan(self.lr, self.model, self.scale, self.without, self.dra_ranges)
 
     def upscale(self, image):
         """SR of an image of any size, of the same type and s times as large.
@@ -58,7 +60,10 @@ class Network(object):
         """
         image = check_image(image)
         upscaler = self.upscaler or self.make_upscaler()
-        sr = upscaler(image if image.ndim == 3 else image[:, :, None]).array()
+        store = upscaler(image if image.ndim == 3 else image[:, :, None])
+        for note in limited_notes(store):
+            notice_once("an image: " + note)
+        sr = store.array()
         sr = sr if image.ndim == 3 else to_gray(sr)[:, :, 0]
         if image.dtype.kind == "u":
             return to_integers(np.iinfo(image.dtype).max * sr, image.dtype)
@@ -100,15 +105,16 @@ def choose_variant(model, scale, checkpoint):
     return found
 
 
-def load_model(model=None, scale=None, checkpoint=None, gpu=0, tile=None, memory=None, ensemble=False, precision="float32"):
+def load_model(model=None, scale=None, checkpoint=None, gpu=0, tile=None, memory=None, ensemble=False, precision="float32",
+               limit=True):
     """A Network that is ready to upscale images.
 
     model, scale: keys of MODELS and SCALES, by default those of the checkpoint, or else "32s" and "x2". checkpoint: prefix, .index
     file or folder, by default the weights shipped for model and scale. gpu: its index; on the CPU for -1, or if there is none.
-    tile, memory (GiB), ensemble, precision: as in test.py. Raises UserError if there is no such checkpoint, it is that of another
+    tile, memory (GiB), ensemble, precision: as in test.py; limit=False is --no-limit. Raises UserError if there is no such checkpoint, it is that of another
     model, or this TensorFlow lacks the precision.
     """
     model, scale = choose_variant(model, scale, checkpoint)
-    network = Network(model, scale, find_checkpoint(model, scale, checkpoint), gpu, precision=precision)
+    network = Network(model, scale, find_checkpoint(model, scale, checkpoint), gpu, precision=precision, limit=limit)
     network.make_upscaler(tile, memory, ensemble)
     return network

@@ -47,6 +47,12 @@ def add_checkpoint(parser):
     parser.add_argument("--checkpoint", metavar="PATH", help="prefix, .index file or folder (default: the shipped one)")
 
 
+def add_limit(parser):
+    """The option --no-limit of commands that run weights."""
+    parser.add_argument("--no-limit", action="store_true",
+                        help="the network as published, whose DRA nothing bounds: hard textures can explode")
+
+
 def add_valid_share(parser):
     """The option --valid-share of commands that read photographs to train on."""
     parser.add_argument("--valid-share", type=fraction(float), default=0, metavar="S",

@@ -3,6 +3,9 @@ import collections
 import queue
 import threading
 
+from tools.data.textures import TRAINED
+from utils import bicubic
+
 import numpy as np
 
 
@@ -23,12 +26,13 @@ class Sampler(object):
     """Random batches of patches: uniform over all positions in all photographs, and over the 8 flips and rotations.
 
     With several candidates, the one with the most detail of so many such positions: flat patches teach little (S. Wang et al.,
-    SamplingAug, arXiv 2111.15185).
+    SamplingAug, arXiv 2111.15185). With `textures`, that share of the patches becomes a hard texture (see textures.py); its HR is
+    what bicubic makes of its LR.
     """
 
-    def __init__(self, photographs, factor, batch, patch, seed, candidates=1):
+    def __init__(self, photographs, factor, batch, patch, seed, candidates=1, textures=0):
         self.photographs, self.factor, self.batch, self.patch, self.seed = photographs, factor, batch, patch, seed
-        self.candidates = candidates
+        self.candidates, self.textures = candidates, textures
         positions = [(lr.shape[0] - patch + 1) * (lr.shape[1] - patch + 1) for lr, _ in photographs]
         self.share = np.cumsum(positions) / np.sum(positions)
 
@@ -50,9 +54,13 @@ class Sampler(object):
             if self.candidates > 1:
                 drawn.sort(key=self._detail)
             lr, hr, y, x = drawn[-1]
+            lr, hr = lr[y:y + p, x:x + p], hr[s * y:s * (y + p), s * x:s * (x + p)]
+            if self.textures and random.rand() < self.textures:
+                lr = TRAINED[random.randint(len(TRAINED))](np.ascontiguousarray(lr), random)
+                hr = bicubic(lr, s)
             quarter_turns, mirror = random.randint(4), random.randint(2)
-            for image, f, images in (lr, 1, lr_batch), (hr, s, hr_batch):
-                image = np.rot90(image[f * y:f * (y + p), f * x:f * (x + p)], quarter_turns)
+            for image, images in (lr, lr_batch), (hr, hr_batch):
+                image = np.rot90(image, quarter_turns)
                 images.append(image[:, ::-1] if mirror else image)
         return np.stack(lr_batch), np.stack(hr_batch)
 

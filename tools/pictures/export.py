@@ -18,7 +18,7 @@ from tools.checkpoints import find_checkpoint
 from tools.command import UserError, quiet_stderr, run_main
 from tools.files import check_writable
 from tools.network import Network, choose_variant
-from tools.options import add_checkpoint
+from tools.options import add_checkpoint, add_limit
 from tools.pictures.tiles import network_input
 from tools.runtime import open_session
 from utils import find_dataset, read_image
@@ -96,9 +96,9 @@ def freeze(session):
         return tf.graph_util.convert_variables_to_constants(session, session.graph.as_graph_def(), ["SR"])
 
 
-def build(model, scale, checkpoint):
+def build(model, scale, checkpoint, limit=True):
     """(session with the network, whose tensors are LR:0 and SR:0; the graph with its variables as constants)."""
-    session = Network(model, scale, find_checkpoint(model, scale, checkpoint), -1).session
+    session = Network(model, scale, find_checkpoint(model, scale, checkpoint), -1, limit=limit).session
     return session, freeze(session)
 
 
@@ -148,12 +148,13 @@ def size(path):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add_checkpoint(parser)
+    add_limit(parser)
     parser.add_argument("--format", nargs="+", choices=list(FORMATS), help="default: all that the installed packages allow")
     parser.add_argument("--out", default=os.path.join("runs", "export"), metavar="DIR", help="default runs/export")
     args = parser.parse_args()
     check_writable([args.out])
     model, scale = choose_variant(args.model, args.scale, args.checkpoint)
-    session, frozen = build(model, scale, args.checkpoint)
+    session, frozen = build(model, scale, args.checkpoint, not args.no_limit)
     os.makedirs(args.out, exist_ok=True)
     for name in args.format or list(FORMATS):
         path = os.path.join(args.out, "DRSAN%s%s%s" % (model, scale, FORMATS[name][0]))

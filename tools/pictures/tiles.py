@@ -19,16 +19,17 @@ COMPILED_FROM = 10 ** 5  # pixels; compiling for a smaller image takes longer th
 SMALLEST_TILE = 16   # smaller ones are nearly all halo
 OVERHEAD = 2 ** 26   # bytes that running any network takes, besides those of its feature maps
 COMPILING = 2 ** 27  # bytes that compiling it takes
+SANE = -16, 17       # SR beyond this is that of a network that has exploded
 
 
 class Store(object):
     """A float32 array of zeros in memory or, if `folder` is given, in a temporary file there that has no name.
 
-    Raises UserError if the disk is too full.
+    limited: in how many DRAGs the DRA was replaced when SR was made (see ops.limit_dra). Raises UserError if the disk is too full.
     """
 
     def __init__(self, shape, folder=None):
-        self.shape = tuple(shape)
+        self.shape, self.limited = tuple(shape), 0
         self._array = self._file = None
         if folder is None:
             self._array = np.zeros(self.shape, np.float32)
@@ -50,6 +51,20 @@ class Store(object):
 def to_image(store):
     """The 8-bit image of the Store of an SR image, uint8 [H, W, 3]. Works in strips, as the Store may be on disk."""
     return np.concatenate([to_uint8(255 * store.array()[rows]) for rows in strips(*store.shape[:2])])
+
+
+def check_sane(store):
+    """Raise UserError if SR in a Store is not finite, or leaves SANE, as nothing bounds the DRA of DRSAN."""
+    parts = [(part.min(), part.max()) for part in (store.array()[rows] for rows in strips(*store.shape[:2]))]
+    low, high = min(part[0] for part in parts), max(part[1] for part in parts)  # NaN if there is one
+    if not (low >= SANE[0] and high <= SANE[1]):
+        raise UserError("DRSAN explodes on this picture: SR is from %.3g to %.3g, where 0 is black and 1 is white: take other weights, "
+                        "or leave out --no-limit" % (low, high))
+
+
+def limited_notes(store):
+    """[], or a line that says that DRA was replaced when the SR in a Store was made."""
+    return ["it has textures unlike those of photographs: DRA is limited in %d of the DRAGs" % store.limited] if store.limited else []
 
 
 def cut(size, largest, halo):
@@ -104,18 +119,19 @@ class Upscaler(object):
     whole image where it fits. memory: the bytes that this process may take (on a GPU: of its memory), or None: 4/5 of
     what is free. ensemble: average over the 8 flips and transpositions. folder: for temporary files, if the memory is
     too small. compile_: a function that builds the network compiled, below a name scope, and returns SR, or None: images of
-    COMPILED_FROM pixels or more are for that.
+    COMPILED_FROM pixels or more are for that. limits: whether the network limits its DRA.
 
     The result does not depend on the tiles (to 1e-5): the DRM pools over the whole image, so the network runs DRAG by
     DRAG over all tiles, with the halo that its convolutions need, and the sums over all tiles become the DRA values of
     the next pass. All of it is parts of one graph, cut off at its named tensors.
     """
 
-    def __init__(self, session, lr, sr, model, scale, tile=None, memory=None, ensemble=False, folder=None, compile_=None):
+    def __init__(self, session, lr, sr, model, scale, tile=None, memory=None, ensemble=False, folder=None, compile_=None,
+                 limits=False):
         self.session, self.lr, self.sr, self.factor = session, lr, sr, SCALES[scale]
         self.variant = MODELS[model]
         self._compile, self._compiled = compile_, None
-        self.tile, self.ensemble, self.folder = tile, ensemble, folder or tempfile.gettempdir()
+        self.tile, self.ensemble, self.folder, self.limits = tile, ensemble, folder or tempfile.gettempdir(), limits
         gpu = gpu_memory(session)
         self.host = (0.8 * free_memory() if memory is None or gpu else memory - resident_memory()) - OVERHEAD
         self.device = (memory or 0.8 * gpu) if gpu else None
@@ -123,7 +139,7 @@ class Upscaler(object):
     def __call__(self, image):
         """Upscale uint8, uint16 or floating point [H, W, 3 or 1 (gray)] (see network_input): a Store of SR, float32 [s H, s W, 3].
 
-        White is 1 in SR, which is not clipped. Raises UserError if the memory does not suffice.
+        White is 1 in SR, which is not clipped. Raises UserError if the memory does not suffice, or SR is not sane.
         """
         height, width = image.shape[:2]
         side, on_disk = self.plan(height, width, image.dtype.itemsize)
@@ -133,7 +149,9 @@ class Upscaler(object):
             for view in views:
                 def add(region, values):
                     _dihedral(sr.array(), view)[region] += values / len(views)
-                self._run(_dihedral(image, view), side, on_disk, add, network)
+                limited = self._run(_dihedral(image, view), side, on_disk, add, network)
+                sr.limited = max(sr.limited, limited)
+            check_sane(sr)
             return sr
         except (tf.errors.ResourceExhaustedError, MemoryError):
             raise UserError("not enough memory for an LR image of %dx%d pixels%s: try a smaller --tile, or --gpu -1" % (
@@ -193,34 +211,43 @@ class Upscaler(object):
         return Store((height, width, channels), self.folder if on_disk else None)
 
     def _run(self, image, side, on_disk, add, network):
-        """Run a Built network on one image; add(region, values) takes the parts of SR, region being (rows, columns)."""
+        """Run a Built network on one image; add(region, values) takes the parts of SR, region being (rows, columns). Returns in how
+        many DRAGs the DRA was replaced."""
         if side is None:
-            add(Ellipsis, self.session.run(network.sr, {self.lr: network_input(image)})[0])
-            return
+            names = [tensor_name(k, "limited", network.scope) for k in range(1, self.variant.drags + 1)] if self.limits else []
+            sr, limited = self.session.run([network.sr, names], {self.lr: network_input(image)})
+            add(Ellipsis, sr[0])
+            return int(np.sum(limited))
         height, width = image.shape[:2]
         source, target = (self._store(height, width, self.variant.channels, on_disk) for _ in range(2))
-        dra = None
+        dra, limited = None, 0
         for k in range(self.variant.drags + 1):
-            dra = self._pass(k, image, side, dra, source, target, add, network)
+            dra, replaced = self._pass(k, image, side, dra, source, target, add, network)
+            limited += replaced
             source, target = target, source
+        return limited
 
     def _pass(self, k, image, side, dra, source, target, add, network):
         """Pass k over all tiles: DRAG k with these DRA values, from the features in `source` to those in `target`.
 
-        Pass 0 has no DRAG, and pass 1 makes the features that it reads. Returns the DRA values of DRAG k + 1, as pool(); the last
-        pass makes SR instead.
+        Pass 0 has no DRAG, and pass 1 makes the features that it reads. Returns the DRA values of DRAG k + 1, as pool(), or None from
+        the last pass, which makes SR; and whether those of DRAG k were replaced.
         """
         last, scope = k == self.variant.drags, network.scope
         fetches = [network.sr] if last else [tensor_name(k + 1, "DRM", scope)] + [tensor_name(k, "features", scope)] * (k > 0)
+        if self.limits and k > 0:
+            fetches.append(tensor_name(k, "limited", scope))
+        replaced = False
         places, sums = tiles(image.shape[0], image.shape[1], side, self.halo(k)), []
         for i, tile in enumerate(tqdm(places, unit="tile", leave=False, disable=None,
                                       desc="pass %d of %d" % (k + 1, self.variant.drags + 1))):
             feed = {self.lr: network_input(image[tile.read])}
             if k > 0:
-                feed[tensor_name(k, "DRA", scope)] = dra[i][None, None, None]
+                feed[tensor_name(k, "pooled", scope)] = dra[i][None, None, None]
             if k > 1:
                 feed[tensor_name(k - 1, "features", scope)] = source.array()[tile.read][None]
             results = self.session.run(fetches, feed)
+            replaced = self.limits and k > 0 and bool(results[-1].any())
             if last:
                 inner = tuple(enlarge(span, self.factor) for span in tile.inner)
                 add(tuple(enlarge(span, self.factor) for span in tile.own), results[0][0][inner])
@@ -228,7 +255,7 @@ class Upscaler(object):
             sums.append(results[0][0][tile.inner].sum(axis=(0, 1), dtype=np.float64))
             if k > 0:
                 target.array()[tile.own] = results[1][0][tile.inner]
-        return None if last else self.pool(np.array(sums), np.array([[area(tile.own)] for tile in places]))
+        return None if last else self.pool(np.array(sums), np.array([[area(tile.own)] for tile in places])), replaced
 
     def pool(self, sums, pixels):
         """The DRA values of each tile [tiles, paths], of the sums over it of what the DRM pools [tiles, paths] and its number of pixels

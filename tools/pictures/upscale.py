@@ -9,6 +9,7 @@ import time
 from tools.command import UserError
 from tools.files import LONGEST_NAME
 from tools.pictures.files import animation_suffix, find_pictures, picture_size, read_frames, read_picture
+from tools.pictures.tiles import limited_notes
 from tools.pictures.write import LARGEST_SIDE, SUFFIX_FORMATS, compose, fit_format, save_animation, save_picture
 
 from tqdm import tqdm
@@ -75,16 +76,24 @@ def begin(upscaler, path, output, args, network):
 
 def write_picture(sr, picture, output, factor, args):
     """Write the SR image of a Picture; sr: of its Store, a Future."""
-    note = save_picture(output, compose(sr.result(), picture, factor), picture, factor, args)
-    return picture.color.shape[:2], 1, picture.notes + ([note] if note else [])
+    store = sr.result()
+    note = save_picture(output, compose(store, picture, factor), picture, factor, args)
+    return picture.color.shape[:2], 1, picture.notes + limited_notes(store) + ([note] if note else [])
 
 
 def write_animation(upscaler, animation, output, suffix, args):
     """Upscale and write the frames of an Animation one after the other."""
     pictures = animation.pictures
-    frames = (compose(upscaler(picture.color), picture, upscaler.factor) for picture in pictures)
-    save_animation(output, frames, animation, suffix, args.quality)
-    return pictures[0].color.shape[:2], len(pictures), ["all %d frames" % len(pictures)]
+    notes = ["all %d frames" % len(pictures)]
+
+    def frames():
+        for picture in pictures:
+            store = upscaler(picture.color)
+            notes.extend(note for note in limited_notes(store) if note not in notes)
+            yield compose(store, picture, upscaler.factor)
+
+    save_animation(output, frames(), animation, suffix, args.quality)
+    return pictures[0].color.shape[:2], len(pictures), notes
 
 
 class Pictures(object):
@@ -144,7 +153,8 @@ class Pictures(object):
     def _fail(self, path, error):
         self._lap()
         self.failed += 1
-        tqdm.write("error: %s" % (str(error) or "not enough memory for %s" % path), file=sys.stderr)
+        text = str(error) or "not enough memory"
+        tqdm.write("error: %s" % (text if path in text else "%s: %s" % (path, text)), file=sys.stderr)
 
     def _lap(self):
         """Seconds since the last picture was done."""

@@ -5,7 +5,7 @@ from tools.command import fraction, not_negative, positive
 
 import numpy as np
 
-Recipe = collections.namedtuple("Recipe", "rate schedule warmup steps batch patch candidates ema optimizer decay skip_above")
+Recipe = collections.namedtuple("Recipe", "rate schedule warmup steps batch patch candidates textures ema optimizer decay skip_above")
 OPTIMIZERS = ("adam", "muon")
 PAPER_RATE = {  # read from the published training graphs; 32l exists for x2 only, at x3 and x4 it takes those of 32m
     "x2": {"32s": 2e-4, "32m": 2e-4, "32l": 2e-4, "48s": 2e-4, "48m": 2e-4},
@@ -17,8 +17,8 @@ PAPER_RATE = {  # read from the published training graphs; 32l exists for x2 onl
 def make_recipe(name, model, scale):
     """The recipe `paper` (every published value; the number of steps is not known) or `fast` (for hours of a CPU)."""
     if name == "paper":
-        return Recipe(PAPER_RATE[scale][model], "halve", 0, 1000000, 16, 48, 1, 0, "adam", 0, 0)
-    return Recipe(1e-3, "cosine", 200, 30000, 8, 32, 3, 0.999, "muon", 1, 10)
+        return Recipe(PAPER_RATE[scale][model], "halve", 0, 1000000, 16, 48, 1, 0, 0, "adam", 0, 0)
+    return Recipe(1e-3, "cosine", 200, 30000, 8, 32, 3, 0, 0.999, "muon", 1, 10)
 
 
 def learning_rate(recipe, step, share=None):
@@ -76,6 +76,7 @@ RECIPE_OPTIONS = collections.OrderedDict((  # the values of a Recipe: their type
     ("batch", (positive(int), "patches a step")),
     ("patch", (positive(int), "side of the LR patches in pixels")),
     ("candidates", (positive(int), "the patch with the most detail of so many random ones is taken")),
+    ("textures", (fraction(float), "share of the patches that become hard textures, as dithered ones, 0 for none")),
     ("ema", (fraction(float), "decay of the average of weights, below 1, 0 for none")),
     ("optimizer", (OPTIMIZERS, "muon is for the kernels between features; adam updates the rest")),
     ("decay", (not_negative(float), "weight decay of the kernels that muon updates, 0 for none")),
