@@ -21,7 +21,7 @@ from tools.network import Network
 
 import numpy as np
 
-PATCH, PATCHES = 32, 1000  # side in LR pixels; how many in all: DRA varies more on patches than on whole pictures
+PATCH, PATCHES = 32, 500  # side in LR pixels; how many in all: DRA varies more on patches than on whole pictures
 MARGIN = 0.5               # share of the range that it is widened by on both sides
 DETAILED = 0.1             # share of the patches whose mean DRA takes the place of DRA beyond the range
 

@@ -91,7 +91,7 @@ def history_of(config, origin):
     from is all that is known."""
     if "trained_before" not in config:
         return [{"checkpoint": origin}]
-    return config["trained_before"] + [{key: value for key, value in config.items() if key not in ("sha256", "trained_before")}]
+    return config["trained_before"] + [{key: value for key, value in config.items() if key not in ("sha256", "trained_before", "dra_ranges")}]
 
 
 class Divergence(UserError):
