@@ -16,7 +16,7 @@ from ops import tf
 from tools import network, ship
 from tools.checkpoints import checkpoint_config, checkpoint_prefix
 from tools.data import pack_tiles, parts
-from tools.gpu import files, import_weights, measure_jax, tiles, train_jax, training
+from tools.gpu import files, import_weights, tiles, train_jax, training
 from tools.gpu.export_graph import export_graph
 from tools.gpu.jax_graph import read_graph
 from tools.paper import tables
@@ -243,18 +243,6 @@ def test_killed_and_resumed_equals_uninterrupted(tiny, trained):
     assert config == expected_config and set(state) == set(expected)
     for name in expected:
         np.testing.assert_array_equal(state[name], expected[name], name)
-
-
-def test_measuring(tiny, run_tool, capsys):
-    run_tool(measure_jax, "--graph", tiny / "tiny_x2.json", "--precision", "float32", "--batch", 2, "--patch", 8,
-             "--dispatch", 2, "--copy", 1, "--product", 64, "--parts")
-    *_, row, parts = capsys.readouterr().out.splitlines()
-    row = row.split()
-    assert row[:3] == ["tinyx2", "float32", "2"] and len(row) == 8
-    assert float(row[5]) == pytest.approx(2 * 8 * 8 * float(row[4]) / 1e6, rel=1e-3)
-    milliseconds = {name: float(value) for name, value in (part.split() for part in parts.split(": ")[1].split(", "))}
-    assert list(milliseconds) == ["patches", "forward", "gradient", "optimizer", "whole"] and min(milliseconds.values()) > 0
-    assert milliseconds["whole"] == pytest.approx(1e3 / float(row[4]), rel=1e-2)
 
 
 def test_stopped_at_once_saves_the_state(tiny, tmp_path, run_tool, capsys, monkeypatch):

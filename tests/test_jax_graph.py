@@ -9,10 +9,10 @@ jax = pytest.importorskip("jax", reason="the tools that train with JAX need it: 
 jax.config.update("jax_disable_most_optimizations", True)  # most of the time goes into compiling
 
 from jax_tools import load_golden, load_random
-from model import MODELS, SCALES, count_multi_adds, model_variables
+from model import MODELS, SCALES, model_variables
 from ops import tf
 from tools.checkpoints import checkpoint_prefix, training_history
-from tools.gpu import device, export_graph as export_graph_module, training
+from tools.gpu import export_graph as export_graph_module, training
 from tools.gpu.export_graph import describe_graph, export_graph
 from tools.gpu.jax_graph import execute, load_graph, read_graph
 
@@ -129,19 +129,6 @@ def test_bfloat16_is_used_for_features_alone(session, random):
         assert gradient.dtype == np.float32
         error = np.linalg.norm(gradient - expected_gradients[name]) / np.linalg.norm(expected_gradients[name])
         assert error < 0.05, name
-
-
-def test_costs_are_those_of_the_convolutions(session, random):
-    """Forward, by weights and by features: three times the multiplications, but no gradient of the LR image."""
-    graph = read_graph(export_graph("48s", "x3"))
-    weights = load_random(session, random)
-    forward = 2 * 2 * count_multi_adds("x3", 3 * 8, 3 * 8)
-    costs = {name: device.convolution_costs(graph, weights, name, 2, 8) for name in ("float32", "bfloat16")}
-    assert costs["float32"][0] == 3 * forward - 2 * 2 * 8 * 8 * 3 * 3 * 3 * 48
-    assert costs["float32"][0] == costs["bfloat16"][0]
-    lr, hr = 2 * 8 * 8, 2 * 24 * 24  # pixels; of x0, the convolution before the skip and the output convolution, in float32 always:
-    exact = 2 * (lr * 3 + 9 * 3 * 48 + lr * 48) + 3 * (lr * 48 + 9 * 48 * 48 + lr * 48) + 3 * (hr * 48 + 9 * 48 * 3 + hr * 3)
-    assert costs["bfloat16"][1] - 4 * exact == (costs["float32"][1] - 4 * exact) / 2 > 0
 
 
 def test_export_starts_from_another_scale(tmp_path, run_tool, tf_graph, capsys):

@@ -1,6 +1,6 @@
 """Parts: tar files of photographs as WebP, for transport, each a fair sample of all. Written, listed and read here.
 
-What is trained on them is for ../gpu/tiles.py; pack_tiles.py and ../gpu/prepare.py are the commands that write them.
+What is trained on them is for ../gpu/tiles.py; pack_tiles.py writes them.
 """
 import concurrent.futures
 import glob

@@ -1,7 +1,7 @@
-"""What a training leaves on the disk: state.npz, from which it goes on, and the small .npz of one that is done.
+"""What a training leaves on the disk: state.npz, from which it goes on.
 
-Both hold arrays under the names of checkpoints, and texts of JSON; no framework is needed to read them. import_weights.py makes
-checkpoints of either.
+It holds arrays under the names of checkpoints, and texts of JSON; no framework is needed to read them. import_weights.py makes
+a checkpoint of it.
 """
 import json
 import os
@@ -59,11 +59,6 @@ def load_state(path):
 Trained = namedtuple("Trained", "weights config log")
 
 
-def write_trained(path, trained):
-    """Write a Trained to one .npz, all or nothing."""
-    write_npz(path, dict(trained.weights, config=json.dumps(trained.config, sort_keys=True), log=trained.log))
-
-
 def trained_of_state(path):
     """The Trained that a state.npz is, its log.jsonl beside it. Raises UserError."""
     state, config, trained = load_state(path)
@@ -85,4 +80,4 @@ def read_trained(path):
     try:
         return Trained({name: arrays[name] for name in weight_names(arrays)}, json.loads(str(arrays["config"])), str(arrays["log"]))
     except NPZ_ERRORS as error:
-        raise UserError("%s holds no trained weights (%s): give a state.npz or what a plan made" % (path, error))
+        raise UserError("%s holds no trained weights (%s): give a state.npz" % (path, error))

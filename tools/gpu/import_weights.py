@@ -1,4 +1,4 @@
-"""Make a checkpoint of what train_jax.py trained: python tools/gpu/import_weights.py OUT/32s_x2.npz DIR (or runs/.../state.npz)
+"""Make a checkpoint of what train_jax.py trained: python tools/gpu/import_weights.py runs/jax_32s_x2/state.npz DIR
 
 Written are the moving averages of the weights if the training keeps them, after a comparison of the outputs of
 TensorFlow and JAX on a photograph, a config.json that says how they were trained, and the log.jsonl of their training;
@@ -73,7 +73,7 @@ def import_weights(path, folder):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("trained", metavar="NPZ", help="a state.npz, or the <name>.npz of a plan's training")
+    parser.add_argument("trained", metavar="NPZ", help="a state.npz")
     parser.add_argument("folder", metavar="DIR", help="where the checkpoint goes")
     args = parser.parse_args()
     require_jax()

@@ -7,6 +7,7 @@ from tools.training.recipes import learning_rate
 
 import numpy as np
 
+PRECISIONS = "float32", "tf32", "bfloat16"  # of convolutions; what each means to JAX stands in training.py
 LAST_SHARE = 0.9  # from here on, bfloat16 gives way to TF32
 
 

@@ -1,8 +1,7 @@
-"""Train exported graphs with JAX: python tools/gpu/train_jax.py --plan tools/gpu/thirteen.json --data TILES --out DIR --minutes 60
-(or one of them: --graph runs/graphs/32s_x2.json)
+"""Train an exported graph with JAX: python tools/gpu/train_jax.py --graph runs/graphs/32s_x2.json --data TILES
 
 TensorFlow is not needed: jax, numpy, scipy, pillow and tqdm are. The same command goes on from where it was stopped or killed.
-What a plan leaves in DIR is said in plan_run.py; one training lives in runs/jax_<model>_<scale>, in state.npz and log.jsonl.
+The training lives in runs/jax_<model>_<scale>, in state.npz and log.jsonl.
 """
 import argparse
 import os
@@ -14,9 +13,8 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspa
 from tools.command import UserError, cpu_count, not_negative, positive, run_main
 from tools.files import locked
 from tools.gpu import require_jax
-from tools.gpu.plan import NOT_IN_PLANS, PRECISIONS, read_plan
-from tools.gpu.schedule import ClockSchedule, StepSchedule
-from tools.training.recipes import RECIPE_OPTIONS, add_recipe_options, choose_recipe
+from tools.gpu.schedule import PRECISIONS, ClockSchedule, StepSchedule
+from tools.training.recipes import add_recipe_options, choose_recipe
 
 
 def stop_on_signals():
@@ -41,39 +39,6 @@ def describe(store):
         jax.devices()[0].device_kind, store.images, store.pixels / 1e6, store.mebibytes), flush=True)
 
 
-def train_plan(args):
-    """Carry out --plan in the folder --out; returns the exit status."""
-    begun, plan = time.time(), read_plan(args.plan)
-    keep_programs(os.path.join(args.out, "cache"))
-    from tools.gpu.plan_run import PlanRun, PlanSettings
-    from tools.gpu.programs import Programs
-    from tools.gpu.tiles import TileStore, load_pairs
-    pinned = {key: getattr(args, key) for key in RECIPE_OPTIONS if getattr(args, key) is not None}
-    graphs = args.graphs or os.path.join(os.path.dirname(os.path.abspath(args.data)), "graphs")
-    settings = PlanSettings(args.out, graphs, 60 * args.minutes, pinned, args.precision, args.seed)
-    with locked(args.out, "trains in", "--out"):
-        factors = sorted({int(entry.scale[1:]) for entry in plan})
-        store = TileStore(args.data, factors, args.workers)
-        describe(store)
-        valid = {factor: load_pairs(args.valid, factor, args.workers) for factor in factors} if args.valid else {}
-        options = make_options(args, store, [])._replace(valid_every=sys.maxsize)
-        programs = Programs(options.stop)
-        run = PlanRun(plan, settings, (store, valid), programs, options, begun)
-        failed, left = run.run(), [entry.name for entry in plan if not run.is_done(entry)]
-    if failed:
-        raise UserError("not trained: %s; the same command tries again" % ", ".join(failed))
-    print("done: %s" % args.out if not left else "stopped; the same command goes on with %s" % left[0] if options.stop else
-          "the time is used up; with more --minutes the same command goes on with %s" % left[0])
-    return programs.leave(not left)
-
-
-def keep_programs(folder):
-    """Have JAX keep compiled programs in a folder, unless it has been told of one."""
-    import jax
-    if not jax.config.jax_compilation_cache_dir:
-        jax.config.update("jax_compilation_cache_dir", os.path.abspath(folder))
-
-
 def train_graph(args):
     """Train the graph --graph in the folder --run."""
     from tools.gpu.files import read_arrays
@@ -93,7 +58,7 @@ def train_graph(args):
         store = TileStore(args.data, [graph.factor], args.workers)
         config = dict(recipe._asdict(), steps=recipe.steps or None, model=graph.model, scale=graph.scale, recipe=args.recipe,
                       seed=args.seed, init_from=graph.init_from, trained_before=graph.trained_before, held_out=store.held_out)
-        job = Job(run, graph, recipe, args.precision or "float32", args.seed,
+        job = Job(run, graph, recipe, args.precision, args.seed,
                   lambda: read_arrays(weights, "the weights", "write them by export_graph.py"), config)
         options = make_options(args, store, load_pairs(args.valid, graph.factor, args.workers) if args.valid else [])
         programs = Programs(options.stop)
@@ -108,35 +73,23 @@ def train_graph(args):
 
 def parse_args():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--plan", metavar="JSON", help="train a list of models in order, as thirteen.json")
-    what.add_argument("--graph", metavar="JSON", help="train one: a file by export_graph.py, with its .npz beside it")
+    parser.add_argument("--graph", required=True, metavar="JSON", help="a file by export_graph.py, with its .npz beside it")
     parser.add_argument("--data", required=True, metavar="DIR", help="parts by pack_tiles.py, or images")
     parser.add_argument("--minutes", type=not_negative(float),
-                        help="with --plan, what all its commands may take together; with --graph, how long to train, in place of "
-                             "--steps, compiling not counted. The learning rate ends at 0 then, however fast the device is")
-    parser.add_argument("--out", metavar="DIR", help="of a plan: where its results go")
-    parser.add_argument("--graphs", metavar="DIR", help="of a plan: what prepare.py wrote (default: `graphs` beside --data)")
-    parser.add_argument("--run", metavar="DIR", help="of one training (default runs/jax_<model>_<scale>)")
+                        help="how long to train, in place of --steps, compiling not counted. The learning rate ends at 0 then, "
+                             "however fast the device is")
+    parser.add_argument("--run", metavar="DIR", help="its folder (default runs/jax_<model>_<scale>)")
     parser.add_argument("--valid", metavar="DIR", help="held-out images in the same form as --data, of few sizes: each is compiled")
-    parser.add_argument("--valid-every", type=positive(int), default=5000, metavar="STEPS",
-                        help="of one training; those of a plan are validated at their end")
+    parser.add_argument("--valid-every", type=positive(int), default=5000, metavar="STEPS", help="default 5000")
     add_recipe_options(parser)
     parser.add_argument("--seed", type=not_negative(int), default=0, help="of initial weights and patches (default 0)")
-    parser.add_argument("--precision", choices=PRECISIONS,
-                        help="of convolutions (default: float32; of a plan, the fastest: it is measured, as is --batch)")
+    parser.add_argument("--precision", choices=PRECISIONS, default="float32", help="of convolutions (default float32)")
     parser.add_argument("--dispatch", type=positive(int), default=100, metavar="STEPS",
                         help="run on the device without a pause, then a line of log; --steps should be a multiple")
     parser.add_argument("--save-minutes", type=not_negative(float), default=1, metavar="MINUTES",
                         help="between two states (default 1)")
     parser.add_argument("--workers", type=positive(int), default=cpu_count(), help="processes that read images")
     args = parser.parse_args()
-    if args.plan and (args.out is None or args.minutes is None):
-        parser.error("--plan needs --out and --minutes")
-    if args.plan and (args.run or any(getattr(args, key) is not None for key in NOT_IN_PLANS)):
-        parser.error("--run, --steps and --schedule go with --graph, not with --plan")
-    if args.graph and (args.out or args.graphs):
-        parser.error("--out and --graphs go with --plan")
     if args.steps is not None and args.minutes is not None:
         parser.error("give --steps or --minutes")
     return args
@@ -145,7 +98,7 @@ def parse_args():
 def main():
     args = parse_args()
     require_jax()
-    return (train_plan if args.plan else train_graph)(args)
+    return train_graph(args)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from collections import namedtuple
 
 from tools.command import UserError
 from tools.files import to_json
-from tools.gpu.files import load_state, save_state, trained_of_state, write_trained
+from tools.gpu.files import load_state, save_state
 from tools.gpu.programs import Stopped
 from tools.gpu.schedule import precision_of
 from tools.gpu.training import new_state, validate
@@ -144,9 +144,3 @@ class Trainer(object):
         else:
             self.save()
         raise divergence(step, loss, norm, self.state_path)
-
-    def write_trained(self, path):
-        """Write the weights of a training that is done, with config and log, to one small file."""
-        if self.share < 1:
-            raise UserError("%s is not done" % self.job.folder)
-        write_trained(path, trained_of_state(self.state_path))

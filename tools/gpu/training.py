@@ -16,7 +16,7 @@ import numpy as np
 from jax import lax
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
-ARITHMETIC = {  # of a precision (a key of plan.PRECISIONS): the type of feature maps, and JAX's precision of float32 products
+ARITHMETIC = {  # of a precision (a key of schedule.PRECISIONS): the type of feature maps, and JAX's precision of float32 products
     "float32": (jnp.float32, "float32"),
     "tf32": (jnp.float32, "tensorfloat32"),
     "bfloat16": (jnp.bfloat16, "tensorfloat32"),
