@@ -4,7 +4,7 @@ import os
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
-from tools.checkpoints import find_checkpoint, identify, read_weights, training_history
+from tools.checkpoints import find_checkpoint, read_weights, training_history
 from tools.command import run_main
 from tools.files import check_writable
 from tools.gpu.state import save_state
@@ -17,10 +17,10 @@ def main(argv=None):
     args = parser.parse_args(argv)
     check_writable(files=[args.out])
     prefix = find_checkpoint(None, None, args.checkpoint)
-    (model, scale), weights = identify(prefix), read_weights(prefix)
+    weights = read_weights(prefix)
     os.makedirs(os.path.dirname(args.out) or ".", exist_ok=True)
     save_state(args.out, dict(weights, step=0), {"history": training_history(prefix)}, {})
-    print("%s: %s %s, %d variables" % (args.out, model, scale, len(weights)))
+    print("%s: %d variables of %s" % (args.out, len(weights), prefix))
 
 
 if __name__ == "__main__":

@@ -88,10 +88,9 @@ def variable_shapes(model, scale):
     """{name: shape} of the variables, in order of creation."""
     shapes = {}
 
-    def note(name, shape):
-        shapes[name] = shape
-        return jnp.zeros(shape)
-    jax.eval_shape(lambda lr: drsan(note, lr, model, scale), jnp.zeros([1, 8, 8, 3]))
+    def variable(name, shape):
+        return jnp.zeros(shapes.setdefault(name, shape))
+    jax.eval_shape(lambda lr: drsan(variable, lr, model, scale), jnp.zeros([1, 8, 8, 3]))
     return shapes
 
 

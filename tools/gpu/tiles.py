@@ -16,7 +16,7 @@ Patches = namedtuple("Patches", "tile y x turn")  # int32 [batch] each; y and x 
 
 
 def stack(images):
-    """uint8 images [H, W, 3] as the one array of Tiles."""
+    """uint8 images [H, W, 3] as in Tiles."""
     height, width = np.max([image.shape[:2] for image in images], axis=0)
     stacked = np.zeros([len(images), height, width, 3], np.uint8)
     for padded, image in zip(stacked, images):
@@ -44,7 +44,7 @@ def draw_patches(key, tiles, batch):
 
 
 def draw_detailed_patches(key, tiles, recipe):
-    """The Patches of a step: those with the most detail of recipe.candidates each."""
+    """The Patches of a step, those with the most detail of recipe.candidates each."""
     patches = draw_patches(key, tiles, recipe.candidates * recipe.batch)
     if recipe.candidates == 1:
         return patches

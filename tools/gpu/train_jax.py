@@ -12,6 +12,7 @@ from collections import namedtuple
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 from model import SCALES
+from ops import PRECISIONS
 from tools.command import UserError, cpu_count, not_negative, positive, run_main
 from tools.data.photographs import describe_data, hold_out, load_photographs, open_valid
 from tools.files import check_writable, locked
@@ -61,7 +62,7 @@ def train(args):
         except RuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
-            raise UserError("not enough memory on the device: lower --batch or --patch, or give fewer photographs")
+            raise UserError("the device's memory is too small: lower --batch, or give fewer photographs")
 
 
 def parse_args(argv):
@@ -70,8 +71,7 @@ def parse_args(argv):
     data = parser.add_argument_group("data")
     data.add_argument("--data", required=True, metavar="DIR", help="photographs, searched recursively")
     data.add_argument("--valid", metavar="NAME",
-                      help="data set for validation: Sample (needs scikit-image) or a folder (default: only "
-                           "what is held out)")
+                      help="Sample, which needs scikit-image, or a folder (default: only what is held out)")
     add_valid_share(data)
     add_data_dir(data)
     add_recipe_options(parser)
@@ -87,10 +87,10 @@ def parse_args(argv):
     run.add_argument("--save-minutes", type=not_negative(float), default=2, metavar="MINUTES",
                      help="between two states, from which a killed run resumes (default 2)")
     device = parser.add_argument_group("device")
-    device.add_argument("--precision", default="float32", choices=["float32", "tf32", "bfloat16"],
-                        help="of the blocks' convolutions (default float32); bfloat16 is the fastest")
+    device.add_argument("--precision", default="float32", choices=PRECISIONS,
+                        help="of the blocks' convolutions (default float32)")
     device.add_argument("--dispatch", type=positive(int), default=100, metavar="STEPS",
-                        help="steps that run on the device without a pause, then a line of log (default 100)")
+                        help="that run on the device without a pause, then a line of log (default 100)")
     device.add_argument("--workers", type=positive(int), default=cpu_count(), metavar="N",
                         help="processes that read photographs (default: one for each processor)")
     args = parser.parse_args(argv)

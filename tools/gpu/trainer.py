@@ -28,7 +28,8 @@ class Trainer(object):
         self.setup = Setup(args.model, args.scale, recipe, args.precision)
         self.total = 60 * args.minutes if args.minutes else None
         state = run.state or new_state(recipe, self.first_weights(), args.seed)
-        self.step, self.programs, self.pace, self.last_skipped, self.stopped = int(state["step"]), {}, None, [], 0
+        self.step, self.programs, self.pace = int(state["step"]), {}, None
+        self.last_skipped, self.stopped = [], 0
         self.log_path = os.path.join(args.run, "log.jsonl")
         resume_log(self.log_path, self.step)
         self.state, self.tiles = jax.device_put(state), stack_tiles(photographs, recipe.patch)
@@ -86,7 +87,7 @@ class Trainer(object):
         return 128 + self.stopped
 
     def compiled(self, rates):
-        """The program of as many steps as there are rates; compiling it takes no time of the training's."""
+        """The program of as many steps as there are rates."""
         if len(rates) not in self.programs:
             before = time.time()
             self.programs[len(rates)] = run_steps.lower(self.setup, self.state, self.tiles, rates).compile()
@@ -94,7 +95,7 @@ class Trainer(object):
         return self.programs[len(rates)]
 
     def dispatch(self):
-        """Train the next steps in one call of the device, and log them."""
+        """Train and log the next steps, in one call of the device."""
         rates, self.share = next_rates(
             self.recipe, self.total, self.step, self.seconds, self.pace, self.args.dispatch)
         program, before = self.compiled(rates), time.time()
@@ -118,13 +119,11 @@ class Trainer(object):
 
     def validate(self):
         """Print and log what the averaged weights reach on the validation sets."""
-        weights, record = averaged_weights(self.state), {}
+        weights, record, (model, scale, *_) = averaged_weights(self.state), {}, self.setup
         for key, (_, pairs) in self.valid.items():
-            scores = []
-            for lr, hr in pairs:
-                sr = np.asarray(upscale(weights, lr[None], self.args.model, self.args.scale)[0])
-                scores.append((psnr_y(to_uint8(sr), hr, SCALES[self.args.scale]),))
-            record[key] = round(mean_scores(scores)[0], 4)
+            images = [to_uint8(np.asarray(upscale(weights, lr[None], model, scale)[0])) for lr, _ in pairs]
+            psnr = [(psnr_y(sr, hr, SCALES[scale]),) for sr, (_, hr) in zip(images, pairs)]
+            record[key] = round(mean_scores(psnr)[0], 4)
         say("step %7d  PSNR of %s" % (self.step, ", ".join(
             "%s %.3f dB" % (name, record[key]) for key, (name, _) in self.valid.items())))
         self.write(**record)
@@ -138,7 +137,7 @@ class Trainer(object):
     def give_up(self, loss, norm):
         """Raise Divergence, since MAX_SKIPPED steps in a row were bad, the last one with this loss and norm.
 
-        The state saved last gets the step reached, so that the same command goes on with other patches.
+        The last state gets the step reached, so that the same command goes on with other patches.
         """
         if os.path.exists(self.run.path):
             kept, config, trained = load_state(self.run.path)

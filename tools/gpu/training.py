@@ -14,12 +14,6 @@ import numpy as np
 from jax import lax
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
-ARITHMETIC = {  # --precision: (type of the blocks' convolutions, JAX's precision of float32 products)
-    "float32": (jnp.float32, "float32"),
-    "tf32": (jnp.float32, "tensorfloat32"),
-    "bfloat16": (jnp.bfloat16, "tensorfloat32"),
-}
-
 Setup = namedtuple("Setup", "model scale recipe precision")  # what is compiled into run_steps()
 
 
@@ -39,9 +33,8 @@ def new_state(recipe, weights, seed):
 
 
 def l1_loss(setup, weights, lr, hr):
-    """Mean absolute error over RGB in [0, 1] of uint8 batches."""
-    dtype, _ = ARITHMETIC[setup.precision]
-    sr = apply_drsan(weights, lr.astype(jnp.float32) / 255, setup.model, setup.scale, dtype)
+    """Mean absolute error over RGB in [0, 1]."""
+    sr = apply_drsan(weights, lr.astype(jnp.float32) / 255, setup.model, setup.scale, setup.precision)
     error = hr.astype(jnp.float32) / 255 - sr
     return jnp.mean(error * lax.stop_gradient(jnp.sign(error)))  # at 0, jnp.abs has the gradient 1
 
@@ -88,9 +81,8 @@ def update(state, gradients, rate, recipe):
 
 
 def guarded_update(state, gradients, loss, rate, recipe):
-    """(state, norm of the gradient, whether the step was skipped), as a bad one is (see ops.is_bad).
-
-    A step that is skipped changes nothing but the number of steps and the norms that are noted.
+    """(state, norm of the gradient, whether the step was skipped), as a bad one is (see ops.is_bad): it changes
+    nothing but the number of steps and the norms that are noted.
     """
     norm = jnp.sqrt(sum(jnp.sum(gradient ** 2) for gradient in gradients.values()))
     finite, norms = (loss < MAX_LOSS) & jnp.isfinite(norm), state["gradient_norms"]
@@ -106,7 +98,7 @@ def guarded_update(state, gradients, loss, rate, recipe):
 def run_steps(setup, state, tiles, rates):
     """One training step for each of `rates`, all on the device. The memory of `state` is taken over.
 
-    Returns the new state, and (the losses, the norms of the gradients, whether each step was skipped).
+    Returns the new state, and (losses, norms of the gradients, whether each step was skipped).
     """
     recipe, key = setup.recipe, jax.random.wrap_key_data(state["random_key"])
     keys = jax.vmap(lambda i: jax.random.fold_in(key, state["step"] + i))(jnp.arange(len(rates)))
@@ -120,5 +112,5 @@ def run_steps(setup, state, tiles, rates):
         state, norm, skipped = guarded_update(state, gradients, loss, rate, recipe)
         return state, (loss, norm, skipped)
 
-    with jax.default_matmul_precision(ARITHMETIC[setup.precision][1]):
+    with jax.default_matmul_precision("tensorfloat32"):  # of float32, where a GPU has it
         return lax.scan(step, state, (rates, patches))
