@@ -34,6 +34,7 @@ def import_weights(path, folder):
         graph = Graph(lr, drsan(tf.cast(lr, tf.float32) / 255, model, scale))
         load_values(session, model_variables(), [weights[variable.op.name] for variable in model_variables()])
         psnr, _ = validate(session, graph, valid, SCALES[scale])
+        # what else is measured of the weights goes into config here
         config.update(valid="Sample", validation_psnr=round(psnr, 4))
         prefix = save_weights(session, folder, model, scale)
     write_json(os.path.join(folder, "config.json"), config)

@@ -25,7 +25,7 @@ def stack(images):
 
 
 def stack_tiles(pairs, patch):
-    """Tiles of (LR, HR) pairs, none smaller than a patch of `patch` LR pixels a side. Raises UserError."""
+    """Tiles of (LR, HR) pairs, none smaller than a patch, of `patch` LR pixels a side. Raises UserError."""
     rows, columns = np.transpose([lr.shape[:2] for lr, _ in pairs]) - patch + 1
     ends = np.cumsum(rows * columns)
     if ends[-1] >= 2 ** 31:
@@ -35,7 +35,7 @@ def stack_tiles(pairs, patch):
 
 
 def draw_patches(key, tiles, batch):
-    """Random Patches: uniform over all positions in all tiles, and over the 8 flips and rotations."""
+    """Random Patches, uniform over all positions and over the 8 flips and rotations."""
     position_key, turn_key = jax.random.split(key)
     position = jax.random.randint(position_key, [batch], 0, tiles.ends[-1])
     tile = jnp.searchsorted(tiles.ends, position, side="right", method="compare_all")

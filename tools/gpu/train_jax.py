@@ -1,8 +1,7 @@
 """Train DRSAN with JAX: python tools/gpu/train_jax.py --model 32s --scale x2 --data data/photos --recipe fast
 
 TensorFlow is not needed: jax, numpy, scipy, pillow and tqdm are. A run lives in runs/jax_<model>_<scale>:
-log.jsonl, and state.npz, from which the same command goes on after any end of its process, and of which
-import_weights.py makes a checkpoint.
+log.jsonl, and state.npz, from which the same command goes on. import_weights.py makes a checkpoint of it.
 """
 import argparse
 import importlib.util
@@ -86,16 +85,17 @@ def parse_args(argv):
     run.add_argument("--valid-every", type=positive(int), default=5000, metavar="STEPS", help="default 5000")
     run.add_argument("--save-minutes", type=not_negative(float), default=2, metavar="MINUTES",
                      help="between two states, from which a killed run resumes (default 2)")
-    device = parser.add_argument_group("device")
-    device.add_argument("--precision", default="float32", choices=PRECISIONS,
-                        help="of the blocks' convolutions (default float32)")
-    device.add_argument("--dispatch", type=positive(int), default=100, metavar="STEPS",
-                        help="that run on the device without a pause, then a line of log (default 100)")
-    device.add_argument("--workers", type=positive(int), default=cpu_count(), metavar="N",
-                        help="processes that read photographs (default: one for each processor)")
+    run.add_argument("--precision", default="float32", choices=PRECISIONS,
+                     help="of the blocks' convolutions (default float32)")
+    run.add_argument("--dispatch", type=positive(int), default=100, metavar="STEPS",
+                     help="that run on the device without a pause, then a line of log (default 100)")
+    run.add_argument("--workers", type=positive(int), default=cpu_count(), metavar="N",
+                     help="processes that read photographs (default: one for each processor)")
     args = parser.parse_args(argv)
     if args.steps and args.minutes:
         parser.error("give --steps or --minutes")
+    if args.textures:
+        parser.error("--textures is for train.py alone")
     args.run = args.run or os.path.join("runs", "jax_%s_%s" % (args.model, args.scale))
     return args
 

@@ -33,15 +33,15 @@ class Trainer(object):
         self.log_path = os.path.join(args.run, "log.jsonl")
         resume_log(self.log_path, self.step)
         self.state, self.tiles = jax.device_put(state), stack_tiles(photographs, recipe.patch)
-        say("%s, with %d MiB of photographs" % (
-            jax.devices()[0].device_kind, (self.tiles.lr.nbytes + self.tiles.hr.nbytes) >> 20))
+        mebibytes = (self.tiles.lr.nbytes + self.tiles.hr.nbytes) >> 20
+        say("%s, with %d MiB of photographs" % (jax.devices()[0].device_kind, mebibytes))
         self.share, self.begun = 0, time.time()
         if run.trained:
             self.share, self.begun = run.trained["share"], self.begun - run.trained["trained_seconds"]
             say("resumed at step %d" % self.step)
 
     def first_weights(self):
-        """{name: array} to begin with: drawn, or as far as possible those of --init-from."""
+        """{name: array} to begin with: drawn, or as far as they fit those of --init-from."""
         own = initial_weights(variable_shapes(self.args.model, self.args.scale), self.args.seed)
         if self.run.start is None:
             return own

@@ -81,8 +81,9 @@ def update(state, gradients, rate, recipe):
 
 
 def guarded_update(state, gradients, loss, rate, recipe):
-    """(state, norm of the gradient, whether the step was skipped), as a bad one is (see ops.is_bad): it changes
-    nothing but the number of steps and the norms that are noted.
+    """(state, norm of the gradient, whether the step was skipped), as a bad one is (see ops.is_bad).
+
+    A skipped step changes nothing but the number of steps and the norms that are noted.
     """
     norm = jnp.sqrt(sum(jnp.sum(gradient ** 2) for gradient in gradients.values()))
     finite, norms = (loss < MAX_LOSS) & jnp.isfinite(norm), state["gradient_norms"]
