@@ -140,11 +140,11 @@ def describe_data(folder):
 
 
 def open_valid(name, held_out, factor, data_dir):
-    """{key in the log: (name, (LR, HR) pairs)} of the validation sets: the data set of this name, and the photographs held out.
+    """{key in the log: (name, (LR, HR) pairs)} of the validation sets: the data set of this name, if any, and those held out.
 
     The last of them judges which weights are the best. Raises UserError if an image is too small for PSNR and SSIM.
     """
-    sets = OrderedDict(psnr=(name, find_dataset(name, factor, data_dir).pairs))
+    sets = OrderedDict([("psnr", (name, find_dataset(name, factor, data_dir).pairs))] if name else [])
     if held_out:
         sets["psnr_held_out"] = "held-out photographs", [Pair(path, path, None) for path in held_out]
     for key, (name, pairs) in sets.items():
