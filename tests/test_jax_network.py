@@ -8,7 +8,8 @@ jax = pytest.importorskip("jax", reason="the tools that train with JAX need it: 
 
 from conftest import GOLDEN, golden_contract, golden_image, golden_weight
 from model import MODELS, drsan, model_variables
-from ops import convolving_in, tf
+from ops import tf
+from tools.compute import convolving_in
 from tools.checkpoints import load_values
 from tools.gpu.network import apply_drsan, variable_shapes
 

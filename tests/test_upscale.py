@@ -15,7 +15,7 @@ import utils
 from conftest import ROOT, call
 from model import MODELS, drsan, model_variables
 from ops import tf
-from tools import bench, checkpoints, runtime, xla
+from tools import bench, checkpoints, runtime, compute
 from tools.command import UserError
 from tools.pictures import tiles, timing, upscale as upscale_module, write
 from tools.pictures.files import Picture, read_picture
@@ -168,7 +168,7 @@ def test_benchmark_measures_every_variant(monkeypatch):
         patch.setattr(bench, "peers", lambda options: {"another": lambda: time.sleep(0.001)})
         times = {what: bench.time_variants(options, what) for what in ("infer", "train")}
     own = ["ours", "published"] + (["bfloat16"] if runtime.has_bfloat16() else [])
-    compiled = ["compiled", "compiled bfloat16"] if xla.can_compile() else []
+    compiled = ["compiled", "compiled bfloat16"] if compute.can_compile() else []
     assert ", train:   0%" in stderr.getvalue() and "0/%d [" % (3 * len(own)) in stderr.getvalue()  # three runs each
     assert list(times["infer"]) == ["another"] + own + compiled and list(times["train"]) == own
     assert all(seconds > 0 for one in times.values() for seconds in one.values())

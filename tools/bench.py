@@ -25,7 +25,7 @@ import time
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 import model as model_module
 import ops
-from ops import PRECISIONS, tf
+from ops import tf
 from tools.command import UserError, cpu_count, run_main
 from tools.data.patches import Sampler, prefetch
 from tools.files import check_writable
@@ -39,7 +39,7 @@ from tools.runtime import has_bfloat16, last_line, open_session
 from tools.training.cluster import Devices
 from tools.training.graph import build_training
 from tools.training.recipes import make_recipe
-from tools.xla import can_compile
+from tools.compute import PRECISIONS, can_compile
 
 import numpy as np
 from tqdm import tqdm

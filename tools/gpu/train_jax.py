@@ -11,7 +11,7 @@ from collections import namedtuple
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 from model import SCALES
-from ops import PRECISIONS
+from tools.compute import PRECISIONS
 from tools.command import UserError, cpu_count, not_negative, positive, run_main
 from tools.data.photographs import describe_data, hold_out, load_photographs, open_valid
 from tools.files import check_writable, locked

@@ -11,7 +11,7 @@ from ops import tf
 from tools.command import UserError
 from tools.runtime import error_reason, list_gpus, open_session, session_config
 from tools.training.watch import wait_for, watching_chief
-from tools.xla import can_compile
+from tools.compute import can_compile
 
 Cluster = collections.namedtuple("Cluster", "addresses type index")  # addresses: {type: [host:port, ...]}
 

@@ -3,47 +3,16 @@ import collections
 import contextlib
 
 from model import MODELS, dra_values, drsan, model_variables
-from ops import convolving_in, is_bad, muon_momentum, muon_step, tf
+from ops import tf
 from tools.checkpoints import load_values, transfer_weights
 from tools.command import UserError
+from tools.compute import convolving_in
 from tools.dra_range import measure_dra
 from tools.gate import hard_pictures, judge
-from tools.training.recipes import uses_muon
+from tools.training.optimizer import optimize_by
 from utils import mean_scores, psnr_y, to_uint8
 
 import numpy as np
-
-
-def optimize_by(recipe, rate, loss, step):
-    """A training step by the optimizer of a Recipe; Muon leaves to Adam what is not for it.
-
-    Returns the operation, which also counts `step`, the norm of the gradient of all variables together, whether the step was
-    skipped (see is_bad), and the moving averages of the variables, [] without. A skipped step changes no variable but `step`.
-    """
-    adam = tf.train.AdamOptimizer(rate, 0.9, 0.999, 1e-8, name="AdamOptimizer")
-    pairs = adam.compute_gradients(loss, colocate_gradients_with_ops=True)
-    norm = tf.global_norm([gradient for gradient, _ in pairs])
-    skipped = is_bad(loss, norm, recipe.skip_above)
-    by_adam, by_muon = [], []
-    for gradient, variable in pairs:
-        if recipe.optimizer == "muon" and uses_muon(variable.shape.as_list()):
-            by_muon.append((variable, muon_momentum(variable), gradient))
-        else:
-            by_adam.append((gradient, variable))
-    average = tf.train.ExponentialMovingAverage(recipe.ema, num_updates=step) if recipe.ema else None
-
-    def apply():
-        with tf.name_scope(None):  # the names of variables made here are the published ones, not below that of the condition
-            updates = [muon_step(*one, rate=rate, decay=recipe.decay) for one in by_muon]
-            train = tf.group(adam.apply_gradients(by_adam), *updates)
-            if not average:
-                return train
-            with tf.control_dependencies([train]):
-                return average.apply(model_variables())
-
-    with tf.control_dependencies([step.assign_add(1)]):
-        train = tf.cond(skipped, tf.no_op, apply)
-    return train, norm, skipped, [average.average(variable) for variable in model_variables()] if average else []
 
 
 # norm: of the gradient; skipped: whether the step was; largest_dra, kernel_rms: what shows early that a training diverges
