@@ -213,7 +213,8 @@ def to_checkpoints(measured, shipped):
             recipe += ", decay %g" % one["decay"] if one.get("decay") else ""
             training = ("{scale}/{model}".format(**one), recipe, one["init_from"] or "-",
                         "{trained_steps:,} of {steps:,}".format(**one),
-                        "%.2f" % (one["trained_seconds"] / 3600), "{:,}".format(one["data"]["files"]), one["framework"], one["device"])
+                        "%.2f" % (one["trained_seconds"] / 3600),
+                        "{:,}".format(one["data"]["files"]), one["framework"], one["device"])
             if training not in trainings:  # several may build on it
                 trainings.append(training)
     return markdown_table(reached) + "\n" + markdown_table(trainings)
