@@ -1,4 +1,4 @@
-"""tools/data/download.py, the downloads of test.py and tools/paper/check_benchmarks.py, against a local server that misbehaves."""
+"""tools/data/download.py and the downloads of test.py, against a local server that misbehaves."""
 import concurrent.futures
 import csv
 import hashlib
@@ -20,7 +20,6 @@ from ops import tf
 from tools.checkpoints import save_weights
 from tools.command import UserError
 from tools.data import download
-from tools.paper import check_benchmarks
 from tools.runtime import open_session
 from utils import download_command, downscale, find_dataset
 
@@ -620,26 +619,3 @@ def test_command_without_a_mirror():
     process = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.returncode == 1
     assert re.match(b"error: the mirror nowhere is no folder[^\n]*\n$", process.stderr)
-
-
-def test_check_benchmarks(server, monkeypatch, capsys):
-    download.download(set5(), "data", server.url)
-    path = "data/x3/Set5/bird.png"
-    lr = np.array(Image.open(path))
-    lr[0, 0] = lr[0, 0] ^ 2  # three values of 2 x 20 x 24 x 3, by two levels
-    Image.fromarray(lr).save(path)
-    shutil.rmtree("data/x4")
-    with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        lines = [check_benchmarks.check(find_dataset("Set5", scale, "data"), scale, pool) for scale in (2, 3, 4)]
-    assert re.match(r"Set5 +x2 +2 +4 of +4 +0\.00000 % +0 +\d+\.\d{3} / 0\.\d{4}$", lines[0])
-    assert re.match(r"Set5 +x3 +2 +3 of +4 +0\.10417 % +2 ", lines[1])
-    assert lines[2] is None
-
-    def run():
-        return call(monkeypatch, capsys, check_benchmarks.main, "--dataset", "Set5", "B100")[:2]
-
-    status, out = run()
-    assert status == 0 and "B100      x2 no images of B100" in out  # what is not there has not failed
-    os.remove(path)
-    status, out = run()
-    assert status == 1 and "Set5      x3 data/HR/Set5/bird.png has no LR image data/x3/Set5/bird.png" in out
