@@ -165,15 +165,15 @@ def test(args, variants):
     return 1 if failed else 0
 
 
-PICTURE_DEFAULTS = {"format": "png", "quality": 95, "max_megapixels": 100, "overwrite": False, "frames": False, "strip": False}
+PICTURE_DEFAULTS = {"format": "png", "quality": None, "max_megapixels": 100, "overwrite": False, "frames": False, "strip": False}
 
 
 def check_pictures(parser, args):
     """End with a usage error unless the options of pictures go together; sets their defaults, and args.file, the name that
     --output gives to the SR image of a single picture, or None."""
-    quality_given, args.file = args.quality is not None, None
+    args.file = None
     for key in PICTURE_DEFAULTS:
-        if args.input is None and getattr(args, key) not in (None, False):
+        if args.input is None and getattr(args, key) is not None and getattr(args, key) is not False:
             parser.error("--%s goes with --input" % key.replace("_", "-"))
     if args.input is None:
         return
@@ -187,9 +187,9 @@ def check_pictures(parser, args):
     for key, default in PICTURE_DEFAULTS.items():
         if getattr(args, key) is None:
             setattr(args, key, default)
-    if not 1 <= args.quality <= 100:
+    if args.quality is not None and not 1 <= args.quality <= 100:
         parser.error("--quality is from 1 to 100")
-    if quality_given and args.format == "png":
+    if args.quality is not None and args.format == "png":
         parser.error("--quality goes with --format webp or jpeg")
 
 

@@ -28,16 +28,16 @@ def read_image(file, name=None):
     """Read an image file as 8-bit RGB, uint8 [H, W, 3]. file: a path, or a binary file of this name.
 
     Gray is repeated to three channels, 16 bits and floating point are scaled to 8 bits (65535 or 1.0 to 255), palettes are
-    expanded, CMYK is converted, the orientation of EXIF is applied, and alpha is dropped (with one notice a run). Raises
-    UserError that names the file if it cannot be read.
+    expanded, CMYK is converted, the orientation of EXIF is applied, and alpha is dropped. What is changed or left out is
+    noted, each once a run. Raises UserError that names the file if it cannot be read.
     """
     try:
         image = images.decode(file)
         color = image.color if image.color.dtype == np.uint8 else to_uint8(image.color / 257.0)
     except Exception as error:  # a damaged file can make Pillow raise nearly anything
         raise UserError(unreadable(name or file, error))
-    if image.alpha is not None:
-        notice_once("the alpha channel is dropped", name or file)
+    for note in image.notes + ["the alpha channel is dropped"] * (image.alpha is not None):
+        notice_once(note, name or file)
     return np.repeat(color, 3, axis=2) if color.shape[2] == 1 else color
 
 

@@ -143,7 +143,7 @@ def with_checksums(content):
 
 def attempt(path, output, frames):
     """Upscale a file: "written", "refused", or what is wrong, in words."""
-    args = argparse.Namespace(format="png", quality=95, overwrite=False, frames=frames, strip=False, max_megapixels=0.1)
+    args = argparse.Namespace(format="png", quality=None, overwrite=False, frames=frames, strip=False, max_megapixels=0.1)
     try:
         with concurrent.futures.ThreadPoolExecutor(1) as network:
             (height, width), _, _ = begin(Repeat(), path, output, args, network)()

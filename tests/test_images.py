@@ -11,6 +11,7 @@ from utils import read_image
 import numpy as np
 import png
 import pytest
+import skimage.data
 import tifffile
 from PIL import Image, PngImagePlugin
 
@@ -122,15 +123,15 @@ def test_big_tiff():
 
 
 @pytest.mark.parametrize("values, message", [
-    (np.uint32([[0, 70000]]), "its values reach from 0 to 70000, expected from 0 to 65535: scale them"),
-    (np.int16([[-5, 7]]), "its values reach from -5 to 7, expected from 0 to 65535: scale them"),
+    (np.uint32([[0, 70000]]), "its values reach from 0 to 70000, expected from 0 to 65535: scale them, and save them with 8 or 16 bits$"),
+    (np.int16([[-5, 7]]), "its values reach from -5 to 7, expected from 0 to 65535: scale them, and save them with 8 or 16 bits$"),
     (np.float32([[0, 7]]), "its values reach from 0 to 7, expected from 0 to 1: scale them"),
-    (np.float64([[0, np.nan]]), "its values reach from nan to nan, expected from 0 to 1: scale them"),
+    (np.float64([[0, np.nan]]), "1 of its 2 values are NaN: replace them$"),
 ])
 def test_values_without_a_brightness(values, message, tmp_path):
     path = str(tmp_path / "a.tif")
     tifffile.imwrite(path, values, photometric="minisblack")
-    with pytest.raises(UserError, match="^cannot read the image %s: %s.* with 8 or 16 bits$" % (path, message)):
+    with pytest.raises(UserError, match="^cannot read the image %s: %s" % (path, message)):
         read_image(path)
 
 
@@ -204,6 +205,122 @@ def test_png_with_much_text(tmp_path):
         else:
             with pytest.raises(UserError, match="a.png: its compressed text or profile has more than 64 MiB: save it without"):
                 read_image(path)
+
+
+# what is changed or left out is said
+
+def notes_of(file):
+    file.seek(0)
+    return images.decode(file).notes
+
+
+@pytest.mark.parametrize("dtype", ["u1", "u2"])
+def test_pages_of_tiff(dtype):
+    """Copies in fewer pixels are no pages, and of a large stack ImageJ writes the first page alone."""
+    pages, file = (random.rand(3, 6, 16) * 255 * 257).astype(dtype), io.BytesIO()
+    for options in {}, {"imagej": True}:
+        assert notes_of(write_tiff(pages, "minisblack", **options)) == ["the first of 3 pages"]
+    stack = write_tiff(pages[0], "minisblack", description="ImageJ=1.53\nimages=40\nslices=40\n", metadata=None)
+    assert notes_of(stack) == ["the first of 40 pages"]
+    with tifffile.TiffWriter(file) as writer:
+        for page, reduced in (pages[0], 0), (pages[1, ::2, ::2], 1):
+            getattr(writer, "write", getattr(writer, "save", None))(page, photometric="minisblack", subfiletype=reduced)
+    assert notes_of(file) == []
+
+
+@pytest.mark.parametrize("dtype", ["u1", "u2"])
+def test_channels_of_tiff_that_are_neither_color_nor_alpha(dtype):
+    for channels, used in (2, 1), (4, 3), (5, 1):
+        samples = (random.rand(6, 16, channels) * 255 * 257).astype(dtype)
+        for planar, array in ("contig", samples), ("separate", np.moveaxis(samples, 2, 0)):
+            file = write_tiff(array, "rgb" if used == 3 else "minisblack", planarconfig=planar,
+                              extrasamples=["unspecified"] * (channels - used))
+            picture = images.decode(file)
+            assert picture.alpha is None and (picture.color == samples[:, :, :used]).all()
+            assert picture.notes == ["%d of its %d channels: the others are neither color nor alpha" % (used, channels)]
+
+
+def test_a_preview_is_no_picture():
+    """Of DNG and the like, which TIFF's first page is one of."""
+    for options in {"subfiletype": 1}, {"extratags": [(50706, "B", 4, (1, 4, 0, 0), True)]}:
+        file = io.BytesIO()
+        with tifffile.TiffWriter(file) as writer:
+            for size, more in (4, options), (9, {}):
+                getattr(writer, "write", getattr(writer, "save", None))(
+                    np.zeros((size, size, 3), np.uint8), photometric="rgb", **more)
+        file.seek(0)
+        with pytest.raises(ValueError, match="^it is a camera raw file .* or another one that begins with a preview: dev"):
+            images.decode(file)
+
+
+@pytest.mark.parametrize("top, noted", [(255, "0.4"), (4095, "6"), (4096, None), (0, None)])
+def test_fewer_bits_than_the_file_has(top, noted):
+    samples = np.arange(256).reshape(16, 16, 1) * top // 255
+    for file in write_png(samples), write_tiff(samples[:, :, 0].astype(np.int32), "minisblack"):
+        assert notes_of(file) == (["its brightest value is %s %% of white: if it has fewer bits than its file, scale its "
+                                   "values" % noted] if noted else [])
+
+
+def photograph_as_jpeg(**options):
+    file = io.BytesIO()
+    Image.fromarray(skimage.data.astronaut()[40:88, 180:244]).save(file, "JPEG", **options)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"quality": 20}])
+def test_jpeg_without_its_end(options, tmp_path):
+    """As long as all rows are there: some bytes less of them are an error, in data sets, too."""
+    data, path = photograph_as_jpeg(**options), tmp_path / "a.jpg"
+    whole = images.decode(io.BytesIO(data)).color
+    for missing in 1, 2:
+        picture = images.decode(io.BytesIO(data[:-missing]))
+        assert (picture.color == whole).all() and picture.notes == ["its end is missing, but all rows are there"]
+    scan = len(data) - data.rindex(b"\xff\xda")  # the last one
+    for missing, rows in (8, "3[23]"), (scan // 2, "(1|1[67]|3[23])"):
+        path.write_bytes(data[:-missing])
+        message = "it ends in row %s of 48$" % rows if not options.get("progressive") else ""
+        with pytest.raises(UserError, match="a.jpg: .*truncated.*" + message):
+            read_image(str(path))
+
+
+def test_bits_that_pillow_does_not_read():
+    rgb = np.zeros((4, 5, 3), np.uint16)
+    header = struct.pack(">HBBHHHHII", 474, 0, 2, 3, 5, 4, 3, 0, 65535)
+    sgi = io.BytesIO(header + bytes(512 - len(header)) + rgb.tobytes())
+    assert notes_of(sgi) == ["its 16 bits are read as 8"]
+    if int(Image.__version__.split(".")[0]) > 8:  # an older one refuses it
+        for top, bits in (65535, 16), (1023, 10):
+            assert notes_of(io.BytesIO(b"P6 5 4 %d\n" % top + rgb.tobytes())) == ["its %d bits are read as 8" % bits]
+    assert notes_of(io.BytesIO(b"P6 5 4 255\n" + bytes(60))) == []
+    for name, head in ("JPEG2000", b"..\xff\x4f\xff\x51" + bytes(38) + b"\x0b"), ("AVIF", b"..av1C\x81\0\x4c"):
+        assert images._stated_bits(name, (), head + bytes(64)) == {"JPEG2000": 12, "AVIF": 10}[name]
+
+
+def test_colors_of_png_that_are_not_heeded():
+    data = io.BytesIO()
+    Image.new("RGB", (3, 2)).save(data, "PNG")
+    for name, content, notes in [
+            (b"cICP", bytes([9, 16, 0, 1]), ["its color space (cICP 9 16) is taken for sRGB"]),
+            (b"cICP", bytes([1, 13, 0, 1]), []), (b"gAMA", struct.pack(">I", 45455), []),
+            (b"gAMA", struct.pack(">I", 100000), ["its gamma of 1 is taken for that of sRGB"])]:
+        assert notes_of(io.BytesIO(add_chunk(data.getvalue(), name, content))) == notes
+
+
+def test_what_is_not_kept_is_known():
+    rgb, text, xmp = Image.new("RGB", (3, 2)), PngImagePlugin.PngInfo(), "<x:xmpmeta/>"
+    text.add_text("parameters", "Steps: 20")
+    text.add_itxt("XML:com.adobe.xmp", xmp)
+    jpeg = photograph_as_jpeg()
+    marker = b"http://ns.adobe.com/xap/1.0/\0" + xmp.encode()
+    for segment, content in (0xE1, marker), (0xFE, b"shot by me"), (0xED, b"Photoshop 3.0\x008BIM\4\4\0\0\0\0\0\0"):
+        jpeg = jpeg[:2] + struct.pack(">BBH", 255, segment, len(content) + 2) + content + jpeg[2:]
+    png_file = io.BytesIO()
+    rgb.save(png_file, "PNG", pnginfo=text)
+    tiff = write_tiff(np.zeros((2, 3), np.uint16), "minisblack", extratags=[(700, "B", len(xmp), xmp.encode(), True)])
+    for file, unkept in ((png_file, ("text", "XMP data")), (io.BytesIO(jpeg), ("XMP data", "a comment", "IPTC data")),
+                         (tiff, ("XMP data",)), (io.BytesIO(photograph_as_jpeg()), ())):
+        file.seek(0)
+        assert images.decode(file).unkept == unkept
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

@@ -20,7 +20,7 @@ import png
 import pytest
 import skimage.data
 import tifffile
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, PngImagePlugin
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 PICTURE = skimage.data.astronaut()[40:72, 180:204]
@@ -99,6 +99,39 @@ def test_exif_and_resolution_are_kept(run, repeat, tmp_path, format_, strip, dee
         inner, place = exif.get_ifd(0x8769), exif.get_ifd(0x8825)
         assert (inner[0x9003], inner[0xA002], inner[0xA003]) == ("2020:01:02 03:04:06", 64, 48) and 0x927C not in inner
         assert place[1] == "N" and [float(value) for value in place[2]] == [47, 3, 1.5]
+
+
+def test_what_is_not_kept_is_said(run, repeat, tmp_path):
+    text, path = PngImagePlugin.PngInfo(), tmp_path / "a.png"
+    text.add_text("parameters", "Steps: 20")
+    save(path, pnginfo=text)
+    for options, note in ([], "note: %s: not kept: text\n" % path), (["--strip"], ""):
+        assert run("--input", path, "--output", tmp_path / "out", "--overwrite", *options)[::2] == (0, note)
+
+
+@pytest.mark.parametrize("format_", ["png", "webp"])
+def test_frames_are_upright_and_keep_exif(run, repeat, tmp_path, format_):
+    path, frames = tmp_path / ("a." + format_), [Image.fromarray(PICTURE), Image.fromarray(PICTURE[:, ::-1].copy())]
+    options = {"lossless": True} if format_ == "webp" else {}
+    frames[0].save(str(path), save_all=True, append_images=frames[1:], duration=50, exif=exif_of_a_camera(),
+                   **options)
+    for strip in False, True:
+        assert run("--input", path, "--output", tmp_path / "out", "--frames", "--overwrite", *["--strip"] * strip)[0] == 0
+        with Image.open(str(tmp_path / "out" / ("a_x2." + format_))) as image:
+            exif = image.getexif()
+            assert (exif.get(315), 274 in exif) == (None if strip else "An Author", False)
+            for i, expected in enumerate((PICTURE, PICTURE[:, ::-1])):
+                image.seek(i)
+                assert (np.asarray(image.convert("RGB")) == enlarged(np.rot90(expected, -1))).all()
+
+
+def test_a_lossless_animation_stays_so_but_for_quality(run, repeat, tmp_path):
+    frames, path = [Image.fromarray(PICTURE), Image.fromarray(PICTURE[::-1].copy())], tmp_path / "a.webp"
+    for lossless, options, exact in (True, [], True), (True, ["--format", "webp", "--quality", "60"], False), (False, [], False):
+        frames[0].save(str(path), save_all=True, append_images=frames[1:], duration=50, lossless=lossless)
+        assert run("--input", path, "--output", tmp_path / "out", "--frames", "--overwrite", *options)[0] == 0
+        with Image.open(str(path)) as lr, Image.open(str(tmp_path / "out" / "a_x2.webp")) as sr:
+            assert (enlarged(lr.convert("RGB")) == np.asarray(sr.convert("RGB"))).all() == exact
 
 
 def test_jpeg_keeps_the_resolution_of_chroma(run, repeat, tmp_path):

@@ -574,6 +574,7 @@ def test_sides_that_a_format_cannot_hold(run, repeat, tmp_path):
     (["--input", "a.png", "--output", "b", "--quality", "50"], "--quality goes with --format webp or jpeg"),
     (["--input", "a.png", "--output", "b", "--tile", "0"], "invalid positive int value"),
     (["--format", "webp"], "--format goes with --input"),
+    (["--quality", "0"], "--quality goes with --input"),
     (["--overwrite"], "--overwrite goes with --input"),
 ])
 def test_usage_errors(run, arguments, message):

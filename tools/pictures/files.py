@@ -16,7 +16,8 @@ from utils import is_image_file, unreadable
 
 from PIL import Image
 
-Animation = namedtuple("Animation", "pictures durations loop")  # durations: in ms; loop: how often, 0 is for ever, None once
+# durations: in ms; loop: how often, 0 is for ever, None once; lossless: whether it is a WebP file without loss
+Animation = namedtuple("Animation", "pictures durations loop lossless")
 ANIMATED = {"GIF": "gif", "PNG": "png", "WEBP": "webp"}  # formats of Pillow: suffix
 
 
@@ -87,9 +88,18 @@ def animation_suffix(path):
     return _look(path, lambda image: ANIMATED.get(image.format) if getattr(image, "n_frames", 1) > 1 else None)
 
 
+def is_lossless(path):
+    """Whether a file is an animation of WebP whose first frame is stored without loss."""
+    with open(path, "rb") as file:
+        content = file.read()
+    first = content.find(b"ANMF")  # the frame: its size and place, and then its content
+    return content[8:12] == b"WEBP" and content[first + 24:first + 28] == b"VP8L"
+
+
 def read_frames(path, megapixels):
     """Read all frames of an animation, as an Animation of 8-bit RGB. Raises UserError as read_picture(); the limit is for all."""
     pictures, durations = [], []
+    lossless = is_lossless(path)
     with _reading(path, megapixels), Image.open(path) as image:
         if image.format == "GIF" and int(Image.__version__.split(".")[0]) < 9:
             raise ValueError("Pillow %s does not compose the frames of GIF rightly: take Python 3.9 or later, or leave out --frames"
@@ -101,9 +111,11 @@ def read_frames(path, megapixels):
             image.seek(frame)
             color, alpha, profile = images.pixels(image, [])
             color = color.repeat(3 // color.shape[2], axis=2)
-            pictures.append(Picture(_spread_color(color, alpha), alpha, profile, []))
+            exif = images.read_exif(image)
+            pictures.append(images.upright(Picture(_spread_color(color, alpha), alpha, profile, [], exif, None,
+                                                   images.find_unkept(image, exif))))
             durations.append(image.info.get("duration", 0))
-        return Animation(pictures, durations, loop)
+        return Animation(pictures, durations, loop, lossless)
 
 
 @contextlib.contextmanager

@@ -76,24 +76,16 @@ def begin(upscaler, path, output, args, network):
 
 def write_picture(sr, picture, output, factor, args):
     """Write the SR image of a Picture; sr: of its Store, a Future."""
-    store = sr.result()
-    note = save_picture(output, compose(store, picture, factor), picture, factor, args)
-    return picture.color.shape[:2], 1, picture.notes + limited_notes(store) + ([note] if note else [])
+    notes = save_picture(output, compose(sr.result(), picture, factor), picture, factor, args)
+    return picture.color.shape[:2], 1, picture.notes + notes
 
 
 def write_animation(upscaler, animation, output, suffix, args):
     """Upscale and write the frames of an Animation one after the other."""
     pictures = animation.pictures
-    notes = ["all %d frames" % len(pictures)]
-
-    def frames():
-        for picture in pictures:
-            store = upscaler(picture.color)
-            notes.extend(note for note in limited_notes(store) if note not in notes)
-            yield compose(store, picture, upscaler.factor)
-
-    save_animation(output, frames(), animation, suffix, args.quality)
-    return pictures[0].color.shape[:2], len(pictures), notes
+    frames = (compose(upscaler(picture.color), picture, upscaler.factor) for picture in pictures)
+    notes = save_animation(output, frames, animation, suffix, upscaler.factor, args)
+    return pictures[0].color.shape[:2], len(pictures), ["all %d frames" % len(pictures)] + notes
 
 
 class Pictures(object):

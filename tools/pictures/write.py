@@ -13,6 +13,7 @@ from PIL import Image
 FORMATS = {"png": 2 ** 31 - 1, "webp": 16383, "jpeg": 65500}  # what is written: the most pixels a side
 LARGEST_SIDE = dict(FORMATS, gif=65535)
 SUFFIX_FORMATS = {".png": "png", ".webp": "webp", ".jpg": "jpeg", ".jpeg": "jpeg"}  # of a name that is given for an SR image
+QUALITY = 95  # of webp and jpeg, where none is given
 ALPHA_REACH = 4  # pixels of alpha around a strip that its bicubic upscaling looks at, and some
 # tags of EXIF that are kept: of the picture, its resolution, camera, software, date, artist, copyright, Windows' title to subject;
 # the others say how the file is laid out, or are the orientation, which has been applied
@@ -63,7 +64,7 @@ def compose(sr, picture, factor):
 
 
 def metadata(picture, factor):
-    """(EXIF data that is to be kept, as bytes, or None; (x, y) dots per inch or None; a note or None) for a Picture's SR.
+    """(EXIF data that is to be kept, as bytes, or None; (x, y) dots per inch or None; notes) for a Picture's SR.
 
     The size of the image in it becomes that of SR. The orientation, the thumbnail and the maker's note are left out.
     """
@@ -73,6 +74,7 @@ def metadata(picture, factor):
     except (TypeError, ValueError, ZeroDivisionError):
         dpi = None
     kept = Image.Exif()
+    notes = ["not kept: " + ", ".join(picture.unkept)] if picture.unkept else []
     try:
         exif = picture.exif or {}
         for tag in KEPT_TAGS:
@@ -86,10 +88,10 @@ def metadata(picture, factor):
                 kept[folder] = values
         data = kept.tobytes() if len(kept) else None
         if data is None or len(data) <= LARGEST_EXIF:
-            return data, dpi, None
+            return data, dpi, notes
     except Exception:  # damaged EXIF data makes Pillow raise nearly anything
         pass
-    return None, dpi, "its EXIF data cannot be kept"
+    return None, dpi, notes + ["its EXIF data cannot be kept"]
 
 
 def write_deep_png(file, samples, profile, exif, dpi):
@@ -113,33 +115,40 @@ def write_deep_png(file, samples, profile, exif, dpi):
 
 def save_picture(path, image, picture, factor, args):
     """Write what compose() made of a Picture, whose profile it gets and, but for args.strip, EXIF data and resolution, as
-    args.format. Returns a note or None. Raises UserError."""
-    exif, dpi, note = metadata(picture, factor) if not args.strip else (None, None, None)
+    args.format. Returns notes. Raises UserError."""
+    exif, dpi, notes = metadata(picture, factor) if not args.strip else (None, None, [])
     with writing(path) as temporary:
         if isinstance(image, np.ndarray):
             with open(temporary, "wb") as file:
                 write_deep_png(file, image, picture.profile, exif, dpi)
-            return note
+            return notes
         options = {key: value for key, value in (("exif", exif), ("dpi", dpi)) if value is not None}
         if args.format != "png":
-            options["quality"] = args.quality
+            options["quality"] = args.quality or QUALITY
         if args.format == "jpeg":
             options["subsampling"] = 0  # chroma as fine as luma
         image.save(temporary, format=args.format, icc_profile=picture.profile, **options)
-    return note
+    return notes
 
 
-def save_animation(path, frames, animation, suffix, quality):
-    """Write composed frames, a generator of 8-bit Pillow images, with durations and loop of an Animation. Raises UserError."""
+def save_animation(path, frames, animation, suffix, factor, args):
+    """Write composed frames, a generator of 8-bit Pillow images, with durations, loop and, but for args.strip, EXIF data of
+    an Animation; without loss where it has none, unless args.quality is given. Returns notes. Raises UserError."""
     has_alpha = any(picture.alpha is not None for picture in animation.pictures)
     frames = [_frame(image, suffix, has_alpha) for image in frames]
-    options = {"gif": {"disposal": 2, "transparency": 255} if has_alpha else {}, "webp": {"quality": quality}, "png": {}}[suffix]
+    exif, _, notes = metadata(animation.pictures[0], factor) if not args.strip else (None, None, [])
+    options = {} if exif is None or suffix == "gif" else {"exif": exif}
+    if suffix == "gif" and has_alpha:
+        options.update(disposal=2, transparency=255)
+    if suffix == "webp":
+        options.update(quality=args.quality or QUALITY, lossless=animation.lossless and args.quality is None)
     if animation.loop is not None:
         options["loop"] = animation.loop
     durations = [int(round(duration)) for duration in animation.durations]
     with writing(path) as temporary:
         frames[0].save(temporary, format=suffix, save_all=True, append_images=frames[1:], duration=durations,
                           icc_profile=animation.pictures[0].profile, **options)
+    return notes
 
 
 def _frame(image, suffix, has_alpha):
