@@ -8,7 +8,7 @@ import sys
 
 from conftest import ROOT
 from tools.command import UserError, run_main
-from tools.files import check_writable
+from tools.files import check_writable, replacing
 
 import pytest
 
@@ -26,6 +26,24 @@ def test_what_cannot_be_written_is_known_before(tmp_path, monkeypatch):
                                     (["/proc/run"], [], "cannot write /proc/run: ")]:
         with pytest.raises(UserError, match=re.escape(message)):
             check_writable(folders, files)
+
+
+def test_a_temporary_name_is_nobodys(tmp_path):
+    """Neither a file of the user's, nor another process's; of the longest names, too."""
+    for name in "a.png", "n" * 255:
+        path, other = str(tmp_path / name), tmp_path / "a.png.tmp"
+        other.write_text("mine")
+        with replacing(path) as one, replacing(path) as two:
+            for number, temporary in enumerate((one, two)):
+                with open(temporary, "w") as file:
+                    file.write(str(number))
+                assert re.match(re.escape(name[:242]) + r"\.[0-9a-f]{8}\.tmp$", os.path.basename(temporary))
+        with open(path) as file:
+            assert file.read() == "0" and other.read_text() == "mine"
+        with pytest.raises(ValueError), replacing(path) as temporary:
+            open(temporary, "w").close()
+            raise ValueError
+    assert sorted(os.listdir(str(tmp_path))) == ["a.png", "a.png.tmp", "n" * 255]
 
 
 def test_a_full_disk_is_known_before(tmp_path):

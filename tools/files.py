@@ -7,6 +7,7 @@ import io
 import json
 import os
 import tempfile
+import uuid
 
 from tools.command import UserError
 
@@ -23,12 +24,16 @@ LONGEST_NAME = 255  # bytes of the name of a file, on all usual file systems
 
 @contextlib.contextmanager
 def replacing(path):
-    """A temporary name beside `path`: what is written there within this context is renamed to `path` at its end, and removed if
-    the context ends by an exception, so that `path` is whole at any time."""
+    """A temporary name beside `path`, of its own for each process and call: what is written there within this context is
+    renamed to `path` at its end, and removed if the context ends by an exception, so that `path` is whole at any time.
+
+    What a process that is killed leaves there is named as `path`, with a dot, eight digits and .tmp at its end.
+    """
     folder, name = os.path.split(path)
-    temporary = path + ".tmp"
-    if len(os.fsencode(name)) > LONGEST_NAME - 4:
-        temporary = os.path.join(folder, hashlib.sha256(os.fsencode(name)).hexdigest() + ".tmp")
+    end = ".%s.tmp" % uuid.uuid4().hex[:8]
+    while len(os.fsencode(name + end)) > LONGEST_NAME:
+        name = name[:-1]
+    temporary = os.path.join(folder, name + end)
     try:
         yield temporary
         os.replace(temporary, path)
