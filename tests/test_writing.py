@@ -76,7 +76,7 @@ def test_what_the_system_refuses_is_said_in_one_wording(capsys):
     "tools/plot_training.py nowhere --output TARGET", "tools/data/make_photo_set.py nowhere TARGET",
     "tools/gpu/train_jax.py --data nowhere --run TARGET", "tools/paper/tables.py --output TARGET",
     "tools/paper/figures.py structure --output TARGET", "tools/paper/ablation.py --data nowhere --runs TARGET",
-    "tools/pictures/export.py --checkpoint nowhere --out TARGET"])
+    "tools/pictures/export.py --checkpoint nowhere --output TARGET"])
 def test_every_command_says_so_before_any_work(command, tmp_path, monkeypatch, capsys):
     """Before it finds out that there is no folder `nowhere`."""
     (tmp_path / "file").write_text("")
