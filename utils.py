@@ -11,7 +11,7 @@ from collections import OrderedDict, namedtuple
 
 from tools import images
 from tools.command import UserError, notice_once
-from tools.files import replacing, script
+from tools.files import replacing, script, short_path
 
 import numpy as np
 import scipy.sparse
@@ -44,6 +44,8 @@ def read_image(file, name=None):
 def unreadable(name, error):
     """The one line that says why an image file could not be read."""
     words = " ".join(str(error).split()) or type(error).__name__
+    if os.path.islink(name) and not os.path.exists(name):
+        words = "it is a link to %s, which is not there: get it (git annex get, dvc pull)" % os.readlink(name)
     if "MAX_TEXT" in words or "Decompressed" in words:  # of PngImagePlugin
         words = "its compressed text or profile has more than %d MiB: save it without" % (images.LARGEST_TEXT >> 20)
     return "cannot read the image %s: %s" % (name, words)
@@ -81,7 +83,13 @@ def to_integers(x, dtype):
 def is_image_file(path, suffixes=IMAGE_SUFFIXES):
     """Whether this is a file, by its suffix an image, that is not hidden: macOS puts a ._a.jpg, which is none, beside a.jpg."""
     return (not os.path.basename(path).startswith(".") and os.path.splitext(path)[1].lower() in suffixes
-            and os.path.isfile(path))  # not a folder, nor a pipe that would be waited for
+            and is_file(path))
+
+
+def is_file(path):
+    """Whether this is a file, or a link to one that is not there, which is an error when it is read; not a folder, nor a
+    pipe, which would be waited for."""
+    return os.path.isfile(path) or os.path.islink(path) and not os.path.exists(path)
 
 
 def list_images(folder):
@@ -236,6 +244,7 @@ def mean_scores(scores):
 # ------------------------------------------------------------------------------------------------------- data sets
 
 DataSet = namedtuple("DataSet", "name pairs origin")  # pairs: of Pair; origin: in words, where HR and LR come from
+Layout = namedtuple("Layout", "name hr lr")           # of a data set; hr, lr: folders, of which the latter may lack
 Pair = namedtuple("Pair", "name hr lr")               # paths; lr is None where it is made from HR by imresize
 
 BENCHMARKS = ("Set5", "Set14", "B100", "Urban100")  # the paper's
@@ -248,40 +257,66 @@ def download_command(name, data_dir):
     return "python %s %s%s" % (script("tools/data/download.py"), name, "" if data_dir == "data" else " --data-dir " + data_dir)
 
 
-def find_dataset(name, factor, data_dir):
-    """Find the images of a data set, one of DATASETS or the path of a folder of HR images, for `factor`.
+def find_layout(name, factor, data_dir):
+    """The Layout of a data set for `factor`: a name, sought below data_dir, or the path of a folder; None if it is not there.
 
-    Under `data_dir` two layouts are known, the authors' (HR/Set5/baby.png, x2/Set5/baby.png) and EDSR's
-    (Set5/HR/baby.png, Set5/LR_bicubic/X2/babyx2.png). An LR image has the name of its HR image, with or without "x2", and any
-    suffix; without the folder of LR images, LR is made from HR. Returns a DataSet; its name is that of the folder. Raises UserError
-    if there is no such folder or no image in it, or two of the same name.
+    Two layouts are known, the authors' (HR/Set5/baby.png, x2/Set5/baby.png) and EDSR's (Set5/HR/baby.png,
+    Set5/LR_bicubic/X2/babyx2.png). A path may be that of Set5 or of HR in either; any other folder is one of HR images.
+    """
+    def authors(folder, own):
+        return Layout(own, os.path.join(folder, "HR", own), os.path.join(folder, "x%d" % factor, own))
+
+    def edsr(own, hr):
+        return Layout(own, hr, os.path.join(hr[:-2] + "LR_bicubic", "X%d" % factor))
+
+    layouts = []
+    if name in DATASETS or not os.path.isdir(name):
+        if os.path.basename(name) == name:
+            layouts = [authors(data_dir, name), edsr(name, os.path.join(data_dir, name, "HR"))]
+    else:
+        path = os.path.abspath(name)
+        folder, own = os.path.split(path)
+        layouts = [edsr(own, os.path.join(path, "HR"))]
+        if own.endswith("HR"):
+            layouts.append(edsr(own if own != "HR" else os.path.basename(folder), path))
+        elif os.path.basename(folder) == "HR":
+            layouts.append(authors(os.path.dirname(folder), own))
+        layouts.append(Layout(own, path, ""))
+    return next((layout for layout in layouts if os.path.isdir(layout.hr)), None)
+
+
+def find_dataset(name, factor, data_dir):
+    """Find the images of a data set, one of DATASETS, another name below data_dir, or the path of a folder (see
+    find_layout), for `factor`.
+
+    An LR image has the name of its HR image, with or without "x2", and any suffix; without the folder of LR images, LR is
+    made from HR. Returns a DataSet. Raises UserError if there is no such folder or no image in it, or two of the same name.
     """
     if name == "Sample":
         import skimage.data
         folder = os.path.dirname(skimage.data.__file__)
         pairs = [Pair(os.path.splitext(file)[0], os.path.join(folder, file), None) for file in SAMPLE]
         return DataSet(name, pairs, "%d photographs of scikit-image, LR by imresize" % len(pairs))
-    if name in DATASETS:
-        layouts = [(os.path.join(data_dir, "HR", name), os.path.join(data_dir, "x%d" % factor, name), "%s%s"),
-                   (os.path.join(data_dir, name, "HR"), os.path.join(data_dir, name, "LR_bicubic", "X%d" % factor),
-                    "%%sx%d%%s" % factor)]
-    else:
-        layouts, name = [(name, "", "")], os.path.basename(os.path.abspath(name))
     advice = "; get them with: " + download_command(name, data_dir) if name in DATASETS else ""
-    found = [layout for layout in layouts if os.path.isdir(layout[0])]
-    if not found:
-        raise UserError("no images of %s: there is no folder %s%s" % (name, " or ".join(hr for hr, _, _ in layouts), advice))
-    hr_dir, lr_dir, pattern = found[0]
+    layout = find_layout(name, factor, data_dir)
+    if not layout:
+        own = os.path.basename(name)
+        folders = [name] * (name not in DATASETS) + [os.path.join(data_dir, "HR", name),
+                                                     os.path.join(data_dir, name, "HR")] * (own == name)
+        raise UserError("no images of %s: there is no folder %s%s" % (own, " or ".join(folders), advice))
+    hr_dir, lr_dir = short_path(layout.hr), layout.lr and short_path(layout.lr)
     hr_files = _by_stem(hr_dir)
     if not hr_files:
-        raise UserError("no image in %s: expected files ending in %s%s" % (hr_dir, " ".join(IMAGE_SUFFIXES), advice))
+        raise UserError("no image in %s, of which subfolders are not searched: expected files ending in %s%s" % (
+            hr_dir, " ".join(IMAGE_SUFFIXES), advice))
     published = os.path.isdir(lr_dir)
     lr_files, pairs = _by_stem(lr_dir) if published else {}, []
+    end = "x%d" % factor if os.path.basename(lr_dir).startswith("X") else ""
     for stem, path in hr_files.items():
-        missing = os.path.join(lr_dir, pattern % (stem, os.path.splitext(path)[1])) if published else None
+        missing = os.path.join(lr_dir, stem + end + os.path.splitext(path)[1]) if published else None
         pairs.append(Pair(stem, path, lr_files.get("%sx%d" % (stem, factor)) or lr_files.get(stem) or missing))
     origin = "%d images of %s, LR %s" % (len(pairs), hr_dir, "of " + lr_dir if published else "by imresize")
-    return DataSet(name, pairs, origin)
+    return DataSet(layout.name, pairs, origin)
 
 
 def _by_stem(folder):

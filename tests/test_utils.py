@@ -244,6 +244,24 @@ def test_lr_is_made_where_there_is_none(tmp_path):
         assert (low == utils.downscale(high, 3)).all()
 
 
+@pytest.mark.parametrize("name, hr, lr", [
+    ("Manga109", "HR/Manga109/p1.png", "x2/Manga109/p1.png"), ("Manga109", "Manga109/HR/p1.png", "Manga109/LR_bicubic/X2/p1x2.png"),
+    ("./Manga109", "Manga109/HR/p1.png", "Manga109/LR_bicubic/X2/p1x2.png"),
+    ("Manga109/HR", "Manga109/HR/p1.png", "Manga109/LR_bicubic/X2/p1x2.png"),
+    ("HR/Manga109", "HR/Manga109/p1.png", "x2/Manga109/p1.png"),
+    ("DIV2K/DIV2K_valid_HR", "DIV2K/DIV2K_valid_HR/p1.png", "DIV2K/DIV2K_valid_LR_bicubic/X2/p1x2.png")])
+def test_data_sets_of_ones_own(tmp_path, monkeypatch, name, hr, lr):
+    """By a name below --data-dir, or by a path, of which the folder of HR images is one."""
+    write_png(tmp_path / hr, 21, 16)
+    write_png(tmp_path / lr, 10, 8)
+    path = str(tmp_path / name) if "/" in name else name
+    dataset = find_dataset(path, 2, str(tmp_path))
+    assert dataset.name == ("DIV2K_valid_HR" if "DIV2K" in name else "Manga109") and "LR of " in dataset.origin
+    low, high = read_pair(dataset.pairs[0], 2)
+    assert (low == read_image(str(tmp_path / lr))).all() and (high == read_image(str(tmp_path / hr))[:20]).all()
+    assert "LR by imresize" in find_dataset(path, 3, str(tmp_path)).origin
+
+
 def test_two_images_of_one_name(tmp_path):
     write_png(tmp_path / "a.png", 20, 20)
     Image.new("RGB", (20, 20)).save(str(tmp_path / "a.jpg"))
