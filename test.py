@@ -5,6 +5,7 @@ upscaling beside. --input upscales pictures that have no ground truth.
 """
 import argparse
 import collections
+import contextlib
 import os
 import sys
 import time
@@ -20,8 +21,9 @@ from tools.paper.results import published_scores, published_variants
 from tools.pictures.tiles import limited_notes, to_image
 from tools.pictures.upscale import upscale
 from tools.pictures.write import FORMATS, SUFFIX_FORMATS
-from utils import BENCHMARKS, DATASETS, bicubic, find_dataset, mean_scores, read_pair, save_image, score
+from utils import BENCHMARKS, DATASETS, bicubic, find_dataset, find_layout, mean_scores, read_pair, save_image, score
 
+from PIL import Image
 from tqdm import tqdm
 
 Scores = collections.namedtuple("Scores", "psnr ssim bicubic_psnr bicubic_ssim")
@@ -30,16 +32,17 @@ COLUMNS = ("model", "scale", "dataset", "image") + Scores._fields  # of --csv
 Result = collections.namedtuple("Result", "dataset mean published failed")
 
 
-def build(model, scale, args):
-    """Open the trained network, print what it is, and return its Upscaler."""
+@contextlib.contextmanager
+def open_upscaler(model, scale, args):
+    """Open the trained network, print what it is, and give its Upscaler within this context. Raises UserError."""
     checkpoint = args.checkpoint if args.checkpoint != "authors" else download.authors_checkpoint(model, scale, args.data_dir)
-    network = Network(model, scale, find_checkpoint(model, scale, checkpoint), args.gpu, args.without, args.precision,
-                      not args.no_limit)
-    print("DRSAN-%s %s     {:,} parameters, %.2f G multi-adds at 1280x720".format(network.parameters)
-          % (model, scale, network.multi_adds / 1e9))
-    print("checkpoint       %s" % short_path(network.prefix))
-    memory = 2 ** 30 if args.without else args.memory  # tiles are for the whole network
-    return network.make_upscaler(args.tile, memory, args.ensemble, args.output)
+    prefix = find_checkpoint(model, scale, checkpoint)
+    with Network(model, scale, prefix, args.gpu, args.without, args.precision) as network:
+        print("DRSAN-%s %s     {:,} parameters, %.2f G multi-adds at 1280x720".format(network.parameters)
+              % (model, scale, network.multi_adds / 1e9))
+        print("checkpoint       %s" % short_path(network.prefix))
+        memory = 2 ** 30 if args.without else args.memory  # tiles are for the whole network
+        yield network.make_upscaler(args.tile, memory, args.ensemble, args.output)
 
 
 def evaluate(upscaler, dataset, factor, output, log):
@@ -146,26 +149,27 @@ def test(args, variants):
     csv_log = args.csv and CsvLog(args.csv, COLUMNS)
     results, failed = collections.OrderedDict(), 0
     for model, scale in variants:
-        try:
-            upscaler = build(model, scale, args)
-        except UserError as error:
-            failed += 1
-            print("error: %s" % error, file=sys.stderr)
-            continue
-        for name in args.dataset:
+        with contextlib.ExitStack() as stack:
             try:
-                result = evaluate_named(upscaler, model, scale, name, args, csv_log)
-                results.setdefault((model, scale), []).append(result)
-                failed += result.failed
+                upscaler = stack.enter_context(open_upscaler(model, scale, args))
             except UserError as error:
                 failed += 1
                 print("error: %s" % error, file=sys.stderr)
+                continue
+            for name in args.dataset:
+                try:
+                    result = evaluate_named(upscaler, model, scale, name, args, csv_log)
+                    results.setdefault((model, scale), []).append(result)
+                    failed += result.failed
+                except UserError as error:
+                    failed += 1
+                    print("error: %s" % error, file=sys.stderr)
     if sum(map(len, results.values())) > 1:
         print_table(results)
     return 1 if failed else 0
 
 
-PICTURE_DEFAULTS = {"format": "png", "quality": None, "max_megapixels": 100, "overwrite": False, "frames": False, "strip": False}
+PICTURE_DEFAULTS = {"format": "png", "quality": None, "max_megapixels": 100, "overwrite": False, "skip_existing": False, "frames": False, "strip": False}
 
 
 def check_pictures(parser, args):
@@ -196,8 +200,13 @@ def check_pictures(parser, args):
 def name_file(parser, args):
     """The file that --output names, by a suffix that is known, or None; args.output becomes its folder, args.format its format."""
     path = args.output
-    named = SUFFIX_FORMATS.get(os.path.splitext(path)[1].lower())
+    suffix = os.path.splitext(path)[1].lower()
+    named = SUFFIX_FORMATS.get(suffix)
     if not named or os.path.isdir(path):
+        Image.init()
+        if suffix in Image.EXTENSION and not os.path.isdir(path):
+            parser.error("--output %s: SR images are written as %s: name one of these, or a folder" % (
+                path, " ".join(SUFFIX_FORMATS)))
         return None
     if len(args.input) > 1 or os.path.isdir(args.input[0]) or len(args.scale or []) > 1 or "all" in (args.scale or []):
         parser.error("--output %s names one file: give one picture and one --scale, or a folder" % path)
@@ -219,8 +228,8 @@ def add_network_options(parser):
                        help="one or several (default: that of --checkpoint, or else 32s)")
     group.add_argument("--scale", nargs="+", type=scale_name, choices=list(SCALES) + ["all"],
                        help="one or several (default: that of --checkpoint, or else x2)")
-    group.add_argument("--checkpoint", metavar="PATH",
-                       help="prefix, .index file or folder, or `authors`: the authors' (default: the shipped one)")
+    group.add_argument("--checkpoint", type=os.path.expanduser, metavar="PATH",
+                       help="prefix, .index file, or folder of it or its run, or `authors`: the authors' (default: the shipped one)")
     group.add_argument("--without", choices=ABLATIONS, help="of a checkpoint trained so: without DRA, its dynamics, or RSA")
     add_limit(group)
     group.add_argument("--ensemble", action="store_true", help="average over the 8 flips and transpositions")
@@ -238,23 +247,25 @@ def add_device_options(parser):
 
 def add_data_options(parser):
     group = parser.add_argument_group("evaluation")
-    group.add_argument("--dataset", nargs="+", metavar="NAME",
+    group.add_argument("--dataset", nargs="+", type=os.path.expanduser, metavar="NAME",
                        help="%s, all, or folders of HR images (default Set5)" % ", ".join(DATASETS))
     add_data_dir(group)
-    group.add_argument("--csv", metavar="FILE", help="save the figures of every image, each as soon as it is known")
+    group.add_argument("--csv", type=os.path.expanduser, metavar="FILE", help="save the figures of every image, each as soon as it is known")
     group.add_argument("--download", action="store_true", help="download missing images and weights without asking")
     download.add_options(group)
 
 
 def add_picture_options(parser):
     group = parser.add_argument_group("pictures without ground truth")
-    group.add_argument("--input", nargs="+", metavar="PATH", help="upscale these image files, folders or patterns")
+    group.add_argument("--input", nargs="+", type=os.path.expanduser, metavar="PATH", help="upscale these image files, folders or patterns")
     group.add_argument("--format", choices=list(FORMATS), help="format of the SR images (default png)")
     group.add_argument("--quality", type=int, metavar="Q", help="of webp and jpeg, 1 to 100 (default 95)")
     group.add_argument("--frames", action="store_true",
                        help="upscale all frames of animations, which become the same kind of animation, GIF, PNG or WebP")
     group.add_argument("--strip", action="store_true", help="keep no EXIF data (author, date, place) and no resolution")
-    group.add_argument("--overwrite", action="store_true", help="replace SR images that exist already")
+    existing = group.add_mutually_exclusive_group()
+    existing.add_argument("--overwrite", action="store_true", help="replace SR images that exist already")
+    existing.add_argument("--skip-existing", action="store_true", help="leave out pictures whose SR images exist already")
     group.add_argument("--max-megapixels", type=positive(float), metavar="MP",
                        help="refuse larger pictures, for fear of decompression bombs; inf: none (default 100)")
 
@@ -263,9 +274,10 @@ def check_data_sets(parser, args):
     """End with a usage error unless the data sets are known or may be folders, each of another name; fills in `all`."""
     args.dataset = expand_all(args.dataset or ([] if args.input else ["Set5"]), DATASETS)
     for name in args.dataset:
-        if name not in DATASETS and not os.path.isdir(name) and os.path.basename(name) == name:
+        if name not in DATASETS and os.path.basename(name) == name and not find_layout(name, 1, args.data_dir):
             parser.error("unknown data set %r: choose from %s, all, or give a folder" % (name, ", ".join(DATASETS)))
-    names = [os.path.basename(os.path.abspath(name)) for name in args.dataset]
+    layouts = [find_layout(name, 1, args.data_dir) for name in args.dataset]
+    names = [layout.name if layout else name for layout, name in zip(layouts, args.dataset)]
     if len(set(names)) < len(names):
         parser.error("two data sets have the same name: " + " ".join(names))
 
@@ -274,7 +286,7 @@ def parse_args():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     for add_options in add_network_options, add_device_options, add_data_options, add_picture_options:
         add_options(parser)
-    parser.add_argument("--output", metavar="DIR", help="save the SR images below DIR; for a single picture, also the file's name")
+    parser.add_argument("--output", type=os.path.expanduser, metavar="DIR", help="save the SR images below DIR; for a single picture, also the file's name")
     args = parser.parse_args()
     check_pictures(parser, args)
     check_data_sets(parser, args)
@@ -310,7 +322,7 @@ def main():
     variants = choose_variants(args)
     offer_downloads(args, variants)
     if args.input:
-        return upscale(args, [scale for _, scale in variants], lambda scale: build(variants[0][0], scale, args))
+        return upscale(args, [scale for _, scale in variants], lambda scale: open_upscaler(variants[0][0], scale, args))
     return test(args, variants)
 
 

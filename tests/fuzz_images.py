@@ -44,6 +44,12 @@ class Repeat(object):
     """In place of an Upscaler: every pixel becomes 2x2."""
     factor = 2
 
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
     def leave_room(self):
         return 2 ** 20
 
@@ -143,7 +149,7 @@ def with_checksums(content):
 
 def attempt(path, output, frames):
     """Upscale a file: "written", "refused", or what is wrong, in words."""
-    args = argparse.Namespace(format="png", quality=None, overwrite=False, frames=frames, strip=False, max_megapixels=0.1)
+    args = argparse.Namespace(format="png", quality=None, overwrite=False, skip_existing=False, frames=frames, strip=False, max_megapixels=0.1)
     try:
         with concurrent.futures.ThreadPoolExecutor(1) as network:
             (height, width), _, _ = begin(Repeat(), path, output, args, network)()

@@ -29,7 +29,7 @@ random = np.random.RandomState(5)
 
 @pytest.fixture
 def repeat(monkeypatch):
-    monkeypatch.setattr(evaluation, "build", lambda model, scale, args: fuzz_images.Repeat())
+    monkeypatch.setattr(evaluation, "open_upscaler", lambda model, scale, args: fuzz_images.Repeat())
 
 
 def save(path, image=PICTURE, **options):
@@ -203,6 +203,81 @@ def test_two_pictures_of_one_stem(run, repeat, tmp_path):
     assert [utils.read_image(str(tmp_path / name))[0, 0, 0] for name in ("a_x2.png", "a_png_x2.png")] == [50, 200]
 
 
+def test_the_folder_is_in_the_name_where_names_are_equal(run, repeat, tmp_path):
+    for folder, value in ("1/x", 50), ("2/x", 100), ("3/y", 150):
+        (tmp_path / "seq" / folder).mkdir(parents=True)
+        save(tmp_path / "seq" / folder / "frame001.png", np.full((4, 4, 3), value, np.uint8))
+    save(tmp_path / "seq" / "other.png")
+    assert run("--input", tmp_path / "seq" / "*" / "*" / "frame001.png", tmp_path / "seq" / "other.png",
+               "--output", tmp_path / "out")[0] == 0
+    assert sorted(os.listdir(str(tmp_path / "out"))) == [
+        "1_x_frame001_x2.png", "2_x_frame001_x2.png", "3_y_frame001_x2.png", "other_x2.png"]
+    assert utils.read_image(str(tmp_path / "out" / "2_x_frame001_x2.png"))[0, 0, 0] == 100
+
+
+def test_what_exists_is_left_out_when_asked(run, repeat, tmp_path, monkeypatch):
+    (tmp_path / "in").mkdir()
+    paths = [save(tmp_path / "in" / name) for name in ("a.png", "b.png")]
+    options = "--output", tmp_path / "out", "--skip-existing"
+    assert run("--input", paths[0], *options)[0] == 0
+    (tmp_path / "out" / "a_x2.png").write_bytes(b"mine")
+    status, out, err = run("--input", tmp_path / "in", *options)
+    assert (status, err) == (0, "") and out.startswith(paths[1]) and "1 of 2 pictures in" in out and out.endswith("1 were there\n")
+    assert (tmp_path / "out" / "a_x2.png").read_bytes() == b"mine"
+    monkeypatch.setattr(evaluation, "open_upscaler", None)  # there is nothing to do
+    status, out, err = run("--input", tmp_path / "in", *options)
+    assert (status, err) == (0, "") and out.startswith("0 of 2 pictures in") and out.endswith("2 were there\n")
+    assert run("--input", paths[0], "--overwrite", *options)[0] == 2
+
+
+def test_links_to_what_is_not_there_are_errors(run, repeat, tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    save(folder / "a.png")
+    os.symlink("../.git/annex/b", str(folder / "b.png"))
+    message = "cannot read the image %s: it is a link to ../.git/annex/b, which is not there: get it (git annex get, dvc pull)" % (
+        folder / "b.png")
+    for name in folder, folder / "b.png":
+        status, out, err = run("--input", name, "--output", tmp_path / "out", "--overwrite")
+        assert (status, err) == (1, "error: %s\n" % message)
+    status, out, err = run("--dataset", folder)
+    assert status == 1 and "b                    failed: " + message in out and "mean of 1 " in out
+
+
+def test_what_of_a_folder_is_left_out_is_said(run, repeat, tmp_path):
+    folder = tmp_path / "in"
+    (folder / "deeper").mkdir(parents=True)
+    for name in "IMG_1.HEIC", "b.cr2", "notes.txt":
+        (folder / name).write_bytes(b"")
+    left_out = "1 that are no image files, 1 subfolders, HEIC, JPEG XL or camera raw, to be converted to TIFF or PNG: " \
+        "IMG_1.HEIC b.cr2"
+    assert run("--input", folder, "--output", tmp_path)[2] == "error: no image at %s: left out: %s\n" % (folder, left_out)
+    save(folder / "a.png")
+    assert run("--input", folder, "--output", tmp_path)[::2] == (0, "note: left out of %s: %s\n" % (folder, left_out))
+
+
+@pytest.mark.parametrize("head, kind", [(b"\0\0\0\x18ftypheic", "HEIC or HEIF"), (b"\0\0\0\x18ftypcrx ", "a camera raw file")])
+def test_what_pillow_does_not_read_has_a_name(run, repeat, tmp_path, head, kind):
+    (tmp_path / "a.heic").write_bytes(head + bytes(40))
+    status, out, err = run("--input", tmp_path / "a.heic", "--output", tmp_path)
+    assert status == 1 and err.endswith("knows; it is %s: convert it to TIFF or PNG\n" % kind)
+
+
+@pytest.mark.parametrize("name, advice", [("https://a.invalid/b.png", "URLs are not read: download it"),
+                                          ("-", "standard input is not read: name a file")])
+def test_what_is_no_file(run, repeat, tmp_path, name, advice):
+    assert run("--input=" + name, "--output", tmp_path)[2] == "error: no image at %s: %s\n" % (name, advice)
+
+
+def test_home_and_formats_that_are_not_written(run, repeat, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    save(tmp_path / "a.png")
+    assert run("--input=~/a.png", "--output=~/out")[0] == 0 and os.listdir(str(tmp_path / "out")) == ["a_x2.png"]
+    for suffix in "tif", "gif":
+        status, out, err = run("--input=~/a.png", "--output=~/a." + suffix)
+        assert status == 2 and "a.%s: SR images are written as .png .webp .jpg .jpeg: name one of these, or a folder" % suffix in err
+
+
 def test_what_is_no_picture_is_left_out(tmp_path, capsys):
     folder = tmp_path / "in"
     folder.mkdir()
@@ -215,11 +290,13 @@ def test_what_is_no_picture_is_left_out(tmp_path, capsys):
     both = [str(folder / "a.jpg"), str(folder / "b.mpo")]
     assert find_pictures([str(folder)], str(tmp_path)) == (both, [])
     assert find_pictures([str(folder / "*")], str(tmp_path)) == (both, [])
-    assert find_pictures([str(folder / "e.png")], str(tmp_path)) == ([], ["no image at %s" % (folder / "e.png")])
+    assert find_pictures([str(folder / "e.png")], str(tmp_path)) == ([], [
+        "no image at %s: left out: 1 that are no image files" % (folder / "e.png")])
     assert utils.list_images(str(folder)) == both
     assert photographs.list_photographs(str(folder)) == both + [str(folder / "c.png" / "d.png")]
     assert (read_picture(both[1], 1).color == read_picture(both[0], 1).color).all()
-    assert capsys.readouterr() == ("", "")
+    assert capsys.readouterr() == ("", "".join("note: left out of %s: 1 that are no image files, 1 subfolders\n" % name
+                                               for name in (folder, folder / "*")))
 
 
 def test_long_names_and_no_limit(run, repeat, tmp_path):
@@ -238,7 +315,7 @@ import sys
 sys.path[:0] = [".", "tests"]
 import fuzz_images, test
 from tools.command import run_main
-test.build = lambda model, scale, args: fuzz_images.Repeat()
+test.open_upscaler = lambda model, scale, args: fuzz_images.Repeat()
 for arguments in %r:
     try:
         sys.argv = ["test.py"] + arguments

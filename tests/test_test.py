@@ -155,6 +155,7 @@ def test_several_end_in_one_table(run, weights, images, tmp_path, monkeypatch):
     assert "as published: 3 of 4 files" in out and "37.99" not in out
     table = out.split("\n\n")[-1].splitlines()
     assert table[2].split() == "paper - 33.57 / 0.9177".split()
+    os.rename(str(tmp_path / "data" / "x2"), str(tmp_path / "data" / "x3"))
     status, out, err = run("--checkpoint", weights, "--dataset", tmp_path / "data" / "HR" / "Set14")
     assert status == 0 and "paper" not in out  # its LR is made here
 
@@ -210,6 +211,18 @@ def test_a_checkpoint_alone_is_enough(run, tmp_path, images):
     assert (status, out) == (1, "") and err == "error: %s is a checkpoint of DRSAN-48s x3, not of x2\n" % prefix
 
 
+def test_sessions_are_closed(run, tmp_path, weights, images, monkeypatch):
+    sessions, make = [], evaluation.Network.make_upscaler
+    monkeypatch.setattr(evaluation.Network, "make_upscaler",
+                        lambda network, *options: (sessions.append(network.session), make(network, *options))[1])
+    assert run("--checkpoint", weights, "--dataset", images)[0] == 0
+    assert run("--checkpoint", weights, "--input", images, "--output", tmp_path / "sr")[0] == 0
+    assert len(sessions) == 2
+    for session in sessions:
+        with pytest.raises(RuntimeError, match="closed"):
+            session.run([])
+
+
 def test_a_single_picture_is_named_by_output(run, images, tmp_path):
     status, out, err = run("--input", images / "a.png", "--output", tmp_path / "new" / "result.jpg")
     assert status == 0, err
@@ -217,7 +230,7 @@ def test_a_single_picture_is_named_by_output(run, images, tmp_path):
         assert image.format == "JPEG" and image.size == (96, 80)
     assert os.listdir(str(tmp_path / "new")) == ["result.jpg"]
     status, out, err = run("--input", images / "a.png", "--output", tmp_path / "new" / "result.jpg")
-    assert status == 1 and "result.jpg exists already: add --overwrite" in err
+    assert status == 1 and "result.jpg exists already: add --overwrite or --skip-existing" in err
     for arguments, message in [(["--input", images], "give one picture and one --scale, or a folder"),
                                (["--input", images / "a.png", "--scale", "2", "3"], "give one picture and one --scale"),
                                (["--input", images / "a.png", "--format", "webp"], "goes without --frames and another --format")]:

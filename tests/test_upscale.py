@@ -356,7 +356,7 @@ def pictures(tmp_path):
 
 @pytest.fixture
 def repeat(monkeypatch):
-    monkeypatch.setattr(evaluation, "build", lambda model, scale, args: Repeat())
+    monkeypatch.setattr(evaluation, "open_upscaler", lambda model, scale, args: Repeat())
 
 
 def test_command(run, pictures, tmp_path):
@@ -368,7 +368,7 @@ def test_command(run, pictures, tmp_path):
     status, out, err = run("--input", pictures, missing, *options)
     assert status == 1
     assert sorted(line for line in err.splitlines()) == sorted([
-        "note: 1 of 7 entries of %s are not images by their suffix" % pictures,
+        "note: left out of %s: 1 that are no image files" % pictures,
         "error: no image at %s" % missing,
         "error: cannot read the image %s: it is in no image format that Pillow %s knows" % (pictures / "bad.png", PIL.__version__),
         [line for line in err.splitlines() if "short.jpg" in line][0]])
@@ -439,7 +439,7 @@ def logged(run, tmp_path, monkeypatch):
 
         monkeypatch.setattr(upscale_module, "read_picture", log_read)
         monkeypatch.setattr(upscale_module, "save_picture", log_write)
-        monkeypatch.setattr(evaluation, "build", lambda model, scale, args: Timed(log, room, lambda number: until(log, number)))
+        monkeypatch.setattr(evaluation, "open_upscaler", lambda model, scale, args: Timed(log, room, lambda number: until(log, number)))
         paths = [save(tmp_path / ("%d.png" % i), photograph(8, 8 + i)) for i in range(3)]
         assert run("--input", *(paths + ["--output", tmp_path / "out", "--overwrite"]))[::2] == (0, "")
         for i in range(3):
@@ -483,7 +483,7 @@ def test_existing_output_is_kept_without_overwrite(run, repeat, tmp_path):
     (tmp_path / "a_x2.png").write_bytes(b"mine")
     options = "--input", path, "--output", tmp_path
     status, out, err = run(*options)
-    assert status == 1 and "error: %s exists already: add --overwrite" % (tmp_path / "a_x2.png") in err
+    assert status == 1 and "error: %s exists already: add --overwrite or --skip-existing" % (tmp_path / "a_x2.png") in err
     assert (tmp_path / "a_x2.png").read_bytes() == b"mine"
     assert run("--overwrite", *options)[0] == 0
     assert (utils.read_image(str(tmp_path / "a_x2.png"))[::2, 1::2] == photograph()).all()
@@ -502,13 +502,10 @@ def test_quality(run, repeat, tmp_path, name):
 
 
 def test_errors_before_work_starts(run, pictures, tmp_path):
-    same = []
-    for folder in "bc":
-        (tmp_path / folder).mkdir()
-        same.append(save(tmp_path / folder / "rgb.jpg", photograph()))
-    status, out, err = run("--input", pictures, *same + ["--output", tmp_path / "out"])
+    same = [save(tmp_path / name, photograph()) for name in ("a_png.png", "a.jpg", "a.png")]
+    status, out, err = run("--input", *same + ["--output", tmp_path / "out"])
     assert (status, out) == (1, "")
-    assert err == "error: %s and %s would both become %s\n" % (same[0], same[1], tmp_path / "out" / "rgb_jpg_x2.png")
+    assert err == "error: %s and %s would both become %s\n" % (same[0], same[2], tmp_path / "out" / "a_png_x2.png")
     save(pictures / "rgb.png", photograph())
     os.rename(str(pictures / "rgb.png"), str(pictures / "rgb_x2.png"))
     status, out, err = run("--input", pictures / "rgb.jpg", pictures / "rgb_x2.png", "--output", pictures)

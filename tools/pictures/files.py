@@ -12,7 +12,7 @@ from collections import OrderedDict, namedtuple
 from tools import images
 from tools.command import UserError, quiet_stderr
 from tools.images import Picture
-from utils import is_image_file, unreadable
+from utils import is_file, is_image_file, unreadable
 
 from PIL import Image
 
@@ -21,18 +21,24 @@ Animation = namedtuple("Animation", "pictures durations loop lossless")
 ANIMATED = {"GIF": "gif", "PNG": "png", "WEBP": "webp"}  # formats of Pillow: suffix
 
 
+# suffixes of pictures that people have and that Pillow does not read, but for plugins of theirs
+UNREAD = (".heic .heif .hif .jxl .dng .cr2 .cr3 .crw .nef .nrw .arw .srf .raf .orf .rw2 .pef .srw .3fr .iiq .erf .x3f"
+          ).split()
+
+
 def find_pictures(inputs, output):
-    """The image files that test.py --input names, each once: (paths, lines that say what was not found or left out).
+    """The image files that test.py --input names, each once: (paths, lines that say what was not found).
 
     Of folders and patterns, files with the suffix of an image format are taken, without hidden ones; subfolders are not
-    searched. Raises UserError if the SR images would be put among their inputs, where the next run would find them.
+    searched; a note says what is left out. Raises UserError if the SR images would be put among their inputs, where the
+    next run would find them.
     """
     Image.init()  # .mpo is opened by the plugin of JPEG; other suffixes are only written
     suffixes = [suffix for suffix, format_ in Image.EXTENSION.items() if format_ in Image.OPEN or suffix == ".mpo"]
     paths, errors = OrderedDict(), []
     for name in inputs:
         folder = name if os.path.isdir(name) else os.path.dirname(name)
-        if os.path.isfile(name):
+        if is_file(name):
             paths[os.path.abspath(name)] = name
             continue
         try:
@@ -40,17 +46,29 @@ def find_pictures(inputs, output):
         except OSError as error:
             errors.append("cannot read the folder %s: %s" % (name, error.strerror))
             continue
-        found = [path for path in found if not os.path.basename(path).startswith(".")]
+        found = sorted(path for path in found if not os.path.basename(path).startswith("."))
         if found and os.path.realpath(folder or ".") == os.path.realpath(output):
             raise UserError("--output %s is the folder of the input: choose another" % output)
-        pictures = [path for path in sorted(found) if is_image_file(path, suffixes)]
-        others = [path for path in found if os.path.splitext(path)[1].lower() not in suffixes]
+        pictures = [path for path in found if is_image_file(path, suffixes)]
+        left_out = _left_out([path for path in found if path not in pictures])
         if not pictures:
-            errors.append("no image at %s" % name)
-        elif others:
-            print("note: %d of %d entries of %s are not images by their suffix" % (len(others), len(found), name), file=sys.stderr)
+            advice = "URLs are not read: download it" if "://" in name else (
+                "standard input is not read: name a file" if name == "-" else left_out and "left out: " + left_out)
+            errors.append("no image at %s%s" % (name, advice and ": " + advice))
+        elif left_out:
+            print("note: left out of %s: %s" % (name, left_out), file=sys.stderr)
         paths.update((os.path.abspath(path), path) for path in pictures)
     return list(paths.values()), errors
+
+
+def _left_out(paths):
+    """What these paths are that are not taken for pictures, in words."""
+    folders = [path for path in paths if os.path.isdir(path)]
+    unread = [os.path.basename(path) for path in paths if os.path.splitext(path)[1].lower() in UNREAD]
+    others = len(paths) - len(folders) - len(unread)
+    return ", ".join(
+        ["%d that are no image files" % others] * bool(others) + ["%d subfolders" % len(folders)] * bool(folders) +
+        ["HEIC, JPEG XL or camera raw, to be converted to TIFF or PNG: " + " ".join(unread)] * bool(unread))
 
 
 def read_picture(path, megapixels):

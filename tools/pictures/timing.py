@@ -67,6 +67,12 @@ class Busy(object):
     def __init__(self, upscaler):
         self.upscaler, self.seconds = upscaler, 0
 
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
     def __getattr__(self, name):
         return getattr(self.upscaler, name)
 
@@ -86,7 +92,7 @@ def time_pictures(model, scale, count, width, height):
             Image.fromarray(image).save(os.path.join(folder, "%d.jpg" % i), quality=95)
         network.upscale(image)  # what only the first run does
         args = argparse.Namespace(input=[folder], output=os.path.join(folder, "sr"), format="png", quality=95, frames=False,
-                                  strip=False, overwrite=False, max_megapixels=100, file=None)
+                                  strip=False, overwrite=False, skip_existing=False, max_megapixels=100, file=None)
         os.mkdir(args.output)
         before = time.time()
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):

@@ -1,6 +1,7 @@
 """Upscaling of people's pictures, file by file: what test.py --input does, once the options are read."""
 import collections
 import concurrent.futures
+import contextlib
 import functools
 import os
 import sys
@@ -17,19 +18,33 @@ from tqdm import tqdm
 EXPECTED = UserError, OSError, MemoryError  # what a picture can cause
 
 
-def name_outputs(paths, scale, args):
-    """{path of SR: path of LR}. Of two pictures whose names differ in the suffix alone, the second's keeps it.
-
-    args.file: the name of the SR image, if there is one alone and a name for it, or None. Raises UserError if two pictures would
-    get one name all the same, or one that of another's LR.
-    """
-    outputs, inputs = collections.OrderedDict(), {os.path.realpath(path) for path in paths}
+def name_stems(paths):
+    """{path: its name without the suffix}; where several files have one name, their folders are before it, as far as these
+    differ: frame1 or, of shot1/frame1.png and shot2/frame1.png, shot1_frame1."""
+    groups, stems = {}, {}
     for path in paths:
-        stem, suffix = os.path.splitext(os.path.basename(path))
+        groups.setdefault(os.path.basename(path), []).append(path)
+    for group in groups.values():
+        parts = [os.path.splitext(os.path.splitdrive(os.path.abspath(path))[1])[0].split(os.sep) for path in group]
+        shared = len(os.path.commonprefix(parts)) if len(group) > 1 else -1
+        stems.update((path, "_".join(words[shared:])) for path, words in zip(group, parts))
+    return stems
+
+
+def name_outputs(paths, scale, args):
+    """{path of SR: path of LR}. Of two pictures whose names differ in the suffix alone, the second's keeps it; see
+    name_stems, too.
+
+    args.file: the name of the SR image, if there is one alone and a name for it, or None. Raises UserError if two pictures
+    would get one name all the same, or one that of another's LR.
+    """
+    outputs, inputs, stems = collections.OrderedDict(), {os.path.realpath(path) for path in paths}, name_stems(paths)
+    for path in paths:
+        suffix = os.path.splitext(path)[1]
         end = "%s.%s" % (scale, args.frames and animation_suffix(path) or args.format)
-        output = args.file or os.path.join(args.output, "%s_%s" % (stem, end))
+        output = args.file or os.path.join(args.output, "%s_%s" % (stems[path], end))
         if output in outputs and not args.file:
-            output = os.path.join(args.output, "%s_%s_%s" % (stem, suffix[1:], end))
+            output = os.path.join(args.output, "%s_%s_%s" % (stems[path], suffix[1:], end))
         if output in outputs:
             raise UserError("%s and %s would both become %s" % (outputs[output], path, output))
         if os.path.realpath(output) in inputs:
@@ -44,7 +59,7 @@ def check_output(path, output, overwrite):
     if len(os.fsencode(name)) > LONGEST_NAME:
         raise UserError("%s would become %s, a name of more than %d bytes: rename it" % (path, name, LONGEST_NAME))
     if os.path.exists(output) and not overwrite:
-        raise UserError("%s exists already: add --overwrite" % output)
+        raise UserError("%s exists already: add --overwrite or --skip-existing" % output)
 
 
 def check_sides(output, picture, factor):
@@ -154,32 +169,45 @@ class Pictures(object):
         return self.before - last
 
 
-def upscale(args, scales, build):
+def upscale(args, scales, open_upscaler):
     """Upscale the pictures that args.input names into args.output; returns the exit status, 1 if any failed.
 
-    scales: keys of SCALES. build(scale): prints what the network is, and returns its Upscaler; it may raise UserError.
+    scales: keys of SCALES. open_upscaler(scale): a context with an Upscaler, which prints what the network is; it may
+    raise UserError.
     """
     paths, errors = find_pictures(args.input, args.output)
     jobs = [(scale, name_outputs(paths, scale, args)) for scale in scales]
     for error in errors:
         print("error: %s" % error, file=sys.stderr)
-    done, failed, before = 0, len(errors), time.time()
-    for scale, outputs in jobs if paths else []:
-        try:
-            upscaler = build(scale)
-        except UserError as error:
-            failed += len(outputs)
-            print("error: %s" % error, file=sys.stderr)
-            continue
-        with concurrent.futures.ThreadPoolExecutor(1) as network:
-            pictures = Pictures(upscaler, args, network)
+    done, failed, there, before = 0, len(errors), 0, time.time()
+    for scale, outputs in jobs:
+        left = [output for output in outputs if not (args.skip_existing and os.path.exists(output))]
+        there += len(outputs) - len(left)
+        with contextlib.ExitStack() as stack:
+            if not left:
+                continue
             try:
-                for output, path in tqdm(outputs.items(), unit="picture", leave=False, disable=None):
-                    pictures.add(path, output)
-                pictures.finish()
-            except BaseException:  # Ctrl-C, say: the thread would go on until its picture is done
-                upscaler.stop()
-                raise
-        done, failed = done + pictures.done, failed + pictures.failed
-    print("%d of %d pictures in %.1f s" % (done, done + failed, time.time() - before))
+                upscaler = stack.enter_context(open_upscaler(scale))
+            except UserError as error:
+                failed += len(left)
+                print("error: %s" % error, file=sys.stderr)
+                continue
+            pictures = upscale_all(upscaler, [(outputs[output], output) for output in left], args)
+            done, failed = done + pictures.done, failed + pictures.failed
+    print("%d of %d pictures in %.1f s%s" % (done, done + failed + there, time.time() - before,
+                                             ", %d were there" % there if there else ""))
     return 1 if failed else 0
+
+
+def upscale_all(upscaler, jobs, args):
+    """Upscale pictures, [(path, output)]; returns Pictures, which says how many were done."""
+    with concurrent.futures.ThreadPoolExecutor(1) as network:
+        pictures = Pictures(upscaler, args, network)
+        try:
+            for path, output in tqdm(jobs, unit="picture", leave=False, disable=None):
+                pictures.add(path, output)
+            pictures.finish()
+        except BaseException:  # Ctrl-C, say: the thread would go on until its picture is done
+            upscaler.stop()
+            raise
+    return pictures
