@@ -4,7 +4,7 @@ import itertools
 import struct
 import zlib
 
-from tools import images
+from tools import images, tiff
 from tools.command import UserError
 from utils import read_image
 
@@ -102,7 +102,7 @@ def test_tiff_that_tifffile_cannot_decode(monkeypatch, tmp_path):
     gray = random.randint(0, 65536, (6, 16)).astype(np.uint16)
     Image.fromarray(gray).save(path, compression="tiff_lzw", tiffinfo={317: 2})
     assert (images.decode(path).color[:, :, 0] == gray).all()
-    monkeypatch.setattr(images, "_first_page", lambda stream: None)
+    monkeypatch.setattr(tiff, "first_page", lambda stream: None)
     for channels, order, predictor in itertools.product((3, 4), "<>", (False, True)):
         deep = random.randint(0, 65536, (6, 16, channels)).astype(np.uint16)
         if predictor and order == ">" and tifffile.__version__ < "2021":

@@ -18,7 +18,7 @@ from ops import tf
 from tools import bench, checkpoints, runtime, xla
 from tools.command import UserError
 from tools.pictures import tiles, timing, upscale as upscale_module, write
-from tools.pictures.files import Picture, read_picture
+from tools.pictures.read import Picture, read_picture
 from tools.pictures.tiles import Store, Upscaler
 
 import PIL
@@ -368,9 +368,10 @@ def test_command(run, pictures, tmp_path):
     status, out, err = run("--input", pictures, missing, *options)
     assert status == 1
     assert sorted(line for line in err.splitlines()) == sorted([
-        "note: left out of %s: 1 that are no image files" % pictures,
+        "note: %s: left out: no image files (1)" % pictures,
         "error: no image at %s" % missing,
-        "error: cannot read the image %s: it is in no image format that Pillow %s knows" % (pictures / "bad.png", PIL.__version__),
+        "error: cannot read the image %s: it is in no image format that Pillow %s knows, as HEIC and camera raw are none: "
+        "convert it to TIFF or PNG" % (pictures / "bad.png", PIL.__version__),
         [line for line in err.splitlines() if "short.jpg" in line][0]])
     assert out.splitlines()[-1].startswith("4 of 7 pictures in ")
     assert "rgb.jpg 64x48 -> %s 128x96, " % (tmp_path / "out" / "rgb_x2.png") in out

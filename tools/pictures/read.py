@@ -1,7 +1,5 @@
-"""People's pictures, of any mode, depth, profile and orientation: found, and read with what else their files hold.
-
-They are written by write.py. Images of data sets, which are 8-bit RGB, are read by utils.py.
-"""
+"""People's pictures, of any mode, depth, profile and orientation: found, and read with what else their files
+hold."""
 import contextlib
 import glob
 import os
@@ -11,30 +9,28 @@ from collections import OrderedDict, namedtuple
 
 from tools import images
 from tools.command import UserError, quiet_stderr
-from tools.images import Picture
-from utils import is_file, is_image_file, unreadable
+from tools.images import Picture, is_file, is_image_file, unreadable
 
 from PIL import Image
 
-# durations: in ms; loop: how often, 0 is for ever, None once; lossless: whether it is a WebP file without loss
+# durations: in ms; loop: how often, 0 is for ever, None once; lossless: whether it is a WebP file without
+# loss
 Animation = namedtuple("Animation", "pictures durations loop lossless")
 ANIMATED = {"GIF": "gif", "PNG": "png", "WEBP": "webp"}  # formats of Pillow: suffix
-
-
-# suffixes of pictures that people have and that Pillow does not read, but for plugins of theirs
-UNREAD = (".heic .heif .hif .jxl .dng .cr2 .cr3 .crw .nef .nrw .arw .srf .raf .orf .rw2 .pef .srw .3fr .iiq .erf .x3f"
-          ).split()
+# suffixes of pictures that people have and that Pillow does not read without plugins
+UNREAD = (".heic .heif .hif .jxl .dng .cr2 .cr3 .crw .nef .nrw .arw .srf .raf .orf .rw2 .pef .srw .3fr .iiq "
+          ".erf .x3f").split()
 
 
 def find_pictures(inputs, output):
     """The image files that test.py --input names, each once: (paths, lines that say what was not found).
 
-    Of folders and patterns, files with the suffix of an image format are taken, without hidden ones; subfolders are not
-    searched; a note says what is left out. Raises UserError if the SR images would be put among their inputs, where the
-    next run would find them.
+    Of folders and patterns, files with the suffix of an image format are taken, without hidden ones;
+    subfolders are not searched; a note says what is left out. Raises UserError if the SR images would be put
+    among their inputs, where the next run would find them.
     """
     Image.init()  # .mpo is opened by the plugin of JPEG; other suffixes are only written
-    suffixes = [suffix for suffix, format_ in Image.EXTENSION.items() if format_ in Image.OPEN or suffix == ".mpo"]
+    suffixes = [suffix for suffix, name in Image.EXTENSION.items() if name in Image.OPEN or suffix == ".mpo"]
     paths, errors = OrderedDict(), []
     for name in inputs:
         folder = name if os.path.isdir(name) else os.path.dirname(name)
@@ -42,7 +38,8 @@ def find_pictures(inputs, output):
             paths[os.path.abspath(name)] = name
             continue
         try:
-            found = [os.path.join(name, entry) for entry in os.listdir(name)] if folder == name else glob.glob(name)
+            found = ([os.path.join(name, entry) for entry in os.listdir(name)] if folder == name
+                     else glob.glob(name))
         except OSError as error:
             errors.append("cannot read the folder %s: %s" % (name, error.strerror))
             continue
@@ -50,32 +47,32 @@ def find_pictures(inputs, output):
         if found and os.path.realpath(folder or ".") == os.path.realpath(output):
             raise UserError("--output %s is the folder of the input: choose another" % output)
         pictures = [path for path in found if is_image_file(path, suffixes)]
-        left_out = _left_out([path for path in found if path not in pictures])
+        left_out = _left_out(set(found) - set(pictures))
         if not pictures:
-            advice = "URLs are not read: download it" if "://" in name else (
-                "standard input is not read: name a file" if name == "-" else left_out and "left out: " + left_out)
-            errors.append("no image at %s%s" % (name, advice and ": " + advice))
+            reason = "URLs are not read: download it" if "://" in name else (
+                "standard input is not read: name a file" if name == "-" else left_out)
+            errors.append("no image at %s%s" % (name, reason and ": " + reason))
         elif left_out:
-            print("note: left out of %s: %s" % (name, left_out), file=sys.stderr)
+            print("note: %s: %s" % (name, left_out), file=sys.stderr)
         paths.update((os.path.abspath(path), path) for path in pictures)
     return list(paths.values()), errors
 
 
 def _left_out(paths):
-    """What these paths are that are not taken for pictures, in words."""
-    folders = [path for path in paths if os.path.isdir(path)]
+    """What these paths are that are not taken for pictures, in words; "" if there are none."""
+    folders = sum(map(os.path.isdir, paths))
     unread = [os.path.basename(path) for path in paths if os.path.splitext(path)[1].lower() in UNREAD]
-    others = len(paths) - len(folders) - len(unread)
-    return ", ".join(
-        ["%d that are no image files" % others] * bool(others) + ["%d subfolders" % len(folders)] * bool(folders) +
-        ["HEIC, JPEG XL or camera raw, to be converted to TIFF or PNG: " + " ".join(unread)] * bool(unread))
+    kinds = (("subfolders", folders), ("no image files", len(paths) - folders - len(unread)),
+             ("HEIC, JPEG XL or camera raw, which are not read", " ".join(sorted(unread))))
+    found = ["%s (%s)" % kind for kind in kinds if kind[1]]
+    return "left out: " + ", ".join(found) if found else ""
 
 
 def read_picture(path, megapixels):
     """Read an image file of any kind that Pillow or tifffile reads; returns a Picture.
 
-    The orientation of EXIF is applied. Fully transparent pixels get the color of the nearest other one. Raises UserError that
-    names the file if it cannot be read or has more than `megapixels`.
+    The orientation of EXIF is applied. Fully transparent pixels get the color of the nearest other one.
+    Raises UserError that names the file if it cannot be read or has more than `megapixels`.
     """
     with _reading(path, megapixels):
         picture = images.decode(path)
@@ -85,8 +82,8 @@ def read_picture(path, megapixels):
 
 
 def _look(path, question):
-    """question(image) of an image file that Pillow has opened, of which it has read the head alone; None if it cannot open it, which
-    is said when it is read."""
+    """question(image) of an image file that Pillow has opened, of which it has read the head alone; None if
+    it cannot open it, which is said when it is read."""
     try:
         with quiet_stderr(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -96,14 +93,19 @@ def _look(path, question):
         return None
 
 
+def is_animated(image):
+    return getattr(image, "n_frames", 1) > 1
+
+
 def picture_size(path, frames):
-    """(width, height) by the head of an image file; None if it does not tell, or is an animation whose `frames` are all wanted."""
-    return _look(path, lambda image: None if frames and getattr(image, "n_frames", 1) > 1 else image.size)
+    """(width, height) by the head of an image file; None if it does not tell, or is an animation whose
+    `frames` are all wanted."""
+    return _look(path, lambda image: None if frames and is_animated(image) else image.size)
 
 
 def animation_suffix(path):
     """The suffix of the format of an animation, one of ANIMATED; None for any other file."""
-    return _look(path, lambda image: ANIMATED.get(image.format) if getattr(image, "n_frames", 1) > 1 else None)
+    return _look(path, lambda image: ANIMATED.get(image.format) if is_animated(image) else None)
 
 
 def is_lossless(path):
@@ -115,31 +117,31 @@ def is_lossless(path):
 
 
 def read_frames(path, megapixels):
-    """Read all frames of an animation, as an Animation of 8-bit RGB. Raises UserError as read_picture(); the limit is for all."""
+    """Read all frames of an animation, as an Animation of 8-bit RGB. Raises UserError as read_picture(); the
+    limit is for all frames together."""
     pictures, durations = [], []
-    lossless = is_lossless(path)
     with _reading(path, megapixels), Image.open(path) as image:
         if image.format == "GIF" and int(Image.__version__.split(".")[0]) < 9:
-            raise ValueError("Pillow %s does not compose the frames of GIF rightly: take Python 3.9 or later, or leave out --frames"
-                             % Image.__version__)
-        first, loop = 1 if image.info.get("default_image") else 0, image.info.get("loop")  # the first is for what shows no APNG
+            raise ValueError("Pillow %s does not compose the frames of GIF rightly: take Python 3.9 or "
+                             "later, or leave out --frames" % Image.__version__)
+        loop, first = image.info.get("loop"), int(image.info.get("default_image", 0))  # no frame of APNG
         if Image.MAX_IMAGE_PIXELS and image.width * image.height * image.n_frames > Image.MAX_IMAGE_PIXELS:
             raise Image.DecompressionBombError("in %d frames" % image.n_frames)
         for frame in range(first, image.n_frames):
             image.seek(frame)
             color, alpha, profile = images.pixels(image, [])
-            color = color.repeat(3 // color.shape[2], axis=2)
-            exif = images.read_exif(image)
-            pictures.append(images.upright(Picture(_spread_color(color, alpha), alpha, profile, [], exif, None,
-                                                   images.find_unkept(image, exif))))
+            color = _spread_color(color.repeat(3 // color.shape[2], axis=2), alpha)
+            exif = images.read_exif(image.getexif)
+            unkept = images.find_unkept(image, exif)
+            pictures.append(images.upright(Picture(color, alpha, profile, [], exif, None, unkept)))
             durations.append(image.info.get("duration", 0))
-        return Animation(pictures, durations, loop, lossless)
+        return Animation(pictures, durations, loop, is_lossless(path))
 
 
 @contextlib.contextmanager
 def _reading(path, megapixels):
-    """Within this context Pillow warns of nothing and refuses images with more than `megapixels`; whatever is raised becomes a
-    UserError that names the file."""
+    """Within this context Pillow warns of nothing and refuses images with more than `megapixels`; whatever is
+    raised becomes a UserError that names the file."""
     kept = Image.MAX_IMAGE_PIXELS
     Image.MAX_IMAGE_PIXELS = None if megapixels == float("inf") else int(megapixels * 1e6)
     try:
