@@ -19,7 +19,7 @@ from tools.files import CsvLog, check_writable, short_path
 from tools.network import Network, choose_variant
 from tools.options import add_data_dir, add_gpu, add_limit, add_precision, scale_name
 from tools.paper.results import published_scores, published_variants
-from tools.pictures.tiles import to_image
+from tools.pictures.tiles import limited_notes, to_image
 from tools.pictures.upscale import add_picture_options, check_pictures, upscale
 from utils import (BENCHMARKS, DATASETS, bicubic, find_dataset, find_layouts, mean_scores, read_pair,
                    save_image, score)
@@ -41,7 +41,7 @@ def open_upscaler(model, scale, args):
     if checkpoint == "authors":
         checkpoint = download.authors_checkpoint(model, scale, args.data_dir)
     prefix = find_checkpoint(model, scale, checkpoint)
-    with Network(model, scale, prefix, args.gpu, args.without, args.precision) as network:
+    with Network(model, scale, prefix, args.gpu, args.without, args.precision, not args.no_limit) as network:
         print("DRSAN-%s %s     {:,} parameters, %.2f G multi-adds at 1280x720".format(network.parameters)
               % (model, scale, network.multi_adds / 1e9))
         print("checkpoint       %s" % short_path(network.prefix))
@@ -192,6 +192,7 @@ def add_network_options(parser):
                        "(default: the shipped one)")
     group.add_argument("--without", choices=ABLATIONS,
                        help="of a checkpoint trained so: without DRA, its dynamics, or RSA")
+    add_limit(group)
     group.add_argument("--ensemble", action="store_true", help="average over the 8 flips and transpositions")
 
 

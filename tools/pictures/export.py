@@ -154,7 +154,7 @@ def main():
     args = parser.parse_args()
     check_writable([args.output])
     model, scale = choose_variant(args.model, args.scale, args.checkpoint)
-    session, frozen = build(model, scale, args.checkpoint)
+    session, frozen = build(model, scale, args.checkpoint, not args.no_limit)
     os.makedirs(args.output, exist_ok=True)
     for name in args.format or list(FORMATS):
         path = os.path.join(args.output, "DRSAN%s%s%s" % (model, scale, FORMATS[name][0]))

@@ -10,6 +10,7 @@ import time
 from tools.command import UserError, positive
 from tools.files import LONGEST_NAME
 from tools.pictures.read import animation_suffix, find_pictures, picture_size, read_frames, read_picture
+from tools.pictures.tiles import limited_notes
 from tools.pictures.write import (FORMATS, LARGEST_SIDE, SUFFIX_FORMATS, compose, fit_format, save_animation,
                                   save_picture)
 
@@ -150,16 +151,24 @@ def begin(upscaler, path, output, args, network):
 
 def write_picture(sr, picture, output, factor, args):
     """Write the SR image of a Picture; sr: of its Store, a Future."""
-    notes = save_picture(output, compose(sr.result(), picture, factor), picture, factor, args)
-    return picture.color.shape[:2], 1, picture.notes + notes
+    store = sr.result()
+    notes = save_picture(output, compose(store, picture, factor), picture, factor, args)
+    return picture.color.shape[:2], 1, picture.notes + limited_notes(store) + notes
 
 
 def write_animation(upscaler, animation, output, suffix, args):
     """Upscale and write the frames of an Animation one after the other."""
     pictures = animation.pictures
-    frames = (compose(upscaler(picture.color), picture, upscaler.factor) for picture in pictures)
-    notes = save_animation(output, frames, animation, suffix, upscaler.factor, args)
-    return pictures[0].color.shape[:2], len(pictures), ["all %d frames" % len(pictures)] + notes
+    notes = ["all %d frames" % len(pictures)]
+
+    def frames():
+        for picture in pictures:
+            store = upscaler(picture.color)
+            notes.extend(note for note in limited_notes(store) if note not in notes)
+            yield compose(store, picture, upscaler.factor)
+
+    notes += save_animation(output, frames(), animation, suffix, upscaler.factor, args)
+    return pictures[0].color.shape[:2], len(pictures), notes
 
 
 class Pictures(object):
@@ -186,7 +195,7 @@ class Pictures(object):
             began = begin(self.upscaler, path, output, self.args, self.network)
         except EXPECTED as error:
             self.finish()
-            self._fail(path, error)
+            self._fail(path, output, error)
             return
         self.finish()
         self.waiting = path, output, began
@@ -200,7 +209,7 @@ class Pictures(object):
             try:
                 self._report(path, output, *began())
             except EXPECTED as error:
-                self._fail(path, error)
+                self._fail(path, output, error)
 
     def _bytes_held(self, path):
         """The most bytes that a picture takes besides the network: float32 SR, four channels of 16 bits of
@@ -218,12 +227,12 @@ class Pictures(object):
             path, width, height, output, factor * width, factor * height, seconds,
             frames * factor * width * factor * height / 1e6 / seconds))
 
-    def _fail(self, path, error):
+    def _fail(self, path, output, error):
         self._lap()
         self.failed += 1
-        words = str(error) if isinstance(error, (UserError, OSError)) else "%s: %s" % (
-            path, str(error) or "not enough memory")
-        tqdm.write("error: %s" % words, file=sys.stderr)
+        text = str(error) or "not enough memory"
+        tqdm.write("error: %s" % (
+            text if path in text or output in text else "%s: %s" % (path, text)), file=sys.stderr)
 
     def _lap(self):
         """Seconds since the last picture was done."""
