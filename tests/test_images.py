@@ -66,13 +66,6 @@ def test_tiff_of_any_depth_photometric_planes_and_predictor(dtype, kind):
         assert (eight_bits(file) == np.floor(color * 255 / top + 0.5)).all()
 
 
-def test_tiff_of_min_is_white_equals_min_is_black():
-    gray = random.randint(0, 65536, (5, 7)).astype(np.uint16)
-    black, white = (write_tiff(array, kind) for array, kind in ((gray, "minisblack"), (65535 - gray, "miniswhite")))
-    assert (images.decode(black).color == gray[:, :, None]).all() and (images.decode(white).color == gray[:, :, None]).all()
-    assert (eight_bits(black) == eight_bits(white)).all()
-
-
 def test_tiff_of_one_bit_palettes_cmyk_and_multiplied_alpha():
     bits = random.randint(0, 2, (6, 16)).astype(bool)
     for kind, expected in ("minisblack", bits), ("miniswhite", ~bits):
@@ -160,24 +153,6 @@ def add_chunk(data, name, content):
     """PNG data with a chunk behind its header."""
     return data[:33] + struct.pack(">I", len(content)) + name + content + struct.pack(
         ">I", zlib.crc32(name + content) & 0xffffffff) + data[33:]
-
-
-@pytest.mark.parametrize("kind", [0, 1, 2, 3, 4])
-def test_every_filter_of_png_with_16_bits(kind):
-    """Rows that are filtered by hand, each by the definition of its filter."""
-    samples = random.randint(0, 65536, (7, 5, 3)).astype(np.uint16)
-    rows = np.frombuffer(samples.astype(">u2").tobytes(), np.uint8).reshape(7, 30).astype(int)
-    padded = np.zeros((8, 36), int)
-    padded[1:, 6:] = rows
-    left, up, corner = padded[1:, :-6], padded[:-1, 6:], padded[:-1, :-6]
-    nearest = np.abs(left + up - corner - np.array([left, up, corner])).argmin(axis=0)
-    predicted = [0, left, up, (left + up) // 2, np.choose(nearest, [left, up, corner])][kind]
-    filtered = np.hstack([np.full((7, 1), kind), (rows - predicted) % 256]).astype(np.uint8)
-    data = add_chunk(b"\x89PNG\r\n\x1a\n" + b"\0" * 25, b"IDAT", zlib.compress(filtered.tobytes()))
-    header = add_chunk(b"\0" * 33, b"IHDR", struct.pack(">IIBBBBB", 5, 7, 16, 2, 0, 0, 0))[33:]
-    data = add_chunk(data[:8] + header + data[33:], b"pHYs", struct.pack(">IIB", 1, 1, 0))
-    data += add_chunk(b"\0" * 33, b"IEND", b"")[33:]
-    assert (images.decode(io.BytesIO(data)).color == samples).all()
 
 
 def test_transparent_color_of_any_depth():

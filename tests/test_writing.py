@@ -1,14 +1,16 @@
 """Targets that cannot be written are found before any work, by one function and in one wording."""
+import contextlib
 import errno
 import os
 import re
 import resource
 import runpy
+import signal
 import sys
 
 from conftest import ROOT
 from tools.command import UserError, run_main
-from tools.files import check_writable, replacing
+from tools.files import CsvLog, check_writable, read_csv, replacing
 
 import pytest
 
@@ -40,22 +42,26 @@ def test_a_temporary_name_is_nobodys(tmp_path):
                 assert re.match(re.escape(name[:242]) + r"\.[0-9a-f]{8}\.tmp$", os.path.basename(temporary))
         with open(path) as file:
             assert file.read() == "0" and other.read_text() == "mine"
-        with pytest.raises(ValueError), replacing(path) as temporary:
+        with pytest.raises(UserError, match="cannot write .*: full$"), replacing(path) as temporary:
             open(temporary, "w").close()
-            raise ValueError
+            raise OSError("full")
     assert sorted(os.listdir(str(tmp_path))) == ["a.png", "a.png.tmp", "n" * 255]
 
 
-def test_a_full_disk_is_known_before(tmp_path):
-    """A limit on the size of files stands for it."""
+@contextlib.contextmanager
+def limited(size):
+    """Within this context files have so many bytes at most, as on a full disk."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
     try:
-        with pytest.raises(UserError) as error:
-            check_writable([str(tmp_path / "run")])
+        yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert str(error.value) == "cannot write %s: File too large" % (tmp_path / "run")
+
+
+def test_a_full_disk_is_known_before(tmp_path):
+    with pytest.raises(UserError, match="^cannot write %s: File too large$" % (tmp_path / "run")), limited(0):
+        check_writable([str(tmp_path / "run")])
 
 
 def test_what_the_system_refuses_is_said_in_one_wording(capsys):
@@ -68,6 +74,21 @@ def test_what_the_system_refuses_is_said_in_one_wording(capsys):
         with pytest.raises(SystemExit):
             run_main(main)
         assert capsys.readouterr().err == "error: %s\n" % expected
+
+
+def test_csv_on_a_full_disk_keeps_its_rows(tmp_path):
+    log = CsvLog(str(tmp_path / "a.csv"), ("name", "value"))
+    log.add((u"\u65e5\udce9", 1))
+    log.add(("b", 2))
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        with limited(os.path.getsize(log.path) + 5), pytest.raises(UserError, match="cannot write .*a.csv: File too large"):
+            log.add(("ccccccccccc", 3))
+    finally:
+        signal.signal(signal.SIGXFSZ, handler)
+    log.add(("d", 4))
+    rows = [{"name": u"\u65e5\udce9", "value": "1"}, {"name": "b", "value": "2"}, {"name": "d", "value": "4"}]
+    assert [dict(row) for row in read_csv(log.path)] == rows and os.listdir(str(tmp_path)) == ["a.csv"]
 
 
 @pytest.mark.parametrize("command", [
