@@ -1,7 +1,6 @@
 """What evaluation needs, without TensorFlow: images of data sets, MATLAB's bicubic, PSNR and SSIM on Y, and
 the data sets."""
 import functools
-import glob
 import os
 from collections import OrderedDict, namedtuple
 

@@ -24,7 +24,8 @@ def test_names_are_hashed_by_their_bytes(tmp_path):
     names = [u"\u65e5\u672c.png".encode("utf-8"), b"caf\xe9.png"]
     for name in names:
         save(os.fsdecode(os.path.join(os.fsencode(str(tmp_path)), name)))
-    lines = [b"%s %d\n" % (name, os.path.getsize(os.path.join(os.fsencode(str(tmp_path)), name))) for name in sorted(names)]
+    lines = [b"%s %d\n" % (name, os.path.getsize(os.path.join(os.fsencode(str(tmp_path)), name)))
+             for name in sorted(names)]
     found = photographs.describe_data(str(tmp_path))["sha256_of_names_and_sizes"]
     assert found in [hashlib.sha256(b"".join(order)).hexdigest() for order in (lines, lines[::-1])]
 
@@ -51,12 +52,13 @@ def test_photographs_that_are_all_too_small(tmp_path):
     with pytest.raises(UserError) as error:
         photographs.load_photographs(str(tmp_path), 2, 48, 1)
     assert str(error.value) == (
-        "2 of the 3 photographs below %s are smaller than 96 pixels a side, and no other can be used: lower --patch (48 LR pixels "
-        "at x2), or give larger ones" % tmp_path)
+        "2 of the 3 photographs below %s are smaller than 96 pixels a side, and no other can be used: lower "
+        "--patch (48 LR pixels at x2), or give larger ones" % tmp_path)
 
 
 def test_patches_of_one_pixel_have_no_detail():
-    assert detail(np.zeros((1, 1, 3), np.int16)) == 0 and detail(np.zeros((4, 1, 1, 3), np.int16)).tolist() == [0] * 4
+    assert detail(np.zeros((1, 1, 3), np.int16)) == 0
+    assert detail(np.zeros((4, 1, 1, 3), np.int16)).tolist() == [0] * 4
     assert detail(np.int16([[[1], [4]]])) == 3
     with np.errstate(all="raise"):
         lr, hr = Sampler([(PICTURE[::2, ::2], PICTURE)], 2, 3, 1, 0, candidates=2)(0)

@@ -1,4 +1,5 @@
-"""The evaluation command: what it prints and writes, and what bad input gets. By a tiny network, one for all tests."""
+"""The evaluation command: what it prints and writes, and what bad input gets. By a tiny network, one for all
+tests."""
 import csv
 import os
 import shutil
@@ -50,7 +51,8 @@ def test_figures_and_files(evaluate, tmp_path, weights, images, monkeypatch):
     """Model and scale are those of the checkpoint, and no session stays open."""
     sessions, make = [], evaluation.Network.make_upscaler
     monkeypatch.setattr(evaluation.Network, "make_upscaler",
-                        lambda network, *options: (sessions.append(network.session), make(network, *options))[1])
+                        lambda network,
+                        *options: (sessions.append(network.session), make(network, *options))[1])
     status, out, err = evaluate(images, "--csv", tmp_path / "new" / "a.csv", "--output", tmp_path / "sr")
     assert (status, err) == (0, "") and out.startswith("DRSAN-tiny x2     ")
     with open(str(tmp_path / "new" / "a.csv")) as file:
@@ -64,14 +66,16 @@ def test_figures_and_files(evaluate, tmp_path, weights, images, monkeypatch):
         assert "%-20s %8.3f %8.4f %12.3f %8.4f" % ((row["image"],) + values) in out
     psnr = [float(row["psnr"]) for row in rows]
     assert psnr[2] == pytest.approx((psnr[0] + psnr[1]) / 2, abs=1e-4)
-    assert evaluate(images, "--scale", "3") == (1, "", "error: %s is a checkpoint of DRSAN-tiny x2, not of x3\n" % weights)
+    assert evaluate(images, "--scale",
+                    "3") == (1, "", "error: %s is a checkpoint of DRSAN-tiny x2, not of x3\n" % weights)
     assert len(sessions) == 1
     with pytest.raises(RuntimeError, match="closed"):
         sessions[0].run([])
 
 
 def test_csv_is_complete_at_any_moment(evaluate, tmp_path, images, monkeypatch):
-    """Each row is there before the next image is read; what stood in the file before is there until the first row."""
+    """Each row is there before the next image is read; what stood in the file before is there until the first
+    row."""
     saved, seen = tmp_path / "a.csv", []
     saved.write_text("old")
 
@@ -84,7 +88,8 @@ def test_csv_is_complete_at_any_moment(evaluate, tmp_path, images, monkeypatch):
     assert evaluate(images, "--csv", saved)[0] == 130
     assert seen[0] == "old" and saved.read_text() == seen[1]
     header, row = seen[1].splitlines()
-    assert header == "model,scale,dataset,image,psnr,ssim,bicubic_psnr,bicubic_ssim" and row.startswith("tiny,x2,images,a,")
+    assert header == "model,scale,dataset,image,psnr,ssim,bicubic_psnr,bicubic_ssim"
+    assert row.startswith("tiny,x2,images,a,")
 
 
 def test_failed_images_are_left_out_of_the_mean(evaluate, images, tmp_path):
@@ -105,7 +110,8 @@ def test_failed_images_are_left_out_of_the_mean(evaluate, images, tmp_path):
 
 
 def test_several_end_in_one_table(run, images, tmp_path, weights, monkeypatch):
-    """The paper's figures stand beside those of its own images alone, not of others in a folder of the same name."""
+    """The paper's figures stand beside those of its own images alone, not of others in a folder of the same
+    name."""
     files, data = {}, tmp_path / "data"
     monkeypatch.setattr(evaluation, "published_scores", lambda model, scale, name: {
         "Set5": ("37.99", "0.9606"), "Set14": ("33.57", "0.9177")}[name])
@@ -116,14 +122,17 @@ def test_several_end_in_one_table(run, images, tmp_path, weights, monkeypatch):
             for image in "a.png", "b.png":
                 hr = crop_to_multiple(read_image(str(images / image)), 2)
                 save_image(str(target / image), hr if folder == "HR" else utils.downscale(hr, 2))
-                files["psnrtest/%s/%s/%s" % (folder, name, image)] = file_digest(str(target / image), "git blob")
+                files["psnrtest/%s/%s/%s" % (folder, name, image)] = file_digest(
+                    str(target / image), "git blob")
     monkeypatch.setattr(download, "read_manifest", lambda: files)
     arguments = "--checkpoint", weights, "--dataset", "Set5", "Set14", "--data-dir", data
     status, out, err = run(*arguments)
-    assert status == 0 and "as published: 4 of 4 files" in out and "paper                   37.99   0.9606   (difference " in out
+    assert status == 0 and "as published: 4 of 4 files" in out
+    assert "paper                   37.99   0.9606   (difference " in out
     table = out.split("\n\n")[-1].splitlines()
     assert table[0].split() == ["PSNR", "/", "SSIM", "Set5", "Set14"]
-    assert table[1].startswith("tiny x2") and table[2].split() == "paper 37.99 / 0.9606 33.57 / 0.9177".split()
+    assert table[1].startswith("tiny x2")
+    assert table[2].split() == "paper 37.99 / 0.9606 33.57 / 0.9177".split()
     save_image(str(data / "HR" / "Set5" / "a.png"), np.zeros((40, 48, 3), np.uint8))
     status, out, err = run(*arguments)
     assert "as published: 3 of 4 files" in out and "37.99" not in out
@@ -138,7 +147,8 @@ def test_several_end_in_one_table(run, images, tmp_path, weights, monkeypatch):
     (["--dataset", "Set6"], 2, "unknown data set 'Set6': choose from Sample, Set5, Set14, B100, Urban100"),
     (["--dataset", "a/Set5", "Set5"], 2, "two data sets have the same name: Set5 Set5"),
     (["--checkpoint", "a", "--model", "32s", "48s"], 2, "--checkpoint goes with one --model"),
-    (["--model", "32l", "--scale", "x4"], 1, "48s_x4 48m_x4); the paper publishes none; train it with: python train.py"),
+    (["--model", "32l", "--scale", "x4"], 1,
+     "48s_x4 48m_x4); the paper publishes none; train it with: python train.py"),
     (["--checkpoint", "nowhere/a"], 1, "error: no checkpoint at nowhere/a"),
     (["--checkpoint", "a", "--without", "rsa", "--memory", "1"], 2, "without --tile and --memory")])
 def test_bad_arguments(run, tmp_path, monkeypatch, arguments, status, message):
@@ -150,14 +160,16 @@ def test_bad_arguments(run, tmp_path, monkeypatch, arguments, status, message):
 
 
 @pytest.mark.parametrize("arguments, variants, noted", [
-    ([], "32s_x2", ""), (["--scale", "3", "x2"], "32s_x3 32s_x2", ""), (["--model", "48m", "32s"], "48m_x2 32s_x2", ""),
+    ([], "32s_x2", ""), (["--scale", "3", "x2"], "32s_x3 32s_x2", ""),
+    (["--model", "48m", "32s"], "48m_x2 32s_x2", ""),
     (["--model", "all", "--scale", "x3"], "32s_x3 32m_x3 48s_x3 48m_x3", ""),
     (["--model", "32l", "--scale", "all"], "32l_x2", "note: the paper has no 32l x3, 32l x4\n"),
     (["--model", "32l", "--scale", "4"], "32l_x4", ""),  # which can be trained here
     (["--model", "all", "--scale", "all", "--checkpoint", "authors"],
      "32s_x2 32m_x2 32l_x2 48s_x2 48m_x2 32s_x3 32m_x3 48s_x3 48m_x3 32s_x4 32m_x4 48s_x4 48m_x4", "")])
 def test_models_and_scales(capsys, arguments, variants, noted):
-    assert " ".join("_".join(pair) for pair in evaluation.choose_variants(evaluation.parse_args(arguments))) == variants
+    assert " ".join("_".join(pair)
+                    for pair in evaluation.choose_variants(evaluation.parse_args(arguments))) == variants
     assert capsys.readouterr().err == noted
 
 
@@ -170,7 +182,8 @@ def test_names_of_data_sets_and_of_the_cpu():
 
 @pytest.mark.parametrize("command", ["test.py", "train.py"])
 def test_help_waits_for_no_tensorflow(command):
-    code = "import runpy, sys; sys.argv = [{0!r}, '--help']\ntry: runpy.run_path({0!r}, run_name='__main__')\n" \
-        "except SystemExit as stop: print(stop.code, 'tensorflow' in sys.modules)".format(os.path.join(ROOT, command))
-    status, out, err = run_script("-c", code)
+    code = ("import runpy, sys; sys.argv = [{0!r}, '--help']\n"
+            "try: runpy.run_path({0!r}, run_name='__main__')\n"
+            "except SystemExit as stop: print(stop.code, 'tensorflow' in sys.modules)")
+    status, out, err = run_script("-c", code.format(os.path.join(ROOT, command)))
     assert status == 0 and out.startswith("usage: ") and out.endswith("\n0 False\n"), err

@@ -28,7 +28,8 @@ def build(model, scale):
     else:
         shapes = [variable.shape.as_list() for variable in model_variables()]
         gains = [np.sqrt(1.2 / np.prod(shape[:-1])) if len(shape) == 4 else 0.2 for shape in shapes]
-        checkpoints.load_values(session, model_variables(), [gain * random.randn(*shape) for gain, shape in zip(gains, shapes)])
+        checkpoints.load_values(session, model_variables(),
+                                [gain * random.randn(*shape) for gain, shape in zip(gains, shapes)])
     return session, lr, sr, model, scale
 
 
@@ -45,7 +46,8 @@ def test_tiles_do_not_change_the_result(model, scale, tmp_path):
         upscaler = Upscaler(*network, **options)
         assert upscaler.plan(57, 70) == (options["tile"], "memory" in options)
         np.testing.assert_allclose(upscaler(image).array(), whole, rtol=0, atol=tolerance)
-    plain = Upscaler(*network)(image[:32, :32]).array()  # what others call a tile, even in a corner far from its edges
+    # what others call a tile, even in a corner far from its edges
+    plain = Upscaler(*network)(image[:32, :32]).array()
     assert np.abs(plain - whole[:plain.shape[0], :plain.shape[1]])[:8, :8].max() > 10 * tolerance
     assert os.listdir(str(tmp_path)) == []
 
@@ -82,8 +84,10 @@ def test_tiles_cover_every_pixel_once():
             assert max(count[tile.own].shape) <= side
             read = count[tile.read].shape
             assert all(tile.read[i].start <= max(tile.own[i].start - 5, 0) for i in range(2))
-            assert all(tile.read[i].start + read[i] >= min(tile.own[i].stop + 5, (height, width)[i]) for i in range(2))
-            assert read == tuple(min(-(-size // -(-size // side)) + 10, size) for size in (height, width))  # one shape
+            assert all(tile.read[i].start + read[i] >= min(tile.own[i].stop + 5, (height, width)[i])
+                       for i in range(2))
+            # one shape
+            assert read == tuple(min(-(-size // -(-size // side)) + 10, size) for size in (height, width))
         assert (count == 1).all()
 
 

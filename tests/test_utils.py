@@ -37,7 +37,8 @@ def test_save_image_round_trip_leaves_no_temporary(tmp_path):
 
 
 def test_to_uint8_rounds_half_up_and_clips():
-    assert utils.to_uint8(np.array([-3, 0.49, 0.5, 1.5, 2.5, 254.5, 300])).tolist() == [0, 0, 1, 2, 3, 255, 255]
+    values = np.array([-3, 0.49, 0.5, 1.5, 2.5, 254.5, 300])
+    assert utils.to_uint8(values).tolist() == [0, 0, 1, 2, 3, 255, 255]
 
 
 # bicubic
@@ -46,7 +47,9 @@ def naive_imresize(image, scale):
     """MATLAB's imresize, sample by sample from its definition."""
     def kernel(x):
         x = abs(x)
-        return 1.5 * x ** 3 - 2.5 * x ** 2 + 1 if x <= 1 else -0.5 * x ** 3 + 2.5 * x ** 2 - 4 * x + 2 if x < 2 else 0
+        if x <= 1:
+            return 1.5 * x ** 3 - 2.5 * x ** 2 + 1
+        return -0.5 * x ** 3 + 2.5 * x ** 2 - 4 * x + 2 if x < 2 else 0
 
     def resize_rows(image):
         size = len(image)
@@ -217,7 +220,8 @@ def test_lr_is_found_by_its_name_with_or_without_the_scale(tmp_path, names):
 
 def test_lr_is_made_where_there_is_none(tmp_path):
     write_png(tmp_path / "HR/Set14/a.png", 22, 17)
-    for dataset in find_dataset("Set14", 3, str(tmp_path)), find_dataset(str(tmp_path / "HR/Set14"), 3, "nowhere"):
+    for name, data_dir in ("Set14", str(tmp_path)), (str(tmp_path / "HR/Set14"), "nowhere"):
+        dataset = find_dataset(name, 3, data_dir)
         assert "LR by imresize" in dataset.origin
         low, high = read_pair(dataset.pairs[0], 3)
         assert low.shape == (7, 5, 3) and high.shape == (21, 15, 3)
@@ -225,7 +229,8 @@ def test_lr_is_made_where_there_is_none(tmp_path):
 
 
 @pytest.mark.parametrize("name, hr, lr", [
-    ("Manga109", "HR/Manga109/p1.png", "x2/Manga109/p1.png"), ("Manga109", "Manga109/HR/p1.png", "Manga109/LR_bicubic/X2/p1x2.png"),
+    ("Manga109", "HR/Manga109/p1.png", "x2/Manga109/p1.png"),
+    ("Manga109", "Manga109/HR/p1.png", "Manga109/LR_bicubic/X2/p1x2.png"),
     ("./Manga109", "Manga109/HR/p1.png", "Manga109/LR_bicubic/X2/p1x2.png"),
     ("Manga109/HR", "Manga109/HR/p1.png", "Manga109/LR_bicubic/X2/p1x2.png"),
     ("HR/Manga109", "HR/Manga109/p1.png", "x2/Manga109/p1.png"),
@@ -236,9 +241,11 @@ def test_data_sets_of_ones_own(tmp_path, monkeypatch, name, hr, lr):
     write_png(tmp_path / lr, 10, 8)
     path = str(tmp_path / name) if "/" in name else name
     dataset = find_dataset(path, 2, str(tmp_path))
-    assert dataset.name == ("DIV2K_valid_HR" if "DIV2K" in name else "Manga109") and "LR of " in dataset.origin
+    assert dataset.name == ("DIV2K_valid_HR"
+                            if "DIV2K" in name else "Manga109") and "LR of " in dataset.origin
     low, high = read_pair(dataset.pairs[0], 2)
-    assert (low == read_image(str(tmp_path / lr))).all() and (high == read_image(str(tmp_path / hr))[:20]).all()
+    assert (low == read_image(str(tmp_path / lr))).all()
+    assert (high == read_image(str(tmp_path / hr))[:20]).all()
     assert "LR by imresize" in find_dataset(path, 3, str(tmp_path)).origin
 
 

@@ -17,7 +17,8 @@ import pytest
 
 def test_what_cannot_be_written_is_known_before(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("kept")
-    check_writable([str(tmp_path / "a" / "b"), None], [str(tmp_path / "c" / "d.csv"), str(tmp_path / "file"), None])
+    check_writable([str(tmp_path / "a" / "b"), None],
+                   [str(tmp_path / "c" / "d.csv"), str(tmp_path / "file"), None])
     monkeypatch.chdir(tmp_path)
     check_writable(["runs"], ["d.csv"])
     assert os.listdir(str(tmp_path)) == ["file"] and (tmp_path / "file").read_text() == "kept"
@@ -65,9 +66,12 @@ def test_a_full_disk_is_known_before(tmp_path):
 
 
 def test_what_the_system_refuses_is_said_in_one_wording(capsys):
-    for error, expected in [(OSError(errno.EROFS, "Read-only file system", "runs"), "cannot write runs: Read-only file system"),
-                            (OSError(errno.ENOSPC, "No space left on device"), "cannot write a file: No space left on device"),
-                            (OSError(errno.ENOENT, "No such file or directory", "a.csv"), "a.csv: No such file or directory"),
+    for error, expected in [(OSError(errno.EROFS, "Read-only file system", "runs"),
+                             "cannot write runs: Read-only file system"),
+                            (OSError(errno.ENOSPC, "No space left on device"),
+                             "cannot write a file: No space left on device"),
+                            (OSError(errno.ENOENT, "No such file or directory", "a.csv"),
+                             "a.csv: No such file or directory"),
                             (OSError("odd"), "odd")]:
         def main(error=error):
             raise error
@@ -82,7 +86,8 @@ def test_csv_on_a_full_disk_keeps_its_rows(tmp_path):
     log.add(("b", 2))
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     try:
-        with limited(os.path.getsize(log.path) + 5), pytest.raises(UserError, match="cannot write .*a.csv: File too large"):
+        with limited(os.path.getsize(log.path)
+                     + 5), pytest.raises(UserError, match="cannot write .*a.csv: File too large"):
             log.add(("ccccccccccc", 3))
     finally:
         signal.signal(signal.SIGXFSZ, handler)
@@ -92,11 +97,13 @@ def test_csv_on_a_full_disk_keeps_its_rows(tmp_path):
 
 
 @pytest.mark.parametrize("command", [
-    "train.py --data nowhere --run TARGET", "train.py --data nowhere --prepare --records TARGET", "test.py --output TARGET",
+    "train.py --data nowhere --run TARGET", "train.py --data nowhere --prepare --records TARGET",
+    "test.py --output TARGET",
     "test.py --csv TARGET", "tools/bench.py --plot TARGET", "tools/ship.py nowhere --to TARGET",
     "tools/plot_training.py nowhere --output TARGET", "tools/data/make_photo_set.py nowhere TARGET",
     "tools/gpu/train_jax.py --data nowhere --run TARGET", "tools/paper/tables.py --output TARGET",
-    "tools/paper/figures.py structure --output TARGET", "tools/paper/ablation.py --data nowhere --runs TARGET",
+    "tools/paper/figures.py structure --output TARGET",
+    "tools/paper/ablation.py --data nowhere --runs TARGET",
     "tools/pictures/export.py --checkpoint nowhere --output TARGET"])
 def test_every_command_says_so_before_any_work(command, tmp_path, monkeypatch, capsys):
     """Before it finds out that there is no folder `nowhere`."""
@@ -108,4 +115,5 @@ def test_every_command_says_so_before_any_work(command, tmp_path, monkeypatch, c
         runpy.run_path(sys.argv[0], run_name="__main__")
     out, err = capsys.readouterr()
     assert stop.value.code == 1 and not out
-    assert re.match("error: cannot write %s(.png)?: Not a directory\n$" % re.escape(str(tmp_path / "file" / "a")), err), err
+    assert re.match("error: cannot write %s(.png)?: Not a directory\n$"
+                    % re.escape(str(tmp_path / "file" / "a")), err), err
