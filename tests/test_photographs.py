@@ -1,11 +1,13 @@
 """Photographs to train on: what is noted, what is left out, and what is an error."""
 import hashlib
+import io
 import os
 
 from tools import command
 from tools.command import UserError
-from tools.data import parts, photographs
+from tools.data import photographs
 from tools.data.patches import Sampler, detail
+from utils import read_image
 
 import numpy as np
 import pytest
@@ -37,12 +39,12 @@ def test_alpha_is_noted_once_a_run(tmp_path, capfd, monkeypatch):
         path = save(tmp_path / (name + ".png"), np.dstack([PICTURE, PICTURE[:, :, :1]]))
         data = open(path, "rb").read()
     assert len(photographs.load_photographs(str(tmp_path), 2, 4, 2)) == 8
-    assert (parts.decode("i.png in part-000.tar", data) == PICTURE).all()
+    assert (read_image(io.BytesIO(data), "i.png in a.tar") == PICTURE).all()
     err = [line for line in capfd.readouterr().err.splitlines() if "note" in line]
     assert err == ["note: the alpha channel is dropped (first seen in %s)" % (tmp_path / "a.png")]
     monkeypatch.setattr(command, "_noticed", set())
-    parts.decode("i.png in part-000.tar", data)
-    assert "(first seen in i.png in part-000.tar)" in capfd.readouterr().err
+    read_image(io.BytesIO(data), "i.png in a.tar")
+    assert "(first seen in i.png in a.tar)" in capfd.readouterr().err
 
 
 def test_photographs_that_are_all_too_small(tmp_path):
