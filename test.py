@@ -1,10 +1,12 @@
-"""Evaluate DRSAN, python test.py --dataset Set5, or upscale pictures, python test.py --input FILES --output DIR
+"""Evaluate DRSAN, python test.py --dataset Set5, or upscale pictures, python test.py --input FILES --output
+DIR
 
-The evaluation prints PSNR and SSIM on Y by the paper's protocol, for each image and on average, with those of bicubic
-upscaling beside. --input upscales pictures that have no ground truth.
+The evaluation prints PSNR and SSIM on Y by the paper's protocol, for each image and on average, with those of
+bicubic upscaling beside. --input upscales pictures that have no ground truth.
 """
 import argparse
 import collections
+import contextlib
 import os
 import sys
 import time
@@ -18,32 +20,38 @@ from tools.network import Network, choose_variant
 from tools.options import add_data_dir, add_gpu, add_limit, add_precision, scale_name
 from tools.paper.results import published_scores, published_variants
 from tools.pictures.tiles import limited_notes, to_image
-from tools.pictures.upscale import upscale
-from tools.pictures.write import FORMATS, SUFFIX_FORMATS
-from utils import BENCHMARKS, DATASETS, bicubic, find_dataset, mean_scores, read_pair, save_image, score
+from tools.pictures.upscale import add_picture_options, check_pictures, upscale
+from utils import (BENCHMARKS, DATASETS, bicubic, find_dataset, find_layouts, mean_scores, read_pair,
+                   save_image, score)
 
 from tqdm import tqdm
 
 Scores = collections.namedtuple("Scores", "psnr ssim bicubic_psnr bicubic_ssim")
 COLUMNS = ("model", "scale", "dataset", "image") + Scores._fields  # of --csv
-# of a data set; mean: Scores; published: the paper's (PSNR, SSIM) as text, or None; failed: how many images did
+# of a data set; mean: Scores; published: the paper's (PSNR, SSIM) as text, or None; failed: how many images
+# did
 Result = collections.namedtuple("Result", "dataset mean published failed")
 
 
-def build(model, scale, args):
-    """Open the trained network, print what it is, and return its Upscaler."""
-    checkpoint = args.checkpoint if args.checkpoint != "authors" else download.authors_checkpoint(model, scale, args.data_dir)
-    network = Network(model, scale, find_checkpoint(model, scale, checkpoint), args.gpu, args.without, args.precision,
-                      not args.no_limit)
-    print("DRSAN-%s %s     {:,} parameters, %.2f G multi-adds at 1280x720".format(network.parameters)
-          % (model, scale, network.multi_adds / 1e9))
-    print("checkpoint       %s" % short_path(network.prefix))
-    memory = 2 ** 30 if args.without else args.memory  # tiles are for the whole network
-    return network.make_upscaler(args.tile, memory, args.ensemble, args.output)
+@contextlib.contextmanager
+def open_upscaler(model, scale, args):
+    """Open the trained network, print what it is, and give its Upscaler within this context. Raises
+    UserError."""
+    checkpoint = args.checkpoint
+    if checkpoint == "authors":
+        checkpoint = download.authors_checkpoint(model, scale, args.data_dir)
+    prefix = find_checkpoint(model, scale, checkpoint)
+    with Network(model, scale, prefix, args.gpu, args.without, args.precision, not args.no_limit) as network:
+        print("DRSAN-%s %s     {:,} parameters, %.2f G multi-adds at 1280x720".format(network.parameters)
+              % (model, scale, network.multi_adds / 1e9))
+        print("checkpoint       %s" % short_path(network.prefix))
+        memory = 2 ** 30 if args.without else args.memory  # tiles are for the whole network
+        yield network.make_upscaler(args.tile, memory, args.ensemble, args.output)
 
 
 def evaluate(upscaler, dataset, factor, output, log):
-    """Upscale and score the images of a data set one at a time, with a line for each: ({image: Scores}, how many failed).
+    """Upscale and score the images of a data set one at a time, with a line for each: ({image: Scores}, how
+    many failed).
 
     output: folder for the SR images, or None. log: called with the name and the Scores of each image.
     """
@@ -73,14 +81,17 @@ def format_scores(name, scores):
 
 
 def print_table(results):
-    """One line for each model and scale, one column of PSNR / SSIM for each data set; the paper's below where it has any.
+    """One line for each model and scale, one column of PSNR / SSIM for each data set; the paper's below where
+    it has any.
 
     results: {(model, scale): [Result, ...]}.
     """
-    datasets = list(collections.OrderedDict((result.dataset, None) for row in results.values() for result in row))
+    names = [result.dataset for row in results.values() for result in row]
+    datasets = list(collections.OrderedDict.fromkeys(names))
 
     def print_row(head, cells):
-        print("%-12s" % head + "".join("%18s" % ("%s / %s" % cells[name] if cells.get(name) else "-") for name in datasets))
+        words = ["%s / %s" % cells[name] if cells.get(name) else "-" for name in datasets]
+        print("%-12s" % head + "".join("%18s" % word for word in words))
 
     print("\n%-12s" % "PSNR / SSIM" + "".join("%18s" % name for name in datasets))
     for (model, scale), row in results.items():
@@ -91,11 +102,13 @@ def print_table(results):
 
 
 def offer_downloads(args, variants):
-    """Offer to download what the authors published and these arguments need: images, and their weights if asked for."""
+    """Offer to download what the authors published and these arguments need: images, and their weights if
+    asked for."""
     files = []
     for name in args.dataset:  # in EDSR's layout, the images are the user's own
         if name in BENCHMARKS and not os.path.isdir(os.path.join(args.data_dir, name, "HR")):
-            files += download.benchmark_files(name, args.data_dir, sorted({SCALES[scale] for _, scale in variants}))
+            factors = sorted({SCALES[scale] for _, scale in variants})
+            files += download.benchmark_files(name, args.data_dir, factors)
     if args.checkpoint == "authors":
         for model, scale in variants:
             files += download.weight_files(args.data_dir, model, scale)
@@ -105,7 +118,7 @@ def offer_downloads(args, variants):
 def evaluate_named(upscaler, model, scale, name, args, csv_log):
     """Find a data set by its name, evaluate it, and print what it is and gives: a Result.
 
-    csv_log: CsvLog for the figures, or None. Raises UserError if the data set is not there, or all of its images fail.
+    csv_log: CsvLog for the figures, or None. Raises UserError if it is not there, or all of its images fail.
     """
     before, factor = time.time(), SCALES[scale]
     dataset = find_dataset(name, factor, args.data_dir)
@@ -126,91 +139,46 @@ def evaluate_named(upscaler, model, scale, name, args, csv_log):
         raise UserError("no image of %s could be evaluated" % dataset.name)
     mean = Scores(*mean_scores(list(results.values())))
     log("mean", mean)
+    print(format_scores("mean of %d" % len(results) if failed else "mean", mean))
     published = published_scores(model, scale, dataset.name) if right == count else None
-    print_mean(mean, len(results), failed, published)
-    print("%d images in %.1f s" % (len(results), time.time() - before), flush=True)
-    return Result(dataset.name, mean, published, failed)
-
-
-def print_mean(mean, count, failed, published):
-    """The line of the mean over `count` images, and the paper's (PSNR, SSIM) as text below it where there is one."""
-    print(format_scores("mean of %d" % count if failed else "mean", mean))
     if published:
         psnr, ssim = map(float, published)
         print("%-20s %8.2f %8.4f   (difference %+.3f dB, %+.4f)"
               % ("paper", psnr, ssim, mean.psnr - psnr, mean.ssim - ssim))
+    print("%d images in %.1f s" % (len(results), time.time() - before), flush=True)
+    return Result(dataset.name, mean, published, failed)
 
 
 def test(args, variants):
-    """Evaluate every (model, scale) on every data set; returns the exit status, 1 if any or any image failed."""
+    """Evaluate every (model, scale) on every data set; returns the exit status, 1 if any or any image
+    failed."""
     csv_log = args.csv and CsvLog(args.csv, COLUMNS)
     results, failed = collections.OrderedDict(), 0
     for model, scale in variants:
-        try:
-            upscaler = build(model, scale, args)
-        except UserError as error:
-            failed += 1
-            print("error: %s" % error, file=sys.stderr)
-            continue
-        for name in args.dataset:
+        with contextlib.ExitStack() as stack:
             try:
-                result = evaluate_named(upscaler, model, scale, name, args, csv_log)
-                results.setdefault((model, scale), []).append(result)
-                failed += result.failed
+                upscaler = stack.enter_context(open_upscaler(model, scale, args))
             except UserError as error:
                 failed += 1
                 print("error: %s" % error, file=sys.stderr)
+                continue
+            for name in args.dataset:
+                try:
+                    result = evaluate_named(upscaler, model, scale, name, args, csv_log)
+                    results.setdefault((model, scale), []).append(result)
+                    failed += result.failed
+                except UserError as error:
+                    failed += 1
+                    print("error: %s" % error, file=sys.stderr)
     if sum(map(len, results.values())) > 1:
         print_table(results)
     return 1 if failed else 0
 
 
-PICTURE_DEFAULTS = {"format": "png", "quality": 95, "max_megapixels": 100, "overwrite": False, "frames": False, "strip": False}
-
-
-def check_pictures(parser, args):
-    """End with a usage error unless the options of pictures go together; sets their defaults, and args.file, the name that
-    --output gives to the SR image of a single picture, or None."""
-    quality_given, args.file = args.quality is not None, None
-    for key in PICTURE_DEFAULTS:
-        if args.input is None and getattr(args, key) not in (None, False):
-            parser.error("--%s goes with --input" % key.replace("_", "-"))
-    if args.input is None:
-        return
-    if args.dataset or args.csv:
-        parser.error("--input goes without --dataset and --csv")
-    if not args.output:
-        parser.error("--input needs --output")
-    if len(args.model or []) > 1 or "all" in (args.model or []):
-        parser.error("--input goes with one --model")
-    args.file = name_file(parser, args)
-    for key, default in PICTURE_DEFAULTS.items():
-        if getattr(args, key) is None:
-            setattr(args, key, default)
-    if not 1 <= args.quality <= 100:
-        parser.error("--quality is from 1 to 100")
-    if quality_given and args.format == "png":
-        parser.error("--quality goes with --format webp or jpeg")
-
-
-def name_file(parser, args):
-    """The file that --output names, by a suffix that is known, or None; args.output becomes its folder, args.format its format."""
-    path = args.output
-    named = SUFFIX_FORMATS.get(os.path.splitext(path)[1].lower())
-    if not named or os.path.isdir(path):
-        return None
-    if len(args.input) > 1 or os.path.isdir(args.input[0]) or len(args.scale or []) > 1 or "all" in (args.scale or []):
-        parser.error("--output %s names one file: give one picture and one --scale, or a folder" % path)
-    if args.format not in (None, named) or args.frames:
-        parser.error("--output %s goes without --frames and another --format: give a folder" % path)
-    args.format, args.output = named, os.path.dirname(path) or "."
-    return path
-
-
 def expand_all(names, choices):
     """The names, each once, with all `choices` in the place of `all`."""
-    return list(collections.OrderedDict.fromkeys(
-        one for name in names for one in (choices if name == "all" else [name])))
+    names = [choice for name in names for choice in (choices if name == "all" else [name])]
+    return list(collections.OrderedDict.fromkeys(names))
 
 
 def add_network_options(parser):
@@ -219,9 +187,11 @@ def add_network_options(parser):
                        help="one or several (default: that of --checkpoint, or else 32s)")
     group.add_argument("--scale", nargs="+", type=scale_name, choices=list(SCALES) + ["all"],
                        help="one or several (default: that of --checkpoint, or else x2)")
-    group.add_argument("--checkpoint", metavar="PATH",
-                       help="prefix, .index file or folder, or `authors`: the authors' (default: the shipped one)")
-    group.add_argument("--without", choices=ABLATIONS, help="of a checkpoint trained so: without DRA, its dynamics, or RSA")
+    group.add_argument("--checkpoint", type=os.path.expanduser, metavar="PATH",
+                       help="prefix, .index file, folder of it or of a run, or `authors`: the authors' "
+                       "(default: the shipped one)")
+    group.add_argument("--without", choices=ABLATIONS,
+                       help="of a checkpoint trained so: without DRA, its dynamics, or RSA")
     add_limit(group)
     group.add_argument("--ensemble", action="store_true", help="average over the 8 flips and transpositions")
 
@@ -231,51 +201,45 @@ def add_device_options(parser):
     add_gpu(group)
     add_precision(group)
     group.add_argument("--memory", type=positive(float), metavar="GIB",
-                       help="memory to stay below, in GiB (default: 4/5 of what is free, on a GPU of its own)")
-    group.add_argument("--tile", type=positive(int), metavar="N", help="work in tiles of at most NxN LR pixels, with the result of "
-                       "the whole image (default: if the whole image does not fit the memory)")
+                       help="GiB of memory to stay below (default: 4/5 of what is free, on a GPU of its own)")
+    group.add_argument("--tile", type=positive(int), metavar="N",
+                       help="work in tiles of at most NxN LR pixels, with the result of the whole image "
+                       "(default: if the whole image does not fit the memory)")
 
 
 def add_data_options(parser):
     group = parser.add_argument_group("evaluation")
-    group.add_argument("--dataset", nargs="+", metavar="NAME",
-                       help="%s, all, or folders of HR images (default Set5)" % ", ".join(DATASETS))
+    group.add_argument("--dataset", nargs="+", type=os.path.expanduser, metavar="NAME",
+                       help=", ".join(DATASETS) + ", all, others below --data-dir, or folders (default Set5)")
     add_data_dir(group)
-    group.add_argument("--csv", metavar="FILE", help="save the figures of every image, each as soon as it is known")
-    group.add_argument("--download", action="store_true", help="download missing images and weights without asking")
+    group.add_argument("--csv", type=os.path.expanduser, metavar="FILE",
+                       help="save the figures of every image, each as soon as it is known")
+    group.add_argument("--download", action="store_true", help="download what is missing without asking")
     download.add_options(group)
 
 
-def add_picture_options(parser):
-    group = parser.add_argument_group("pictures without ground truth")
-    group.add_argument("--input", nargs="+", metavar="PATH", help="upscale these image files, folders or patterns")
-    group.add_argument("--format", choices=list(FORMATS), help="format of the SR images (default png)")
-    group.add_argument("--quality", type=int, metavar="Q", help="of webp and jpeg, 1 to 100 (default 95)")
-    group.add_argument("--frames", action="store_true",
-                       help="upscale all frames of animations, which become the same kind of animation, GIF, PNG or WebP")
-    group.add_argument("--strip", action="store_true", help="keep no EXIF data (author, date, place) and no resolution")
-    group.add_argument("--overwrite", action="store_true", help="replace SR images that exist already")
-    group.add_argument("--max-megapixels", type=positive(float), metavar="MP",
-                       help="refuse larger pictures, for fear of decompression bombs; inf: none (default 100)")
-
-
 def check_data_sets(parser, args):
-    """End with a usage error unless the data sets are known or may be folders, each of another name; fills in `all`."""
-    args.dataset = expand_all(args.dataset or ([] if args.input else ["Set5"]), DATASETS)
+    """End with a usage error unless the data sets are known or may be folders, each of another name; fills in
+    `all`."""
+    args.dataset, names = expand_all(args.dataset or ([] if args.input else ["Set5"]), DATASETS), []
     for name in args.dataset:
-        if name not in DATASETS and not os.path.isdir(name) and os.path.basename(name) == name:
-            parser.error("unknown data set %r: choose from %s, all, or give a folder" % (name, ", ".join(DATASETS)))
-    names = [os.path.basename(os.path.abspath(name)) for name in args.dataset]
+        layouts = find_layouts(name, 1, args.data_dir)
+        found = [layout.name for layout in layouts if os.path.isdir(layout.hr)]
+        if not (found or name in DATASETS or os.path.basename(name) != name):
+            parser.error("unknown data set %r: choose from %s, all, others below --data-dir, or give a folder"
+                         % (name, ", ".join(DATASETS)))
+        names += found[:1] or [name]
     if len(set(names)) < len(names):
         parser.error("two data sets have the same name: " + " ".join(names))
 
 
-def parse_args():
+def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     for add_options in add_network_options, add_device_options, add_data_options, add_picture_options:
         add_options(parser)
-    parser.add_argument("--output", metavar="DIR", help="save the SR images below DIR; for a single picture, also the file's name")
-    args = parser.parse_args()
+    parser.add_argument("--output", type=os.path.expanduser, metavar="DIR",
+                        help="save the SR images below DIR; for a single picture, also the file's name")
+    args = parser.parse_args(argv)
     check_pictures(parser, args)
     check_data_sets(parser, args)
     several = any("all" in names or len(names) > 1 for names in (args.model or [], args.scale or []))
@@ -289,7 +253,8 @@ def parse_args():
 
 
 def choose_variants(args):
-    """The (model, scale) pairs that the options name: with `all`, those of them that the paper has. Raises UserError."""
+    """The (model, scale) pairs that the options name: with `all`, those of them that the paper has. Raises
+    UserError."""
     models, scales = args.model or ["32s"], args.scale or ["x2"]
     if args.checkpoint not in (None, "authors"):
         return [choose_variant(args.model and models[0], args.scale and scales[0], args.checkpoint)]
@@ -302,15 +267,16 @@ def choose_variants(args):
     return [pair for pair in pairs if pair in published_variants()]
 
 
-def main():
-    args = parse_args()
+def main(argv=None):
+    args = parse_args(argv)
     check_writable([args.output], [args.csv])
     for folder in args.output, os.path.dirname(args.csv or ""):
         os.makedirs(folder or ".", exist_ok=True)
     variants = choose_variants(args)
     offer_downloads(args, variants)
     if args.input:
-        return upscale(args, [scale for _, scale in variants], lambda scale: build(variants[0][0], scale, args))
+        model, scales = variants[0][0], [scale for _, scale in variants]
+        return upscale(args, scales, lambda scale: open_upscaler(model, scale, args))
     return test(args, variants)
 
 

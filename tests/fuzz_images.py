@@ -1,8 +1,9 @@
 """Upscale damaged picture files: python tests/fuzz_images.py [--count 2000]
 
-Files of eight formats are changed at random, by a seed, and go the way of test.py --input, with a network that repeats pixels. Each
-must become an SR image of the right size or an error of one line, within ten seconds. Prints a line for each format; the exit
-status is 1 if a file did neither. A crash or a hang ends the process that met it, and is counted.
+Files of eight formats are changed at random, by a seed, and go the way of test.py --input, with a network
+that repeats pixels. Each must become an SR image of the right size or an error of one line, within ten
+seconds. Prints a line for each format; the exit status is 1 if a file did neither. A crash or a hang ends the
+process that met it, and is counted.
 """
 import argparse
 import concurrent.futures
@@ -44,6 +45,12 @@ class Repeat(object):
     """In place of an Upscaler: every pixel becomes 2x2."""
     factor = 2
 
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
     def leave_room(self):
         return 2 ** 20
 
@@ -54,9 +61,11 @@ class Repeat(object):
 
 
 def psd(rgb, layers=0):
-    """The bytes of a PSD file whose merged picture is this uint8 RGB [H, W, 3], and whose layers are as large and gray.
+    """The bytes of a PSD file whose merged picture is this uint8 RGB [H, W, 3], and whose layers are as large
+    and gray.
 
-    By Adobe's description of the format: header, no color data and resources, layers, and the merged picture in planes.
+    By Adobe's description of the format: header, no color data and resources, layers, and the merged picture
+    in planes.
     """
     height, width = rgb.shape[:2]
     records = channels = b""
@@ -69,7 +78,8 @@ def psd(rgb, layers=0):
     info = struct.pack(">h", layers) + records + channels if layers else b""
     section = struct.pack(">I", len(info)) + info + b"\0" * 4 if layers else b""
     header = b"8BPS" + struct.pack(">H6xHIIHH", 1, 3, height, width, 8, 3)
-    return header + b"\0" * 8 + struct.pack(">I", len(section)) + section + b"\0\0" + rgb.transpose(2, 0, 1).tobytes()
+    pixels = rgb.transpose(2, 0, 1).tobytes()
+    return header + b"\0" * 8 + struct.pack(">I", len(section)) + section + b"\0\0" + pixels
 
 
 def originals(name):
@@ -95,7 +105,8 @@ def originals(name):
         frames[0].save(file, format=name, save_all=True, append_images=frames[1:], duration=50)
         files.append(file.getvalue())
     if name == "tiff":
-        for array, photometric in ((rgb.astype(np.uint16) * 257, "rgb"), (rgb[:, :, 0].astype(np.uint16), "miniswhite"),
+        for array, photometric in ((rgb.astype(np.uint16) * 257, "rgb"),
+                                   (rgb[:, :, 0].astype(np.uint16), "miniswhite"),
                                    (rgb[:, :, 0] / np.float32(255), "minisblack")):
             file = io.BytesIO()
             tifffile.imwrite(file, array, photometric=photometric)
@@ -143,7 +154,8 @@ def with_checksums(content):
 
 def attempt(path, output, frames):
     """Upscale a file: "written", "refused", or what is wrong, in words."""
-    args = argparse.Namespace(format="png", quality=95, overwrite=False, frames=frames, strip=False, max_megapixels=0.1)
+    args = argparse.Namespace(format="png", quality=None, overwrite=False, skip_existing=False, frames=frames,
+                              strip=False, max_megapixels=0.1)
     try:
         with concurrent.futures.ThreadPoolExecutor(1) as network:
             (height, width), _, _ = begin(Repeat(), path, output, args, network)()
@@ -159,7 +171,8 @@ def attempt(path, output, frames):
 
 
 def try_files(name, first, last, seed):
-    """Outcomes of the mutations number first to last of a format: [(number, outcome of attempt(), seconds)]."""
+    """Outcomes of the mutations number first to last of a format: [(number, outcome of attempt(),
+    seconds)]."""
     warnings.simplefilter("ignore")
     sources, outcomes = originals(name), []
     with tempfile.TemporaryDirectory() as folder:
@@ -172,13 +185,15 @@ def try_files(name, first, last, seed):
             faulthandler.dump_traceback_later(LIMIT, exit=True)
             frames = i % 3 == 0
             suffix = {"gif": "gif", "webp": "webp"}.get(name, "png") if frames else "png"
-            outcomes.append((i, attempt(path, os.path.join(folder, "sr." + suffix), frames), time.time() - before))
+            outcomes.append((i, attempt(path, os.path.join(folder, "sr." + suffix), frames),
+                             time.time() - before))
             faulthandler.cancel_dump_traceback_later()
     return outcomes
 
 
 def campaign(count, seed, workers, chunk=50):
-    """{format: outcomes of try_files()} of `count` files in all; each process does some files, so that a crash loses few."""
+    """{format: outcomes of try_files()} of `count` files in all; each process does some files, so that a
+    crash loses few."""
     results = {}
     for name in MODES:
         share, results[name] = -(-count // len(MODES)), []
@@ -204,7 +219,8 @@ def main():
     for name, outcomes in campaign(args.count, args.seed, workers=1).items():
         wrong = [outcome for outcome in outcomes if outcome[1] not in ("written", "refused")]
         print("%-5s %5d files: %4d written, %4d refused, %d wrong, %.2f s at most" % (
-            name, len(outcomes), *[sum(outcome[1] == word for outcome in outcomes) for word in ("written", "refused")], len(wrong),
+            name, len(outcomes),
+            *[sum(outcome[1] == word for outcome in outcomes) for word in ("written", "refused")], len(wrong),
             max([outcome[2] for outcome in outcomes] or [0])), flush=True)
         for number, words, _ in wrong:
             print("      file %d: %s" % (number, words))

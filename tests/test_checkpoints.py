@@ -29,13 +29,20 @@ def test_weights_round_trip(tmp_path):
     prefix = checkpoints.save_weights(session, str(tmp_path), "32s", "x2")
     contract = sorted(variable.op.name for variable in model_variables())
     assert sorted(tf.train.NewCheckpointReader(prefix).get_variable_to_shape_map()) == contract
-    for path in prefix, prefix + ".index", str(tmp_path):
+    for path in prefix, prefix + ".index", prefix + ".data-00000-of-00001", prefix + ".meta", str(tmp_path):
         assert checkpoints.find_checkpoint("32s", "x2", path) == prefix
     lr, sr, session = build()
     checkpoints.restore_weights(session, prefix)
     np.testing.assert_array_equal(session.run(sr, {lr: golden_image(8, 6)}), expected)
     os.remove(str(tmp_path / "checkpoint"))  # or one that names another machine's paths
     assert checkpoints.find_checkpoint("32s", "x2", str(tmp_path)) == str(tmp_path / "DRSAN32sx2")
+
+
+def test_a_run_is_its_best_weights_or_its_last_ones(tmp_path):
+    session = build()[2]
+    for name in "state", "best":
+        prefix = checkpoints.save_weights(session, str(tmp_path / name), "32s", "x2")
+        assert checkpoints.find_checkpoint("32s", "x2", str(tmp_path)) == prefix
 
 
 @pytest.mark.parametrize("model, scale, variable", [("32m", "x2", "conv2d_45/kernel"), ("48s", "x2", "conv2d/kernel"),

@@ -19,7 +19,7 @@ IMAGE = tiles.network_input(utils.read_image(utils.find_dataset("Sample", 2, "")
 @pytest.fixture
 def run(monkeypatch, capsys, tmp_path):
     """Run the command with these arguments, with its output in tmp_path: (exit status, stdout, stderr)."""
-    return lambda *arguments: call(monkeypatch, capsys, export.main, "--out", tmp_path, *arguments)
+    return lambda *arguments: call(monkeypatch, capsys, export.main, "--output", tmp_path, *arguments)
 
 
 def expected():

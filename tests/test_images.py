@@ -4,13 +4,14 @@ import itertools
 import struct
 import zlib
 
-from tools import images
+from tools import images, tiff
 from tools.command import UserError
 from utils import read_image
 
 import numpy as np
 import png
 import pytest
+import skimage.data
 import tifffile
 from PIL import Image, PngImagePlugin
 
@@ -32,8 +33,10 @@ def eight_bits(file):
     return read_image(file, "a").astype(int)
 
 
-TYPES = {"u1": 255, "u2": 65535, "u4": 65535, "i1": 127, "i2": 32767, "i4": 65535, "f2": 1, "f4": 1, "f8": 1}  # type: largest value
-KINDS = {"miniswhite": 1, "minisblack": 1, "rgb": 3, "gray with alpha": 2, "rgb with alpha": 4}  # photometric: samples
+# type: largest value
+TYPES = {"u1": 255, "u2": 65535, "u4": 65535, "i1": 127, "i2": 32767, "i4": 65535, "f2": 1, "f4": 1, "f8": 1}
+# photometric: samples
+KINDS = {"miniswhite": 1, "minisblack": 1, "rgb": 3, "gray with alpha": 2, "rgb with alpha": 4}
 
 
 @pytest.mark.parametrize("kind", list(KINDS))
@@ -45,15 +48,19 @@ def test_tiff_of_any_depth_photometric_planes_and_predictor(dtype, kind):
     values = random.rand(6, 16, channels) * TYPES[dtype]
     values = values.astype(dtype) if dtype[0] == "f" else np.floor(values).astype(dtype)
     alpha = "alpha" in kind
-    predictors = (False, True) if dtype[0] != "f" else (False,)  # of floating point, tifffile writes only with another package
-    for planar, predictor in itertools.product(("contig", "separate") if channels > 1 else ("contig",), predictors):
+    # of floating point, tifffile writes only with another package
+    predictors = (False, True) if dtype[0] != "f" else (False,)
+    for planar, predictor in itertools.product(("contig", "separate") if channels > 1 else ("contig",),
+                                               predictors):
         options = {"extrasamples": ["unassalpha"]} if alpha else {}
-        options.update({"planarconfig": planar} if channels > 1 else {}, **({"predictor": True} if predictor else {}))
+        options.update({"planarconfig": planar} if channels > 1 else {},
+                       **({"predictor": True} if predictor else {}))
         array = values if planar == "contig" else np.moveaxis(values, 2, 0)
         photometric = {"gray with alpha": "minisblack", "rgb with alpha": "rgb"}.get(kind, kind)
         file = write_tiff(array[:, :, 0] if channels == 1 else array, photometric, **options)
         theirs = tifffile.imread(file).astype(np.float64)
-        theirs = np.moveaxis(theirs, 0, 2) if planar == "separate" and channels > 1 else theirs.reshape(6, 16, channels)
+        theirs = np.moveaxis(theirs, 0,
+                             2) if planar == "separate" and channels > 1 else theirs.reshape(6, 16, channels)
         expected = np.floor(theirs * 65535 + 0.5) if dtype[0] == "f" else theirs
         color = expected[:, :, :channels - alpha]
         color = top - color if kind == "miniswhite" else color
@@ -63,13 +70,6 @@ def test_tiff_of_any_depth_photometric_planes_and_predictor(dtype, kind):
         assert (picture.color == color).all() and picture.notes == []
         assert (picture.alpha == expected[:, :, -1]).all() if alpha else picture.alpha is None
         assert (eight_bits(file) == np.floor(color * 255 / top + 0.5)).all()
-
-
-def test_tiff_of_min_is_white_equals_min_is_black():
-    gray = random.randint(0, 65536, (5, 7)).astype(np.uint16)
-    black, white = (write_tiff(array, kind) for array, kind in ((gray, "minisblack"), (65535 - gray, "miniswhite")))
-    assert (images.decode(black).color == gray[:, :, None]).all() and (images.decode(white).color == gray[:, :, None]).all()
-    assert (eight_bits(black) == eight_bits(white)).all()
 
 
 def test_tiff_of_one_bit_palettes_cmyk_and_multiplied_alpha():
@@ -101,12 +101,13 @@ def test_tiff_that_tifffile_cannot_decode(monkeypatch, tmp_path):
     gray = random.randint(0, 65536, (6, 16)).astype(np.uint16)
     Image.fromarray(gray).save(path, compression="tiff_lzw", tiffinfo={317: 2})
     assert (images.decode(path).color[:, :, 0] == gray).all()
-    monkeypatch.setattr(images, "_first_page", lambda stream: None)
+    monkeypatch.setattr(tiff, "first_page", lambda stream: None)
     for channels, order, predictor in itertools.product((3, 4), "<>", (False, True)):
         deep = random.randint(0, 65536, (6, 16, channels)).astype(np.uint16)
         if predictor and order == ">" and tifffile.__version__ < "2021":
             continue  # it writes another difference
-        options = dict({"predictor": True} if predictor else {}, **({"extrasamples": ["unassalpha"]} if channels == 4 else {}))
+        options = dict({"predictor": True} if predictor else {},
+                       **({"extrasamples": ["unassalpha"]} if channels == 4 else {}))
         picture = images.decode(write_tiff(deep, "rgb", byteorder=order, **options))
         assert (picture.color == deep[:, :, :3]).all() and picture.notes == []
         assert (picture.alpha == deep[:, :, 3]).all() if channels == 4 else picture.alpha is None
@@ -122,15 +123,17 @@ def test_big_tiff():
 
 
 @pytest.mark.parametrize("values, message", [
-    (np.uint32([[0, 70000]]), "its values reach from 0 to 70000, expected from 0 to 65535: scale them"),
-    (np.int16([[-5, 7]]), "its values reach from -5 to 7, expected from 0 to 65535: scale them"),
+    (np.uint32([[0, 70000]]),
+     "its values reach from 0 to 70000, expected from 0 to 65535: scale them, and save them with 8 or"),
+    (np.int16([[-5, 7]]),
+     "its values reach from -5 to 7, expected from 0 to 65535: scale them"),
     (np.float32([[0, 7]]), "its values reach from 0 to 7, expected from 0 to 1: scale them"),
-    (np.float64([[0, np.nan]]), "its values reach from nan to nan, expected from 0 to 1: scale them"),
+    (np.float64([[0, np.nan]]), "1 of its 2 values are NaN: replace them$"),
 ])
 def test_values_without_a_brightness(values, message, tmp_path):
     path = str(tmp_path / "a.tif")
     tifffile.imwrite(path, values, photometric="minisblack")
-    with pytest.raises(UserError, match="^cannot read the image %s: %s.* with 8 or 16 bits$" % (path, message)):
+    with pytest.raises(UserError, match="^cannot read the image %s: %s" % (path, message)):
         read_image(path)
 
 
@@ -138,7 +141,8 @@ def write_png(samples, **options):
     """An in-memory PNG file of 16 bits by pypng."""
     height, width, channels = samples.shape
     file = io.BytesIO()
-    writer = png.Writer(width, height, greyscale=channels < 3, alpha=channels % 2 == 0, bitdepth=16, **options)
+    writer = png.Writer(width, height, greyscale=channels < 3, alpha=channels % 2 == 0, bitdepth=16,
+                        **options)
     writer.write(file, samples.reshape(height, -1).tolist())
     file.seek(0)
     return file
@@ -161,26 +165,9 @@ def add_chunk(data, name, content):
         ">I", zlib.crc32(name + content) & 0xffffffff) + data[33:]
 
 
-@pytest.mark.parametrize("kind", [0, 1, 2, 3, 4])
-def test_every_filter_of_png_with_16_bits(kind):
-    """Rows that are filtered by hand, each by the definition of its filter."""
-    samples = random.randint(0, 65536, (7, 5, 3)).astype(np.uint16)
-    rows = np.frombuffer(samples.astype(">u2").tobytes(), np.uint8).reshape(7, 30).astype(int)
-    padded = np.zeros((8, 36), int)
-    padded[1:, 6:] = rows
-    left, up, corner = padded[1:, :-6], padded[:-1, 6:], padded[:-1, :-6]
-    nearest = np.abs(left + up - corner - np.array([left, up, corner])).argmin(axis=0)
-    predicted = [0, left, up, (left + up) // 2, np.choose(nearest, [left, up, corner])][kind]
-    filtered = np.hstack([np.full((7, 1), kind), (rows - predicted) % 256]).astype(np.uint8)
-    data = add_chunk(b"\x89PNG\r\n\x1a\n" + b"\0" * 25, b"IDAT", zlib.compress(filtered.tobytes()))
-    header = add_chunk(b"\0" * 33, b"IHDR", struct.pack(">IIBBBBB", 5, 7, 16, 2, 0, 0, 0))[33:]
-    data = add_chunk(data[:8] + header + data[33:], b"pHYs", struct.pack(">IIB", 1, 1, 0))
-    data += add_chunk(b"\0" * 33, b"IEND", b"")[33:]
-    assert (images.decode(io.BytesIO(data)).color == samples).all()
-
-
 def test_transparent_color_of_any_depth():
-    for bits, values in (1, [0, 1, 1, 0]), (2, [0, 1, 2, 3]), (4, [0, 7, 15, 7]), (8, [0, 9, 255, 9]), (16, [0, 9, 65535, 300]):
+    for bits, values in [(1, [0, 1, 1, 0]), (2, [0, 1, 2, 3]), (4, [0, 7, 15, 7]), (8, [0, 9, 255, 9]),
+                         (16, [0, 9, 65535, 300])]:
         file, key = io.BytesIO(), values[1]
         png.Writer(4, 1, greyscale=True, bitdepth=bits, transparent=key).write(file, [values])
         file.seek(0)
@@ -202,8 +189,135 @@ def test_png_with_much_text(tmp_path):
         if readable:
             assert (read_image(path) == rgb).all()
         else:
-            with pytest.raises(UserError, match="a.png: its compressed text or profile has more than 64 MiB: save it without"):
+            with pytest.raises(UserError,
+                               match="a.png: its compressed text or profile has more than 64 MiB: save it"):
                 read_image(path)
+
+
+# what is changed or left out is said
+
+def notes_of(file):
+    file.seek(0)
+    return images.decode(file).notes
+
+
+@pytest.mark.parametrize("dtype", ["u1", "u2"])
+def test_pages_of_tiff(dtype):
+    """Copies in fewer pixels are no pages, and of a large stack ImageJ writes the first page alone."""
+    pages, file = (random.rand(3, 6, 16) * 255 * 257).astype(dtype), io.BytesIO()
+    for options in {}, {"imagej": True}:
+        assert notes_of(write_tiff(pages, "minisblack", **options)) == ["the first of 3 pages"]
+    stack = write_tiff(pages[0], "minisblack", description="ImageJ=1.53\nimages=40\nslices=40\n",
+                       metadata=None)
+    assert notes_of(stack) == ["the first of 40 pages"]
+    with tifffile.TiffWriter(file) as writer:
+        for page, reduced in (pages[0], 0), (pages[1, ::2, ::2], 1):
+            getattr(writer, "write", getattr(writer, "save", None))(page, photometric="minisblack",
+                                                                    subfiletype=reduced)
+    assert notes_of(file) == []
+
+
+@pytest.mark.parametrize("dtype", ["u1", "u2"])
+def test_channels_of_tiff_that_are_neither_color_nor_alpha(dtype):
+    for channels, used in (2, 1), (4, 3), (5, 1):
+        samples = (random.rand(6, 16, channels) * 255 * 257).astype(dtype)
+        for planar, array in ("contig", samples), ("separate", np.moveaxis(samples, 2, 0)):
+            file = write_tiff(array, "rgb" if used == 3 else "minisblack", planarconfig=planar,
+                              extrasamples=["unspecified"] * (channels - used))
+            picture = images.decode(file)
+            assert picture.alpha is None and (picture.color == samples[:, :, :used]).all()
+            assert picture.notes == ["%d of its %d channels: the others are neither color nor alpha"
+                                     % (used, channels)]
+
+
+def test_a_preview_is_no_picture():
+    """Of DNG and the like, which TIFF's first page is one of."""
+    for options in {"subfiletype": 1}, {"extratags": [(50706, "B", 4, (1, 4, 0, 0), True)]}:
+        file = io.BytesIO()
+        with tifffile.TiffWriter(file) as writer:
+            for size, more in (4, options), (9, {}):
+                getattr(writer, "write", getattr(writer, "save", None))(
+                    np.zeros((size, size, 3), np.uint8), photometric="rgb", **more)
+        file.seek(0)
+        with pytest.raises(ValueError,
+                           match="^it is a camera raw file .* or another one that begins with a preview"):
+            images.decode(file)
+
+
+@pytest.mark.parametrize("top, noted", [(255, "0.4"), (4095, "6"), (4096, None), (0, None)])
+def test_fewer_bits_than_the_file_has(top, noted):
+    samples = np.arange(256).reshape(16, 16, 1) * top // 255
+    for file in write_png(samples), write_tiff(samples[:, :, 0].astype(np.int32), "minisblack"):
+        assert notes_of(file) == (["its brightest value is %s %% of white: if it has fewer bits than its "
+                                   "file, scale its values" % noted] if noted else [])
+
+
+def photograph_as_jpeg(**options):
+    file = io.BytesIO()
+    Image.fromarray(skimage.data.astronaut()[40:88, 180:244]).save(file, "JPEG", **options)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"quality": 20}])
+def test_jpeg_without_its_end(options, tmp_path):
+    """As long as all rows are there: some bytes less of them are an error, in data sets, too."""
+    data, path = photograph_as_jpeg(**options), tmp_path / "a.jpg"
+    whole = images.decode(io.BytesIO(data)).color
+    for missing in 1, 2:
+        picture = images.decode(io.BytesIO(data[:-missing]))
+        assert (picture.color == whole).all()
+        assert picture.notes == ["its end is missing, but all rows are there"]
+    scan = len(data) - data.rindex(b"\xff\xda")  # the last one
+    for missing, rows in (8, "3[23]"), (scan // 2, "(1|1[67]|3[23])"):
+        path.write_bytes(data[:-missing])
+        message = "it ends in row %s of 48$" % rows if not options.get("progressive") else ""
+        with pytest.raises(UserError, match="a.jpg: .*truncated.*" + message):
+            read_image(str(path))
+
+
+def test_bits_that_pillow_does_not_read():
+    rgb = np.zeros((4, 5, 3), np.uint16)
+    header = struct.pack(">HBBHHHHII", 474, 0, 2, 3, 5, 4, 3, 0, 65535)
+    sgi = io.BytesIO(header + bytes(512 - len(header)) + rgb.tobytes())
+    assert notes_of(sgi) == ["its 16 bits are read as 8"]
+    if int(Image.__version__.split(".")[0]) > 8:  # an older one refuses it
+        for top, bits in (65535, 16), (1023, 10):
+            file = io.BytesIO(b"P6 5 4 %d\n" % top + rgb.tobytes())
+            assert notes_of(file) == ["its %d bits are read as 8" % bits]
+    assert notes_of(io.BytesIO(b"P6 5 4 255\n" + bytes(60))) == []
+    heads = {"JPEG2000": b"..\xff\x4f\xff\x51" + bytes(38) + b"\x0b", "AVIF": b"..av1C\x81\0\x4c"}
+    for name, head in heads.items():
+        assert images._stated_bits(name, (), head + bytes(64)) == {"JPEG2000": 12, "AVIF": 10}[name]
+
+
+def test_colors_of_png_that_are_not_heeded():
+    data = io.BytesIO()
+    Image.new("RGB", (3, 2)).save(data, "PNG")
+    for name, content, notes in [
+            (b"cICP", bytes([9, 16, 0, 1]), ["its color space (cICP 9 16) is taken for sRGB"]),
+            (b"cICP", bytes([1, 13, 0, 1]), []), (b"gAMA", struct.pack(">I", 45455), []),
+            (b"gAMA", struct.pack(">I", 100000), ["its gamma of 1 is taken for that of sRGB"])]:
+        assert notes_of(io.BytesIO(add_chunk(data.getvalue(), name, content))) == notes
+
+
+def test_what_is_not_kept_is_known():
+    rgb, text, xmp = Image.new("RGB", (3, 2)), PngImagePlugin.PngInfo(), "<x:xmpmeta/>"
+    text.add_text("parameters", "Steps: 20")
+    text.add_itxt("XML:com.adobe.xmp", xmp)
+    jpeg = photograph_as_jpeg()
+    marker = b"http://ns.adobe.com/xap/1.0/\0" + xmp.encode()
+    for segment, content in (0xE1, marker), (0xFE, b"shot by me"), (0xED,
+                                                                    b"Photoshop 3.0\x008BIM\4\4\0\0\0\0\0\0"):
+        jpeg = jpeg[:2] + struct.pack(">BBH", 255, segment, len(content) + 2) + content + jpeg[2:]
+    png_file = io.BytesIO()
+    rgb.save(png_file, "PNG", pnginfo=text)
+    tiff = write_tiff(np.zeros((2, 3), np.uint16), "minisblack",
+                      extratags=[(700, "B", len(xmp), xmp.encode(), True)])
+    for file, unkept in ((png_file, ("text", "XMP data")),
+                         (io.BytesIO(jpeg), ("XMP data", "a comment", "IPTC data")),
+                         (tiff, ("XMP data",)), (io.BytesIO(photograph_as_jpeg()), ())):
+        file.seek(0)
+        assert images.decode(file).unkept == unkept
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -214,13 +328,15 @@ def test_orientation(orientation, kind, tmp_path):
     exif = Image.Exif()
     exif[274] = orientation
     if kind == "deep tiff":
-        tifffile.imwrite(path, rgb.astype(np.uint16) * 257, photometric="rgb", extratags=[(274, "H", 1, orientation, True)])
+        tifffile.imwrite(path, rgb.astype(np.uint16) * 257, photometric="rgb",
+                         extratags=[(274, "H", 1, orientation, True)])
         original = rgb
     else:
         Image.fromarray(rgb).save(path, format=kind, exif=exif if kind == "tiff" else exif.tobytes())
         with Image.open(path) as image:
             original = rgb if kind == "tiff" else np.array(image)
-    method = [None, Image.FLIP_LEFT_RIGHT, Image.ROTATE_180, Image.FLIP_TOP_BOTTOM, Image.TRANSPOSE, Image.ROTATE_270,
+    method = [None, Image.FLIP_LEFT_RIGHT, Image.ROTATE_180, Image.FLIP_TOP_BOTTOM, Image.TRANSPOSE,
+              Image.ROTATE_270,
               Image.TRANSVERSE, Image.ROTATE_90][orientation - 1]
     expected = Image.fromarray(original)
     assert (read_image(path) == np.asarray(expected if method is None else expected.transpose(method))).all()

@@ -1,18 +1,21 @@
-"""Pictures and photographs as people have them: what they hold is kept, what is none is left out, and any name is printed."""
-import hashlib
-import io
+"""test.py --input: what of people's pictures is found, read, kept and written, and what bad input gets."""
+import errno
 import os
+import signal
 import subprocess
 import sys
+import time
 
 import test as evaluation
 import utils
 from conftest import ROOT
-from tools import command, files, images
+from tools import files, images
 from tools.command import UserError
-from tools.data import parts, photographs
-from tools.data.patches import Sampler, detail
-from tools.pictures.files import find_pictures, read_picture
+from tools.data import photographs
+from tools.network import load_model
+from tools.pictures import upscale as upscale_module, write
+from tools.pictures.read import Picture, find_pictures, read_picture
+from tools.pictures.tiles import Store
 
 import fuzz_images
 import numpy as np
@@ -20,19 +23,30 @@ import png
 import pytest
 import skimage.data
 import tifffile
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, PngImagePlugin
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 PICTURE = skimage.data.astronaut()[40:72, 180:204]
+OLD_PILLOW = int(Image.__version__.split(".")[0]) < 9
 random = np.random.RandomState(5)
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def repeat(monkeypatch):
-    monkeypatch.setattr(evaluation, "build", lambda model, scale, args: fuzz_images.Repeat())
+    """In place of the network, every pixel becomes 2x2; returns what undoes that."""
+    opened = evaluation.open_upscaler
+    monkeypatch.setattr(evaluation, "open_upscaler", lambda model, scale, args: fuzz_images.Repeat())
+    return lambda: monkeypatch.setattr(evaluation, "open_upscaler", opened)
+
+
+@pytest.fixture
+def upscale(run, tmp_path):
+    """Run test.py --input with these arguments, into tmp_path / "out": (exit status, stdout, stderr)."""
+    return lambda *arguments: run("--output", tmp_path / "out", "--input", *arguments)
 
 
 def save(path, image=PICTURE, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
     (Image.fromarray(image) if isinstance(image, np.ndarray) else image).save(str(path), **options)
     return str(path)
 
@@ -41,11 +55,56 @@ def enlarged(image):
     return np.asarray(image).repeat(2, axis=0).repeat(2, axis=1)
 
 
-# 16 bits
+# reading
+
+@pytest.mark.parametrize("name, mode, note", [
+    ("a.png", "RGB", None), ("a.png", "RGBA", None), ("a.png", "L", None), ("a.png", "LA", None),
+    ("a.png", "1", None),
+    ("a.png", "P", None), ("a.tif", "RGB", None),
+    ("a.tif", "CMYK", "converted from CMYK to RGB without a profile"),
+    ("a.tif", "LAB", "converted from LAB to sRGB"), ("a.bmp", "RGB", None), ("a.webp", "RGBA", None),
+    ("a.tga", "LA", None)])
+def test_read_picture(tmp_path, name, mode, note):
+    image, gray = Image.fromarray(PICTURE), mode in ("1", "L", "LA")
+    if mode in ("LA", "RGBA"):
+        image.putalpha(Image.fromarray(np.tile(np.arange(1, 25, dtype=np.uint8), (32, 1))))
+    image = image.convert(mode) if mode != "LAB" else ImageCms.profileToProfile(
+        image, ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), outputMode="LAB")
+    picture = read_picture(save(tmp_path / name, image, **({"lossless": True} if name == "a.webp" else {})),
+                           1)
+    assert picture.color.dtype == np.uint8 and picture.color.shape == (32, 24, 1 if gray else 3)
+    if mode == "LAB":  # 8 bits of L, a and b do not hold all of RGB
+        assert np.abs(picture.color.astype(int) - PICTURE).mean() < 3
+    else:
+        expected = np.asarray(image.convert("L" if gray else "RGB"))
+        assert (picture.color == expected.reshape(picture.color.shape)).all()
+    assert (picture.alpha == np.arange(1, 25)).all() if mode in ("LA", "RGBA") else picture.alpha is None
+    assert picture.notes == ([note] if note else [])
+
+
+def test_frames_and_layers(tmp_path):
+    frames = [Image.fromarray(np.full((4, 5), value, np.uint8)) for value in (50, 200)]
+    picture = read_picture(save(tmp_path / "a.gif", frames[0], save_all=True, append_images=frames[1:]), 1)
+    assert picture.notes == ["the first of 2 frames"] and (picture.color == 50).all()
+    path = tmp_path / "a.psd"
+    for layers, notes in (0, []), (2, ["the merged picture of 2 layers"]):
+        path.write_bytes(fuzz_images.psd(PICTURE, layers))
+        picture = read_picture(str(path), 1)
+        assert (picture.color == PICTURE).all() and picture.notes == notes
+
+
+def test_hidden_color_does_not_bleed(tmp_path):
+    rgba = np.zeros((12, 12, 4), np.uint8)
+    rgba[:, :6], rgba[:, 6:] = (200, 10, 10, 255), (0, 255, 0, 0)
+    picture = read_picture(save(tmp_path / "a.png", rgba), 1)
+    assert (picture.color == [200, 10, 10]).all() and (picture.alpha == rgba[:, :, 3]).all()
+
+
+# writing
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 @pytest.mark.parametrize("suffix", ["png", "tif"])
-def test_16_bits_stay(run, repeat, tmp_path, suffix, channels):
+def test_16_bits_stay(upscale, tmp_path, suffix, channels):
     samples, path = random.randint(0, 65536, (70, 9, channels)).astype(np.uint16), tmp_path / ("a." + suffix)
     samples[:, :, -1] = 40000 if channels % 2 == 0 else samples[:, :, -1]
     if suffix == "png":
@@ -57,14 +116,36 @@ def test_16_bits_stay(run, repeat, tmp_path, suffix, channels):
         options.update({"planarconfig": "contig"} if channels > 1 else {}, metadata=None)
         tifffile.imwrite(str(path), samples[:, :, 0] if channels == 1 else samples,
                          photometric="rgb" if channels > 2 else "minisblack", **options)
-    assert run("--input", path, "--output", tmp_path)[::2] == (0, "")
-    width, height, rows, info = png.Reader(filename=str(tmp_path / "a_x2.png")).asDirect()
+    assert upscale(path)[::2] == (0, "")
+    width, height, rows, info = png.Reader(filename=str(tmp_path / "out" / "a_x2.png")).asDirect()
     assert (width, height, info["bitdepth"], info["planes"]) == (18, 140, 16, channels)
     sr = np.array([list(row) for row in rows]).reshape(140, 18, channels)
     assert np.abs(sr - enlarged(samples).astype(int)).max() <= 1  # float32
 
 
-# metadata
+def test_compose_clips_and_upscales_alpha():
+    height, width, scale = 150, 20, 3  # more than two strips
+    sr = Store((scale * height, scale * width, 3))
+    sr.array()[...] = random.rand(*sr.shape) * 1.2 - 0.1
+    alpha = random.randint(0, 256, (height, width)).astype(np.uint8)
+    result = np.asarray(write.compose(sr, Picture(np.zeros((height, width, 3), np.uint8), alpha, None, []),
+                                      scale))
+    assert (result[:, :, :3] == utils.to_uint8(255 * sr.array())).all()
+    assert (result[:, :, 3] == utils.bicubic(alpha[:, :, None], scale)[:, :, 0]).all()
+    image = write.compose(sr, Picture(np.zeros((height, width, 1), np.uint16), None, None, []), scale)
+    luma = np.clip(sr.array().dot([0.299, 0.587, 0.114]), 0, 1)
+    assert image.mode == "I;16" and np.abs(np.asarray(image, np.float64) - 65535 * luma).max() < 0.6
+
+
+def test_what_a_format_holds():
+    color, alpha = np.uint8([[[100, 100, 100]]]), np.uint8([[51]])
+    assert write.fit_format(Picture(color, alpha, None, []), "webp").alpha is alpha
+    jpeg = write.fit_format(Picture(color, alpha, None, []), "jpeg")
+    assert jpeg.alpha is None and (jpeg.color == 224).all()  # a fifth of 100, the rest white
+    assert jpeg.notes == ["its transparency becomes white: jpeg has none"]
+    deep = Picture(np.uint16([[[257 * 9]]]), None, None, [])
+    assert write.fit_format(deep, "png") == deep and (write.fit_format(deep, "webp").color == 9).all()
+
 
 def exif_of_a_camera():
     exif = Image.Exif()
@@ -76,20 +157,21 @@ def exif_of_a_camera():
 
 @pytest.mark.parametrize("format_, strip", [("png", False), ("jpeg", False), ("webp", False), ("png", True)])
 @pytest.mark.parametrize("deep", [False, True])
-def test_exif_and_resolution_are_kept(run, repeat, tmp_path, format_, strip, deep):
-    path = save(tmp_path / "a.png", exif=exif_of_a_camera(), dpi=(200, 100), icc_profile=SRGB)
+def test_exif_and_resolution_are_kept(upscale, tmp_path, format_, strip, deep):
+    text = PngImagePlugin.PngInfo()
+    text.add_text("parameters", "Steps: 20")
+    path = save(tmp_path / "a.png", exif=exif_of_a_camera(), dpi=(200, 100), icc_profile=SRGB, pnginfo=text)
     if deep:
-        picture = read_picture(path, 1)
         with open(path, "wb") as file:
-            from tools.pictures.write import write_deep_png
-            write_deep_png(file, PICTURE.astype(">u2") * 257, SRGB, exif_of_a_camera(), (200, 100))
-        assert (read_picture(path, 1).color == picture.color.astype(np.uint16) * 257).all()
-    status, _, err = run("--input", path, "--output", tmp_path, "--format", format_, *["--strip"] * strip)
-    assert status == 0 and (err == "" or deep and format_ != "png" and "its 16 bits become 8" in err)
-    with Image.open(str(tmp_path / ("a_x2." + format_))) as image:
+            write.write_deep_png(file, PICTURE.astype(">u2") * 257, SRGB, exif_of_a_camera(), (200, 100))
+    status, _, err = upscale(path, "--format", format_, *["--strip"] * strip)
+    notes = ["its 16 bits become 8: %s has no more" % format_] if deep and format_ != "png" else []
+    notes += ["not kept: text"] if not deep and not strip else []
+    assert (status, err) == (0, "".join("note: %s: %s\n" % (path, note) for note in notes))
+    with Image.open(str(tmp_path / "out" / ("a_x2." + format_))) as image:
         image.load()
-        exif, size = image.getexif(), image.size
-        assert size == (64, 48) and image.info["icc_profile"] == SRGB  # turned
+        exif = image.getexif()
+        assert image.size == (64, 48) and image.info["icc_profile"] == SRGB  # turned
         if strip:
             assert len(exif) == 0 and "dpi" not in image.info
             return
@@ -97,54 +179,49 @@ def test_exif_and_resolution_are_kept(run, repeat, tmp_path, format_, strip, dee
             assert [round(float(value)) for value in image.info["dpi"]] == [200, 100]
         assert 274 not in exif and (exif[315], exif[306]) == ("An Author", "2020:01:02 03:04:05")
         inner, place = exif.get_ifd(0x8769), exif.get_ifd(0x8825)
-        assert (inner[0x9003], inner[0xA002], inner[0xA003]) == ("2020:01:02 03:04:06", 64, 48) and 0x927C not in inner
-        assert place[1] == "N" and [float(value) for value in place[2]] == [47, 3, 1.5]
+        assert (inner[0x9003], inner[0xA002], inner[0xA003]) == ("2020:01:02 03:04:06", 64, 48)
+        assert 0x927C not in inner and place[1] == "N"
+        assert [float(value) for value in place[2]] == [47, 3, 1.5]
 
 
-def test_jpeg_keeps_the_resolution_of_chroma(run, repeat, tmp_path):
+def test_quality_and_the_chroma_of_jpeg(upscale, tmp_path):
     stripes = np.zeros((32, 24, 3), np.uint8)
     stripes[:, ::2, 0], stripes[:, 1::2, 2] = 200, 200  # red and blue
-    assert run("--input", save(tmp_path / "a.png", stripes), "--output", tmp_path, "--format", "jpeg")[0] == 0
-    with Image.open(str(tmp_path / "a_x2.jpeg")) as image:
-        assert [layer[1:3] for layer in image.layer] == [(1, 1)] * 3
-        finer = np.asarray(image, int)
-    file = io.BytesIO()
-    Image.fromarray(enlarged(stripes)[:, 1:]).save(file, "JPEG", quality=95)  # 4:2:0, across the edges
-    errors = [np.abs(np.asarray(sr, int) - hr).mean() for sr, hr in (
-        (finer, enlarged(stripes)), (Image.open(file), enlarged(stripes)[:, 1:]))]
-    assert errors[0] < 4 and errors[1] > 20
+    path = save(tmp_path / "a.png", stripes)
+    for name in "jpeg", "webp":
+        sizes = []
+        for quality in [], ["--quality", 10]:
+            assert upscale(path, "--format", name, "--overwrite", *quality)[0] == 0
+            sizes.append(os.path.getsize(str(tmp_path / "out" / ("a_x2." + name))))
+            if name == "jpeg" and not quality:
+                with Image.open(str(tmp_path / "out" / "a_x2.jpeg")) as image:
+                    assert [layer[1:3] for layer in image.layer] == [(1, 1)] * 3
+                    assert np.abs(np.asarray(image, int) - enlarged(stripes)).mean() < 4  # of 4:2:0, above 20
+        assert sizes[1] < 0.7 * sizes[0]
 
 
-# what is more than one picture
-
-def test_the_merged_picture_of_layers(tmp_path):
-    path = tmp_path / "a.psd"
-    for layers, notes in (0, []), (2, ["the merged picture of 2 layers"]):
-        path.write_bytes(fuzz_images.psd(PICTURE, layers))
-        picture = read_picture(str(path), 1)
-        assert (picture.color == PICTURE).all() and picture.notes == notes
-        assert (utils.read_image(str(path)) == PICTURE).all()
-
+# animations
 
 @pytest.mark.parametrize("alpha", [False, True])
 @pytest.mark.parametrize("format_", ["gif", "png", "webp"])
-def test_all_frames(run, repeat, tmp_path, format_, alpha):
-    frames = [PICTURE, PICTURE[::-1].copy(), 255 - PICTURE]
-    frames = [frame // 64 * 85 for frame in frames]  # few enough colors for GIF
+def test_all_frames(upscale, tmp_path, format_, alpha):
+    # of few colors, for GIF
+    frames = [frame // 64 * 85 for frame in (PICTURE, PICTURE[::-1].copy(), 255 - PICTURE)]
     if alpha:
         mask = [np.where(np.arange(24) < edge, 255, 0) * np.ones((32, 1)) for edge in (8, 16, 24)]
         frames = [np.dstack([frame, edge]).astype(np.uint8) for frame, edge in zip(frames, mask)]
     path, durations = str(tmp_path / ("a." + format_)), [50, 120, 200]
-    from tools.pictures.write import _frame  # which makes the transparent color of GIF
-    stored = [_frame(Image.fromarray(frame), format_, alpha) for frame in frames]
-    options = {"gif": {"disposal": 2, "transparency": 255} if alpha else {}, "webp": {"lossless": True}, "png": {}}[format_]
+    stored = [write._frame(Image.fromarray(frame), format_, alpha) for frame in frames]
+    options = {"gif": {"disposal": 2, "transparency": 255} if alpha else {}, "webp": {"lossless": True},
+               "png": {}}[format_]
     stored[0].save(path, save_all=True, append_images=stored[1:], duration=durations, loop=3, **options)
-    status, out, err = run("--input", path, "--output", tmp_path, "--frames", "--format", "webp", "--quality", 100)
-    if format_ == "gif" and int(Image.__version__.split(".")[0]) < 9:
-        assert status == 1 and "does not compose the frames of GIF rightly: take Python 3.9 or later, or leave out --frames" in err
+    status, out, err = upscale(path, "--frames")
+    if format_ == "gif" and OLD_PILLOW:
+        assert status == 1
+        assert "does not compose the frames of GIF rightly: take Python 3.9 or later, or leave out" in err
         return
     assert (status, err) == (0, "note: %s: all 3 frames\n" % path)
-    with Image.open(str(tmp_path / ("a_x2." + format_))) as image:
+    with Image.open(str(tmp_path / "out" / ("a_x2." + format_))) as image:
         assert (image.n_frames, image.format, image.info["loop"]) == (3, format_.upper(), 3)
         for i, expected in enumerate(frames):
             image.seek(i)
@@ -153,63 +230,299 @@ def test_all_frames(run, repeat, tmp_path, format_, alpha):
             shown = np.asarray(image.convert("RGBA"), int)
             seen = enlarged(expected[:, :, 3] > 0) if alpha else np.ones((64, 48), bool)
             hr = enlarged(np.dstack([expected[:, :, :3], np.full((32, 24), 255)]))
-            assert np.abs((shown - hr)[seen]).mean() < 8  # lossy WebP
+            assert np.abs((shown - hr)[seen]).mean() < 8
             assert not (~seen).any() or (shown[~seen][:, 3] < 60).mean() > 0.9  # but for the edge, by bicubic
-    assert run("--input", path, "--output", tmp_path / "first")[2] == "note: %s: the first of 3 frames\n" % path
-    status, out, err = run("--input", path, "--output", tmp_path / "b", "--frames", "--max-megapixels", 0.0015)
+    status, out, err = upscale(path, "--overwrite", "--frames", "--max-megapixels", 0.0015)
     assert status == 1 and "has more than 0.0015 megapixels in 3 frames: raise the limit" in err
 
 
-# names and files
+@pytest.mark.parametrize("format_, options, exact", [
+    ("png", [], True), ("webp", [], True), ("webp", ["--format", "webp", "--quality", "60"], False)])
+def test_frames_are_upright_keep_exif_and_have_no_loss(upscale, tmp_path, format_, options, exact):
+    """Where the original has none."""
+    path, frames = tmp_path / ("a." + format_), [Image.fromarray(PICTURE),
+                                                 Image.fromarray(PICTURE[:, ::-1].copy())]
+    lossless = {"lossless": True} if format_ == "webp" else {}
+    save(path, frames[0], save_all=True, append_images=frames[1:], duration=50, exif=exif_of_a_camera(),
+         **lossless)
+    for strip in False, True:
+        assert upscale(path, "--frames", "--overwrite", *options + ["--strip"] * strip)[0] == 0
+        with Image.open(str(tmp_path / "out" / ("a_x2." + format_))) as image:
+            exif = image.getexif()
+            assert (exif.get(315), 274 in exif, image.size) == (None if strip else "An Author", False,
+                                                                (64, 48))
+            for i, expected in enumerate((PICTURE, PICTURE[:, ::-1])):
+                image.seek(i)
+                assert (np.asarray(image.convert("RGB")) == enlarged(np.rot90(expected, -1))).all() == exact
 
-def test_two_pictures_of_one_stem(run, repeat, tmp_path):
-    (tmp_path / "in").mkdir()
-    for name, value in ("a.jpg", 50), ("a.png", 200):
-        save(tmp_path / "in" / name, np.full((4, 4, 3), value, np.uint8))
-    assert run("--input", tmp_path / "in", "--output", tmp_path)[0] == 0
-    assert [utils.read_image(str(tmp_path / name))[0, 0, 0] for name in ("a_x2.png", "a_png_x2.png")] == [50, 200]
 
+# names
+
+def test_names_of_sr_images(upscale, tmp_path):
+    """Of one stem, the second keeps its suffix; of one name, each has its folder."""
+    names = ["in/a.jpg", "in/a.png", "seq/1/x/f.png", "seq/2/x/f.png", "seq/3/y/f.png"]
+    paths = [save(tmp_path / name, np.full((4, 4, 3), 50 * i, np.uint8)) for i, name in enumerate(names)]
+    assert upscale(tmp_path / "in", tmp_path / "seq" / "*" / "*" / "f.png")[0] == 0
+    outputs = ["a_x2.png", "a_png_x2.png", "1_x_f_x2.png", "2_x_f_x2.png", "3_y_f_x2.png"]
+    found = [utils.read_image(str(tmp_path / "out" / name))[0, 0, 0] for name in outputs]
+    assert found == [0, 50, 100, 150, 200]
+    assert len(os.listdir(str(tmp_path / "out"))) == len(paths)
+
+
+def test_errors_before_work_starts(run, upscale, tmp_path):
+    folder, sr = tmp_path / "in", tmp_path / "out" / "a_png_x2.png"
+    a_png, a_jpg, a, sr_of_a = [save(folder / name) for name in ("a_png.png", "a.jpg", "a.png", "a_x2.png")]
+    assert upscale(a_png, a_jpg, a) == (1, "", "error: %s and %s would both become %s\n" % (a_png, a, sr))
+    result = run("--input", a, sr_of_a, "--output", folder)
+    assert result == (1, "", "error: %s would become %s, which is an input, too\n" % (a, sr_of_a))
+    for source in folder, folder / "*.png":
+        result = run("--input", source, "--output", folder)
+        assert result == (1, "", "error: --output %s is the folder of the input: choose another\n" % folder)
+
+
+def test_a_single_picture_is_named_by_output(run, tmp_path, monkeypatch):
+    path, target = save(tmp_path / "in" / "a.png"), tmp_path / "new" / "result.jpg"
+    assert run("--input", path, "--output", target)[0] == 0
+    with Image.open(str(target)) as image:
+        assert image.format == "JPEG" and image.size == (48, 64)
+        assert os.listdir(str(target.parent)) == ["result.jpg"]
+    status, out, err = run("--input", path, "--output", target)
+    assert status == 1 and "result.jpg exists already: add --overwrite or --skip-existing" in err
+    for arguments, message in [(["--input", tmp_path / "in"],
+                                "give one picture and one --scale, or a folder"),
+                               (["--input", path, "--scale", "2", "3"], "give one picture and one --scale"),
+                               (["--input", path, "--format", "webp"],
+                                "goes without --frames and another --format")]:
+        status, out, err = run("--output", tmp_path / "r.png", *arguments)
+        assert status == 2 and message in err
+    status, out, err = run("--input", path, "--output", path)
+    assert status == 1 and "would become %s, which is an input, too" % path in err
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert run("--input=~/in/a.png", "--output=~/out")[0] == 0
+    assert os.listdir(str(tmp_path / "out")) == ["a_x2.png"]
+    for suffix in "tif", "gif":
+        status, out, err = run("--input=~/in/a.png", "--output=~/a." + suffix)
+        assert status == 2
+        assert "SR images are written as .png .webp .jpg .jpeg: name one of these, or a folder" in err
+
+
+def test_existing_results(upscale, tmp_path, repeat, monkeypatch):
+    """They are errors, or replaced, or left out; where all are there, no network is opened."""
+    path, other = [save(tmp_path / "in" / name) for name in ("a.png", "b.png")]
+    (tmp_path / "out").mkdir()
+    mine = tmp_path / "out" / "a_x2.png"
+    mine.write_bytes(b"mine")
+    assert upscale(path)[::2] == (1, "error: %s exists already: add --overwrite or --skip-existing\n" % mine)
+    status, out, err = upscale(tmp_path / "in", "--skip-existing")
+    assert (status, err) == (0, "") and out.startswith(other)
+    assert out.splitlines()[-1].startswith("1 of 2 pictures in")
+    assert mine.read_bytes() == b"mine" and out.endswith(", 1 were there\n")
+    assert upscale(path, "--overwrite")[0] == 0 and (utils.read_image(str(mine)) == enlarged(PICTURE)).all()
+    monkeypatch.setattr(evaluation, "open_upscaler", None)
+    status, out, err = upscale(tmp_path / "in", "--skip-existing")
+    assert (status, err) == (0, "") and out.startswith("0 of 2 pictures in")
+    assert out.endswith(", 2 were there\n")
+
+
+def test_long_names_and_no_limit(upscale, tmp_path):
+    longest, longer = "n" * 248, "m" * 249  # with _x2.png, 255 bytes and one more
+    paths = [save(tmp_path / (name + ".png")) for name in (longest, longer)]
+    status, out, err = upscale(*paths + ["--max-megapixels", "inf"])
+    assert (status, os.listdir(str(tmp_path / "out"))) == (1, [longest + "_x2.png"])
+    assert err == "error: %s would become %s, a name of more than 255 bytes: rename it\n" % (
+        paths[1], longer + "_x2.png")
+
+
+# what is there, and what is none
 
 def test_what_is_no_picture_is_left_out(tmp_path, capsys):
     folder = tmp_path / "in"
-    folder.mkdir()
-    save(folder / "a.jpg")
-    save(folder / "b.mpo", format="jpeg")
+    both = [save(folder / "a.jpg"), save(folder / "b.mpo", format="jpeg")]
+    deeper = save(folder / "c.png" / "d.png")
     (folder / "._a.jpg").write_bytes(b"\0\5\x16\7")
-    (folder / "c.png").mkdir()
-    save(folder / "c.png" / "d.png")
+    for name in "IMG_1.HEIC", "b.cr2", "notes.txt":
+        (folder / name).write_bytes(b"")
     os.mkfifo(str(folder / "e.png"))
-    both = [str(folder / "a.jpg"), str(folder / "b.mpo")]
-    assert find_pictures([str(folder)], str(tmp_path)) == (both, [])
-    assert find_pictures([str(folder / "*")], str(tmp_path)) == (both, [])
-    assert find_pictures([str(folder / "e.png")], str(tmp_path)) == ([], ["no image at %s" % (folder / "e.png")])
+    left_out = ("left out: subfolders (1), no image files (2), HEIC, JPEG XL or camera raw, which are not "
+                "read (IMG_1.HEIC b.cr2)")
+    for name in str(folder), str(folder / "*"):
+        assert find_pictures([name], str(tmp_path)) == (both, [])
+        assert capsys.readouterr() == ("", "note: %s: %s\n" % (name, left_out))
+    for name, reason in ((str(folder / "e.png"), "left out: no image files (1)"),
+                         ("-", "standard input is not read: name a file"),
+                         ("https://a.invalid/b.png", "URLs are not read: download it")):
+        assert find_pictures([name], str(tmp_path)) == ([], ["no image at %s: %s" % (name, reason)])
     assert utils.list_images(str(folder)) == both
-    assert photographs.list_photographs(str(folder)) == both + [str(folder / "c.png" / "d.png")]
+    assert photographs.list_photographs(str(folder)) == both + [deeper]
     assert (read_picture(both[1], 1).color == read_picture(both[0], 1).color).all()
-    assert capsys.readouterr() == ("", "")
 
 
-def test_long_names_and_no_limit(run, repeat, tmp_path):
-    longest, longer = "n" * 248, "m" * 249  # with _x2.png, 255 bytes and one more
-    for name in longest, longer:
-        save(tmp_path / (name + ".png"))
-    status, out, err = run("--input", tmp_path / (longest + ".png"), tmp_path / (longer + ".png"), "--output", tmp_path / "out",
-                           "--max-megapixels", "inf")
-    assert (status, os.listdir(str(tmp_path / "out"))) == (1, [longest + "_x2.png"])
-    assert err == "error: %s would become %s, a name of more than 255 bytes: rename it\n" % (
-        tmp_path / (longer + ".png"), longer + "_x2.png")
+def test_what_goes_wrong_with_one_does_not_stop_the_others(run, upscale, tmp_path, monkeypatch):
+    folder, missing = tmp_path / "in", tmp_path / "out" / "nowhere.png"
+    paths = [save(folder / "a.png", np.zeros((40, 40), np.uint8)),
+             save(folder / "b.png", np.zeros((50, 50), np.uint8)),
+             save(folder / "c.png"), save(folder / "d.png", np.zeros((1, 8200), np.uint8))]
+    os.symlink("../.git/annex/e", str(folder / "e.png"))
+    (folder / "f.heic").write_bytes(b"\0\0\0\x18ftypheic")
+    # and twice
+    errors = ["%s has more than 0.0012 megapixels: raise the limit by --max-megapixels" % path
+              for path in paths[:2]]
+    errors += ["no image at %s" % missing]
+    link, heic = folder / "e.png", folder / "f.heic"
+    errors += [
+        "cannot read the image %s: it is a link to ../.git/annex/e, which is not there: get it (git annex "
+        "get, dvc pull)" % link,
+        "cannot read the image %s: it is in no image format that Pillow %s knows, as HEIC and camera raw are "
+        "none: convert it to TIFF or PNG" % (heic, Image.__version__)]
+    status, out, err = upscale(*paths[:3]
+                               + [folder / "e.png", folder / "f.heic", missing, "--max-megapixels", 0.0012])
+    assert status == 1 and sorted(err.splitlines()) == sorted("error: " + line for line in errors)
+    assert out.splitlines()[0].startswith("%s 24x32 -> %s 48x64, "
+                                          % (paths[2], tmp_path / "out" / "c_x2.png"))
+    assert out.splitlines()[-1].startswith("1 of 6 pictures in ") and Image.MAX_IMAGE_PIXELS > 1e7
+    status, out, err = upscale(paths[3], "--format", "webp")
+    assert err == "error: %s would have 16400x2 pixels, and webp holds 16383 a side\n" % (
+        tmp_path / "out" / "d_x2.webp")
+    status, out, err = run("--dataset", folder)
+    assert status == 1 and ("e                    failed: " + errors[3]) in out
 
+    def closed(path):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+
+    monkeypatch.setattr(os, "listdir", closed)
+    status, out, err = upscale(folder, paths[2], "--overwrite")
+    assert status == 1 and "1 of 2 pictures" in out
+    assert err == "error: cannot read the folder %s: Permission denied\n" % folder
+
+
+def test_full_disk(upscale, tmp_path, monkeypatch):
+    def full(image, path, *arguments, **options):
+        with open(path, "wb") as file:
+            file.write(b"part")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    path = save(tmp_path / "a.png")
+    with monkeypatch.context() as patch:
+        patch.setattr(Image.Image, "save", full)
+        status, out, err = upscale(path)
+    assert status == 1 and "0 of 1 pictures" in out and os.listdir(str(tmp_path / "out")) == []
+    assert err == "error: cannot write %s: No space left on device\n" % (tmp_path / "out" / "a_x2.png")
+    monkeypatch.setattr(os, "posix_fallocate", lambda *_: full(None, os.devnull))
+    with pytest.raises(UserError, match="cannot keep 1.00 GiB in %s: No space left on device" % tmp_path):
+        Store((2 ** 14, 2 ** 14, 1), str(tmp_path))
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (["--input", "a.png"], "--input needs --output"),
+    (["--input", "a.png", "--output", "b", "--dataset", "Set5"], "--input goes without --dataset and --csv"),
+    (["--input", "a.png", "--output", "b", "--model", "all"], "--input goes with one --model"),
+    (["--input", "a.png", "--output", "b", "--quality", "0"], "--quality is from 1 to 100"),
+    (["--input", "a.png", "--output", "b", "--quality", "50"], "--quality goes with --format webp or jpeg"),
+    (["--input", "a.png", "--output", "b", "--overwrite", "--skip-existing"], "not allowed with argument"),
+    (["--input", "a.png", "--output", "b", "--tile", "0"], "invalid positive int value"),
+    (["--format", "webp"], "--format goes with --input"), (["--overwrite"], "--overwrite goes with --input"),
+    (["--quality", "0"], "--quality goes with --input"),
+    (["--max-megapixels", "5"], "--max-megapixels goes with --input")])
+def test_usage_errors(run, arguments, message):
+    status, out, err = run(*arguments)
+    assert status == 2 and message in err
+
+
+# the network
+
+def test_the_result_is_that_of_the_network(upscale, tmp_path, repeat):
+    repeat()
+    path = save(tmp_path / "a.png")
+    with load_model(gpu=-1, tile=16, ensemble=True) as model:
+        expected = model.upscale(PICTURE)
+    assert upscale(path, "--ensemble", "--tile", 16)[0] == 0
+    assert (utils.read_image(str(tmp_path / "out" / "a_x2.png")) == expected).all()
+
+
+class Timed(fuzz_images.Repeat):
+    """Logs when each picture is in the network, which it leaves when `until` is fulfilled for its number."""
+
+    def __init__(self, log, room, until):
+        self.log, self.room, self.until, self.count = log, room, until, 0
+
+    def leave_room(self):
+        return self.room
+
+    def __call__(self, image):
+        number, self.count = self.count, self.count + 1
+        self.log.append("in %d" % number)
+        limit = time.time() + 60
+        while not self.until(self.log, number) and time.time() < limit:
+            time.sleep(0.01)
+        self.log.append("out %d" % number if self.until(self.log, number) else "late %d" % number)
+        return super(Timed, self).__call__(image)
+
+
+@pytest.fixture
+def logged(upscale, tmp_path, monkeypatch):
+    """Upscale three pictures: the log of Timed, with what is read and written in it."""
+    def upscale_three(room, until):
+        log = []
+
+        def logging(word, function):
+            def call(path, *arguments):
+                result = function(path, *arguments)
+                log.append("%s %s" % (word, os.path.basename(path)[0]))
+                return result
+            return call
+
+        for name, word in ("read_picture", "read"), ("save_picture", "write"):
+            monkeypatch.setattr(upscale_module, name, logging(word, getattr(upscale_module, name)))
+        monkeypatch.setattr(evaluation, "open_upscaler", lambda model, scale, args: Timed(log, room, until))
+        assert upscale(*[save(tmp_path / ("%d.png" % i), PICTURE[:8, :8]) for i in range(3)])[::2] == (0, "")
+        return log
+    return upscale_three
+
+
+def test_reading_and_writing_overlap_with_the_network(logged):
+    def until(log, number):  # what must happen before picture `number` leaves the network
+        return ("read %d" % (number + 1) in log or number == 2) and ("write %d" % (number - 1) in log
+                                                                     or number == 0)
+
+    assert not [line for line in logged(2 ** 20, until) if line.startswith("late")]
+
+
+def test_a_large_picture_has_the_memory_for_itself(logged):
+    one = ["read %d", "in %d", "out %d", "write %d"]
+    assert logged(24 * 4 * 8 * 8 - 1, lambda log,
+                  number: True) == [line % i for i in range(3) for line in one]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+def test_interrupt_ends_a_large_picture(tmp_path):
+    path = save(tmp_path / "a.png", np.tile(PICTURE, (100, 100, 1)))
+    command = [sys.executable, os.path.join(ROOT, "test.py"), "--gpu", "-1", "--input", path,
+               "--output", str(tmp_path / "out"), "--tile", "32"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                               universal_newlines=True,
+                               # jobs in the background ignore SIGINT
+                               env=dict(os.environ, PYTHONUNBUFFERED="1"),
+                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+    assert process.stdout.readline().startswith("DRSAN-32s")
+    assert process.stdout.readline().startswith("checkpoint")
+    time.sleep(1)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=120)
+    assert (process.returncode, out, err) == (130, "", "stopped\n")
+    assert os.listdir(str(tmp_path / "out")) == []
+
+
+# names of files that cannot be encoded, and closed standard files, need a process of their own
 
 WITHOUT_NETWORK = """
 import sys
 sys.path[:0] = [".", "tests"]
 import fuzz_images, test
 from tools.command import run_main
-test.build = lambda model, scale, args: fuzz_images.Repeat()
+test.open_upscaler = lambda model, scale, args: fuzz_images.Repeat()
 for arguments in %r:
     try:
-        sys.argv = ["test.py"] + arguments
-        run_main(test.main)
+        run_main(lambda: test.main(arguments))
     except SystemExit as stop:
         status = stop.code
 sys.exit(status)
@@ -217,7 +530,7 @@ sys.exit(status)
 
 
 def run_in(environment, closed, code):
-    """Run Python code with other environment variables and without these standard files: (exit status, stdout, stderr), bytes."""
+    """Run Python code with other environment variables, without these standard files: (status, out, err)."""
     process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env=dict(os.environ, **environment),
                                stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                                preexec_fn=lambda: [os.close(number) for number in closed])
@@ -225,20 +538,12 @@ def run_in(environment, closed, code):
     return process.returncode, out, err
 
 
-@pytest.fixture
-def odd_names(tmp_path):
-    """A folder with names that the terminal, or the file system, cannot encode."""
-    folder = tmp_path / "in"
+def test_names_that_cannot_be_encoded(tmp_path):
+    folder, table, sr = tmp_path / "in", tmp_path / "a.csv", tmp_path / "out"
     folder.mkdir()
     names = [u"\u65e5\u672c.png".encode("utf-8"), b"caf\xe9.png"]
     for name in names:
-        save(os.fsdecode(os.path.join(os.fsencode(str(folder)), name)))
-    return folder, names
-
-
-def test_names_that_cannot_be_encoded(odd_names, tmp_path):
-    folder, names = odd_names
-    table, sr = tmp_path / "a.csv", tmp_path / "out"
+        Image.fromarray(PICTURE).save(os.fsdecode(os.path.join(os.fsencode(str(folder)), name)))
     status, out, err = run_in({"PYTHONIOENCODING": "cp1252", "PYTHONUTF8": "0"}, [], WITHOUT_NETWORK % ([
         ["--input", str(folder), "--output", str(sr)], ["--dataset", str(folder), "--csv", str(table)]],))
     assert status == 0 and b"2 of 2 pictures" in out and b"Traceback" not in err
@@ -246,64 +551,21 @@ def test_names_that_cannot_be_encoded(odd_names, tmp_path):
     assert out.count(rb"\u65e5\u672c") == 3 and out.count(rb"caf\udce9") == 3
     found = [row["image"] for row in files.read_csv(str(table))]
     assert {os.fsencode(name) for name in found} == {name[:-4] for name in names} | {b"mean"}
-
-
-def test_names_are_hashed_by_their_bytes(odd_names):
-    folder, names = odd_names
-    lines = [b"%s %d\n" % (name, os.path.getsize(os.path.join(os.fsencode(str(folder)), name))) for name in sorted(names)]
-    found = photographs.describe_data(str(folder))["sha256_of_names_and_sizes"]
-    assert found in [hashlib.sha256(b"".join(order)).hexdigest() for order in (lines, lines[::-1])]
     assert len(photographs.load_photographs(str(folder), 2, 8, 1)) == 2
 
 
 def test_closed_standard_files(tmp_path):
     """Neither an error, nor anything of what is printed in a file."""
-    code = WITHOUT_NETWORK % ([["--input", save(tmp_path / "a.png"), "nowhere.png", "--output", str(tmp_path / "out")]],)
+    code = WITHOUT_NETWORK % ([["--input", save(tmp_path / "a.png"), "nowhere.png", "--output",
+                                str(tmp_path / "out")]],)
     status, out, err = run_in({}, [2], code)
     assert status == 1 and out.splitlines()[-1].startswith(b"1 of 2 pictures") and err == b""
     assert (images.decode(str(tmp_path / "out" / "a_x2.png")).color == enlarged(PICTURE)).all()
-    code = "import utils, sys; print('a'); print('b', file=sys.stderr); file = open(%r, 'w'); print(file.fileno(), file=file)"
+    code = ("import utils, sys; print('a'); print('b', file=sys.stderr); file = open(%r, 'w'); "
+            "print(file.fileno(), file=file)")
     assert run_in({}, [0, 1, 2], code % str(tmp_path / "c")) == (0, b"", b"")
     assert int((tmp_path / "c").read_text()) > 2
 
-
-# training
-
-def test_alpha_is_noted_once_a_run(tmp_path, capfd, monkeypatch):
-    monkeypatch.setattr(command, "_noticed", set())
-    data = None
-    for name in "abcdefgh":
-        path = save(tmp_path / (name + ".png"), np.dstack([PICTURE, PICTURE[:, :, :1]]))
-        data = open(path, "rb").read()
-    assert len(photographs.load_photographs(str(tmp_path), 2, 4, 2)) == 8
-    assert (parts.decode("i.png in part-000.tar", data) == PICTURE).all()
-    err = [line for line in capfd.readouterr().err.splitlines() if "note" in line]
-    assert err == ["note: the alpha channel is dropped (first seen in %s)" % (tmp_path / "a.png")]
-    monkeypatch.setattr(command, "_noticed", set())
-    parts.decode("i.png in part-000.tar", data)
-    assert "(first seen in i.png in part-000.tar)" in capfd.readouterr().err
-
-
-def test_photographs_that_are_all_too_small(tmp_path):
-    for name in "a.png", "b.png":
-        save(tmp_path / name)
-    (tmp_path / "c.png").write_bytes(b"no image")
-    with pytest.raises(UserError) as error:
-        photographs.load_photographs(str(tmp_path), 2, 48, 1)
-    assert str(error.value) == (
-        "2 of the 3 photographs below %s are smaller than 96 pixels a side, and no other can be used: lower --patch (48 LR pixels "
-        "at x2), or give larger ones" % tmp_path)
-
-
-def test_patches_of_one_pixel_have_no_detail():
-    assert detail(np.zeros((1, 1, 3), np.int16)) == 0 and detail(np.zeros((4, 1, 1, 3), np.int16)).tolist() == [0] * 4
-    assert detail(np.int16([[[1], [4]]])) == 3
-    with np.errstate(all="raise"):
-        lr, hr = Sampler([(PICTURE[::2, ::2], PICTURE)], 2, 3, 1, 0, candidates=2)(0)
-    assert lr.shape == (3, 1, 1, 3) and hr.shape == (3, 2, 2, 3)
-
-
-# damaged files
 
 @pytest.mark.filterwarnings("ignore")
 def test_damaged_files_are_written_or_refused(capfd):

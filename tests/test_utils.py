@@ -17,36 +17,16 @@ random = np.random.RandomState(0)
 
 # images
 
-@pytest.mark.parametrize("mode, values, expected", [
-    ("RGB", [10, 20, 30], [10, 20, 30]),
-    ("RGBA", [10, 20, 30, 0], [10, 20, 30]),
-    ("L", 77, [77, 77, 77]),
-    ("LA", [77, 0], [77, 77, 77]),
-    ("I;16", 65535, [255, 255, 255]),
-    ("I;16", 257 * 100, [100, 100, 100]),
-    ("F", 0.4, [102, 102, 102]),
-])
-def test_read_image(tmp_path, mode, values, expected):
-    dtype, suffix = {"I;16": (np.uint16, ".png"), "F": (np.float32, ".tif")}.get(mode, (np.uint8, ".png"))
-    array = (np.zeros((3, 5) + np.shape(values)) + np.asarray(values)).astype(dtype)
-    Image.fromarray(array).save(str(tmp_path / ("a" + suffix)))
-    image = read_image(str(tmp_path / ("a" + suffix)))
-    assert image.dtype == np.uint8 and image.shape == (3, 5, 3)
-    assert (image == expected).all()
-
-
-def test_read_image_of_a_palette(tmp_path):
-    rgb = np.zeros((4, 4, 3), np.uint8) + np.uint8([200, 100, 50])
-    Image.fromarray(rgb).convert("P", palette=Image.ADAPTIVE).save(str(tmp_path / "a.png"))
-    assert (read_image(str(tmp_path / "a.png")) == rgb).all()
-
-
-@pytest.mark.parametrize("content", [b"", b"not an image", b"\x89PNG\r\n\x1a\n truncated"])
-def test_unreadable_image_is_named(tmp_path, content):
-    path = tmp_path / "bad.png"
-    path.write_bytes(content)
-    with pytest.raises(UserError, match="cannot read the image .*bad.png"):
-        read_image(str(path))
+@pytest.mark.parametrize("values, expected, note", [
+    (np.uint8([10, 20, 30, 0]), [10, 20, 30], "the alpha channel is dropped"), (np.uint8(77), [77] * 3, ""),
+    (np.uint16(257 * 100), [100] * 3, ""), (np.float32(0.4), [102] * 3, "")])
+def test_read_image_is_8_bit_rgb(tmp_path, monkeypatch, capsys, values, expected, note):
+    monkeypatch.setattr(command, "_noticed", set())
+    path = str(tmp_path / ("a.tif" if values.dtype.kind == "f" else "a.png"))
+    Image.fromarray(np.zeros((3, 5) + values.shape, values.dtype) + values).save(path)
+    image = read_image(path)
+    assert image.dtype == np.uint8 and image.shape == (3, 5, 3) and (image == expected).all()
+    assert capsys.readouterr().err == (note and "note: %s (first seen in %s)\n" % (note, path))
 
 
 def test_save_image_round_trip_leaves_no_temporary(tmp_path):
@@ -57,7 +37,8 @@ def test_save_image_round_trip_leaves_no_temporary(tmp_path):
 
 
 def test_to_uint8_rounds_half_up_and_clips():
-    assert utils.to_uint8(np.array([-3, 0.49, 0.5, 1.5, 2.5, 254.5, 300])).tolist() == [0, 0, 1, 2, 3, 255, 255]
+    values = np.array([-3, 0.49, 0.5, 1.5, 2.5, 254.5, 300])
+    assert utils.to_uint8(values).tolist() == [0, 0, 1, 2, 3, 255, 255]
 
 
 # bicubic
@@ -66,7 +47,9 @@ def naive_imresize(image, scale):
     """MATLAB's imresize, sample by sample from its definition."""
     def kernel(x):
         x = abs(x)
-        return 1.5 * x ** 3 - 2.5 * x ** 2 + 1 if x <= 1 else -0.5 * x ** 3 + 2.5 * x ** 2 - 4 * x + 2 if x < 2 else 0
+        if x <= 1:
+            return 1.5 * x ** 3 - 2.5 * x ** 2 + 1
+        return -0.5 * x ** 3 + 2.5 * x ** 2 - 4 * x + 2 if x < 2 else 0
 
     def resize_rows(image):
         size = len(image)
@@ -242,11 +225,33 @@ def test_lr_is_found_by_its_name_with_or_without_the_scale(tmp_path, names):
 
 def test_lr_is_made_where_there_is_none(tmp_path):
     write_png(tmp_path / "HR/Set14/a.png", 22, 17)
-    for dataset in find_dataset("Set14", 3, str(tmp_path)), find_dataset(str(tmp_path / "HR/Set14"), 3, "nowhere"):
+    for name, data_dir in ("Set14", str(tmp_path)), (str(tmp_path / "HR/Set14"), "nowhere"):
+        dataset = find_dataset(name, 3, data_dir)
         assert "LR by imresize" in dataset.origin
         low, high = read_pair(dataset.pairs[0], 3)
         assert low.shape == (7, 5, 3) and high.shape == (21, 15, 3)
         assert (low == utils.downscale(high, 3)).all()
+
+
+@pytest.mark.parametrize("name, hr, lr", [
+    ("Manga109", "HR/Manga109/p1.png", "x2/Manga109/p1.png"),
+    ("Manga109", "Manga109/HR/p1.png", "Manga109/LR_bicubic/X2/p1x2.png"),
+    ("./Manga109", "Manga109/HR/p1.png", "Manga109/LR_bicubic/X2/p1x2.png"),
+    ("Manga109/HR", "Manga109/HR/p1.png", "Manga109/LR_bicubic/X2/p1x2.png"),
+    ("HR/Manga109", "HR/Manga109/p1.png", "x2/Manga109/p1.png"),
+    ("DIV2K/DIV2K_valid_HR", "DIV2K/DIV2K_valid_HR/p1.png", "DIV2K/DIV2K_valid_LR_bicubic/X2/p1x2.png")])
+def test_data_sets_of_ones_own(tmp_path, monkeypatch, name, hr, lr):
+    """By a name below --data-dir, or by a path, of which the folder of HR images is one."""
+    write_png(tmp_path / hr, 21, 16)
+    write_png(tmp_path / lr, 10, 8)
+    path = str(tmp_path / name) if "/" in name else name
+    dataset = find_dataset(path, 2, str(tmp_path))
+    assert dataset.name == ("DIV2K_valid_HR"
+                            if "DIV2K" in name else "Manga109") and "LR of " in dataset.origin
+    low, high = read_pair(dataset.pairs[0], 2)
+    assert (low == read_image(str(tmp_path / lr))).all()
+    assert (high == read_image(str(tmp_path / hr))[:20]).all()
+    assert "LR by imresize" in find_dataset(path, 3, str(tmp_path)).origin
 
 
 def test_two_images_of_one_name(tmp_path):

@@ -1,21 +1,24 @@
 """Targets that cannot be written are found before any work, by one function and in one wording."""
+import contextlib
 import errno
 import os
 import re
 import resource
 import runpy
+import signal
 import sys
 
 from conftest import ROOT
 from tools.command import UserError, run_main
-from tools.files import check_writable
+from tools.files import CsvLog, check_writable, read_csv, replacing
 
 import pytest
 
 
 def test_what_cannot_be_written_is_known_before(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("kept")
-    check_writable([str(tmp_path / "a" / "b"), None], [str(tmp_path / "c" / "d.csv"), str(tmp_path / "file"), None])
+    check_writable([str(tmp_path / "a" / "b"), None],
+                   [str(tmp_path / "c" / "d.csv"), str(tmp_path / "file"), None])
     monkeypatch.chdir(tmp_path)
     check_writable(["runs"], ["d.csv"])
     assert os.listdir(str(tmp_path)) == ["file"] and (tmp_path / "file").read_text() == "kept"
@@ -28,22 +31,47 @@ def test_what_cannot_be_written_is_known_before(tmp_path, monkeypatch):
             check_writable(folders, files)
 
 
-def test_a_full_disk_is_known_before(tmp_path):
-    """A limit on the size of files stands for it."""
+def test_a_temporary_name_is_nobodys(tmp_path):
+    """Neither a file of the user's, nor another process's; of the longest names, too."""
+    for name in "a.png", "n" * 255:
+        path, other = str(tmp_path / name), tmp_path / "a.png.tmp"
+        other.write_text("mine")
+        with replacing(path) as one, replacing(path) as two:
+            for number, temporary in enumerate((one, two)):
+                with open(temporary, "w") as file:
+                    file.write(str(number))
+                assert re.match(re.escape(name[:242]) + r"\.[0-9a-f]{8}\.tmp$", os.path.basename(temporary))
+        with open(path) as file:
+            assert file.read() == "0" and other.read_text() == "mine"
+        with pytest.raises(UserError, match="cannot write .*: full$"), replacing(path) as temporary:
+            open(temporary, "w").close()
+            raise OSError("full")
+    assert sorted(os.listdir(str(tmp_path))) == ["a.png", "a.png.tmp", "n" * 255]
+
+
+@contextlib.contextmanager
+def limited(size):
+    """Within this context files have so many bytes at most, as on a full disk."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
     try:
-        with pytest.raises(UserError) as error:
-            check_writable([str(tmp_path / "run")])
+        yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert str(error.value) == "cannot write %s: File too large" % (tmp_path / "run")
+
+
+def test_a_full_disk_is_known_before(tmp_path):
+    with pytest.raises(UserError, match="^cannot write %s: File too large$" % (tmp_path / "run")), limited(0):
+        check_writable([str(tmp_path / "run")])
 
 
 def test_what_the_system_refuses_is_said_in_one_wording(capsys):
-    for error, expected in [(OSError(errno.EROFS, "Read-only file system", "runs"), "cannot write runs: Read-only file system"),
-                            (OSError(errno.ENOSPC, "No space left on device"), "cannot write a file: No space left on device"),
-                            (OSError(errno.ENOENT, "No such file or directory", "a.csv"), "a.csv: No such file or directory"),
+    for error, expected in [(OSError(errno.EROFS, "Read-only file system", "runs"),
+                             "cannot write runs: Read-only file system"),
+                            (OSError(errno.ENOSPC, "No space left on device"),
+                             "cannot write a file: No space left on device"),
+                            (OSError(errno.ENOENT, "No such file or directory", "a.csv"),
+                             "a.csv: No such file or directory"),
                             (OSError("odd"), "odd")]:
         def main(error=error):
             raise error
@@ -52,13 +80,29 @@ def test_what_the_system_refuses_is_said_in_one_wording(capsys):
         assert capsys.readouterr().err == "error: %s\n" % expected
 
 
+def test_csv_on_a_full_disk_keeps_its_rows(tmp_path):
+    log = CsvLog(str(tmp_path / "a.csv"), ("name", "value"))
+    log.add((u"\u65e5\udce9", 1))
+    log.add(("b", 2))
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        with limited(os.path.getsize(log.path)
+                     + 5), pytest.raises(UserError, match="cannot write .*a.csv: File too large"):
+            log.add(("ccccccccccc", 3))
+    finally:
+        signal.signal(signal.SIGXFSZ, handler)
+    log.add(("d", 4))
+    rows = [{"name": u"\u65e5\udce9", "value": "1"}, {"name": "b", "value": "2"}, {"name": "d", "value": "4"}]
+    assert [dict(row) for row in read_csv(log.path)] == rows and os.listdir(str(tmp_path)) == ["a.csv"]
+
+
 @pytest.mark.parametrize("command", [
     "train.py --data nowhere --run TARGET", "train.py --data nowhere --prepare --records TARGET", "test.py --output TARGET",
     "test.py --csv TARGET", "tools/ship.py nowhere --to TARGET",
     "tools/plot_training.py nowhere --output TARGET", "tools/data/make_photo_set.py nowhere TARGET",
     "tools/gpu/train_jax.py --data nowhere --run TARGET", "tools/paper/tables.py --output TARGET",
     "tools/paper/figures.py dra --output TARGET", "tools/paper/ablation.py --data nowhere --runs TARGET",
-    "tools/pictures/export.py --checkpoint nowhere --out TARGET"])
+    "tools/pictures/export.py --checkpoint nowhere --output TARGET"])
 def test_every_command_says_so_before_any_work(command, tmp_path, monkeypatch, capsys):
     """Before it finds out that there is no folder `nowhere`."""
     (tmp_path / "file").write_text("")
@@ -69,4 +113,5 @@ def test_every_command_says_so_before_any_work(command, tmp_path, monkeypatch, c
         runpy.run_path(sys.argv[0], run_name="__main__")
     out, err = capsys.readouterr()
     assert stop.value.code == 1 and not out
-    assert re.match("error: cannot write %s(.png)?: Not a directory\n$" % re.escape(str(tmp_path / "file" / "a")), err), err
+    assert re.match("error: cannot write %s(.png)?: Not a directory\n$"
+                    % re.escape(str(tmp_path / "file" / "a")), err), err

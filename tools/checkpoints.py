@@ -7,6 +7,7 @@ import contextlib
 import glob
 import json
 import os
+import re
 
 from model import MODELS, SCALES, Variant, model_variables
 from ops import UPSAMPLING, tf
@@ -23,15 +24,19 @@ PATTERN_CHARACTERS = set("*?[")  # characters in paths that TensorFlow expands w
 
 
 def checkpoint_prefix(path):
-    """The prefix of a TensorFlow V2 checkpoint named by its prefix, its .index file or its folder, or None."""
+    """The prefix of a TensorFlow V2 checkpoint named by its prefix, one of its files, its folder or the folder of its
+    run, of which it is the best one, or the last one; or None."""
     if os.path.isdir(path):
         with contextlib.suppress(ValueError):  # a state file that is empty
             state = tf.train.get_checkpoint_state(path)  # latest_checkpoint() would take its path for a pattern
             if state and os.path.exists(state.model_checkpoint_path + ".index"):
                 return state.model_checkpoint_path
         indexes = glob.glob(os.path.join(glob.escape(path), "*.index"))  # its state file may name another machine's path
-        return indexes[0][:-len(".index")] if len(indexes) == 1 else None
-    prefix = path[:-len(".index")] if path.endswith(".index") else path
+        if len(indexes) == 1:
+            return indexes[0][:-len(".index")]
+        below = [os.path.join(path, name) for name in ("best", "state")] if not indexes else []
+        return next(filter(None, map(checkpoint_prefix, filter(os.path.isdir, below))), None)
+    prefix = re.sub(r"\.(index|meta|data-\d+-of-\d+)$", "", path)
     return prefix if os.path.exists(prefix + ".index") else None
 
 
@@ -44,7 +49,7 @@ def find_checkpoint(model, scale, path=None):
     if prefix:
         return prefix
     if path is not None:
-        raise UserError("no checkpoint at %s: expected a prefix, an .index file or a folder with one checkpoint" % path)
+        raise UserError("no checkpoint at %s: expected a prefix, an .index file, or the folder of one checkpoint or of a run" % path)
     shipped = " ".join("%s_%s" % (model, scale) for scale, model in shipped_checkpoints(SHIPPED)) or "none"
     authors = "the authors' are evaluated by %s --checkpoint authors --download" % script("test.py")
     if model == "32l" and scale != "x2":

@@ -1,4 +1,5 @@
-"""Files that are whole at any time: written under a temporary name and renamed, or row by row; locks, digests, JSON and CSV."""
+"""Files that are whole at any time: written under a temporary name and renamed, or row by row; locks,
+digests, JSON and CSV."""
 import contextlib
 import csv
 import errno
@@ -7,6 +8,7 @@ import io
 import json
 import os
 import tempfile
+import uuid
 
 from tools.command import UserError
 
@@ -23,26 +25,38 @@ LONGEST_NAME = 255  # bytes of the name of a file, on all usual file systems
 
 @contextlib.contextmanager
 def replacing(path):
-    """A temporary name beside `path`: what is written there within this context is renamed to `path` at its end, and removed if
-    the context ends by an exception, so that `path` is whole at any time."""
+    """A temporary name beside `path`, of its own for each call: what is written there within this context is
+    renamed to `path` at its end, and removed if the context ends by an exception, so that `path` is whole at
+    any time. A process that is killed leaves it: the name of `path`, a dot, eight hexadecimal digits and
+    .tmp.
+
+    What the system refuses becomes a UserError that names `path`.
+    """
     folder, name = os.path.split(path)
-    temporary = path + ".tmp"
-    if len(os.fsencode(name)) > LONGEST_NAME - 4:
-        temporary = os.path.join(folder, hashlib.sha256(os.fsencode(name)).hexdigest() + ".tmp")
+    end = ".%s.tmp" % uuid.uuid4().hex[:8]
+    while len(os.fsencode(name + end)) > LONGEST_NAME:
+        name = name[:-1]
+    temporary = os.path.join(folder, name + end)
     try:
         yield temporary
         os.replace(temporary, path)
+    except OSError as error:
+        raise UserError("cannot write %s: %s" % (path, error.strerror or error))
     finally:
         if os.path.exists(temporary):
             os.remove(temporary)
 
 
 def check_writable(folders=(), files=()):
-    """Raise UserError unless these folders can be made and these files written, None left out; nothing of it is kept.
+    """Raise UserError unless these folders can be made and these files written, None left out; nothing of it
+    is kept.
 
     To be called before the work whose results a read-only or full target would lose.
     """
-    for path, folder in [(one, one) for one in folders if one] + [(one, os.path.dirname(one)) for one in files if one]:
+    targets = [(path, path) for path in folders] + [(path, path and os.path.dirname(path)) for path in files]
+    for path, folder in targets:
+        if not path:
+            continue
         folder = os.path.abspath(folder)
         while not os.path.lexists(folder):
             folder = os.path.dirname(folder)
@@ -56,7 +70,8 @@ def check_writable(folders=(), files=()):
 
 
 def short_path(path):
-    """A path as it is shown: relative to the current folder, or absolute if that is shorter or on another drive."""
+    """A path as it is shown: relative to the current folder, or absolute if that is shorter or on another
+    drive."""
     absolute = os.path.abspath(path)
     try:
         return min(os.path.relpath(path), absolute, key=len)
@@ -64,8 +79,14 @@ def short_path(path):
         return absolute
 
 
+def script(path):
+    """A script or folder of the project, named from its top, as it is called from the current folder."""
+    return short_path(os.path.join(ROOT, *path.split("/")))
+
+
 def to_json(value, **options):
-    """A value as a text of JSON, with null for infinities and NaN, which JSON does not have; options: of json.dumps()."""
+    """A value as a text of JSON, with null for infinities and NaN, which JSON does not have; options: of
+    json.dumps()."""
     def known(value):
         if isinstance(value, dict):
             return {key: known(item) for key, item in value.items()}
@@ -73,11 +94,6 @@ def to_json(value, **options):
             return [known(item) for item in value]
         return None if isinstance(value, float) and not np.isfinite(value) else value
     return json.dumps(known(value), sort_keys=True, allow_nan=False, **options)
-
-
-def script(path):
-    """A script or folder of the project, named from its top, as it is called from the current folder."""
-    return short_path(os.path.join(ROOT, *path.split("/")))
 
 
 def write_json(path, value):
@@ -93,15 +109,17 @@ def write_npz(path, arrays):
 
 
 def file_digest(path, algorithm="sha256"):
-    """Hexadecimal digits of a file: of hashlib's `algorithm`, or "git blob", the SHA-1 of "blob <size>\\0" and the content."""
-    digest = hashlib.sha1(b"blob %d\0" % os.path.getsize(path)) if algorithm == "git blob" else hashlib.new(algorithm)
+    """Hexadecimal digits of a file: of hashlib's `algorithm`, or "git blob", the SHA-1 of "blob <size>\\0"
+    and the content."""
+    is_blob = algorithm == "git blob"
+    digest = hashlib.sha1(b"blob %d\0" % os.path.getsize(path)) if is_blob else hashlib.new(algorithm)
     with open(path, "rb") as file:
         for block in iter(lambda: file.read(1 << 20), b""):
             digest.update(block)
     return digest.hexdigest()
 
 
-# ----------------------------------------------------------------------------------------------------------- locks
+# ---------------------------------------------------------------------------------------------------- locks
 
 def lock_file(path, wait):
     """Open a file that this process alone holds until it closes it or ends, made if it is not there.
@@ -122,7 +140,8 @@ def lock_file(path, wait):
 def locked(folder, doing, option):
     """Within this context no other process does the same in the folder, which is made if it is not there.
 
-    doing: in words, as "trains in"; option: that names another folder. Raises UserError if another process has it already.
+    doing: in words, as "trains in"; option: that names another folder. Raises UserError if another process
+    has it already.
     """
     os.makedirs(folder, exist_ok=True)
     try:
@@ -133,7 +152,7 @@ def locked(folder, doing, option):
         yield
 
 
-# ------------------------------------------------------------------------------------------------------------- CSV
+# ------------------------------------------------------------------------------------------------------ CSV
 
 # names of files that are no Unicode are kept as Python's surrogateescape has them
 ENCODING = dict(encoding="utf-8", errors="surrogateescape", newline="")
@@ -157,11 +176,8 @@ def to_csv(rows):
 
 def write_text(path, text):
     """Write a text file, all or nothing. Raises UserError."""
-    try:
-        with replacing(path) as temporary, open(temporary, "w", **ENCODING) as file:
-            file.write(text)
-    except OSError as error:
-        raise UserError("cannot write %s: %s" % (path, error.strerror))
+    with replacing(path) as temporary, open(temporary, "w", **ENCODING) as file:
+        file.write(text)
 
 
 class CsvLog(object):

@@ -1,82 +1,159 @@
-"""Image files of any kind as arrays: depth, polarity, planes, transparency, color space and orientation are normalised here, for
-data sets, training and people's pictures alike.
+"""Image files of any kind as arrays: depth, transparency, color space and orientation are normalised here,
+for data sets, training and people's pictures alike.
 
-Pillow reads nearly all. It has no 16 bits for color, and reads some TIFF files (16 bits of min-is-white, planes, floating point of
-64 bits) not or as something else: those are read by tifffile. Nothing here needs the rest of the project.
+Pillow reads nearly all; 16 bits of color are put together here, and TIFF is read in tiff.py where it has
+more.
 """
 import contextlib
+import glob
 import io
-import logging
+import os
 import sys
 from collections import namedtuple
 
 import numpy as np
 from PIL import Image, ImageCms, PngImagePlugin
 
-# color: uint8 or uint16 [H, W, 3] or, if it is gray, [H, W, 1]; alpha: of the same type, [H, W], or None; profile: of ICC, bytes or
-# None; notes: what of the file is changed or left out, in words; exif: of Pillow, or None; dpi: (x, y) or None
-Picture = namedtuple("Picture", "color alpha profile notes exif dpi")
-Picture.__new__.__defaults__ = None, None  # of the last two
+# color: uint8 or uint16 [H, W, 3] or, if it is gray, [H, W, 1]; alpha: of the same type, [H, W], or None;
+# profile: of ICC, bytes or None; notes: what of the pixels is changed or left out, in words; exif: of Pillow,
+# or None; dpi: (x, y) or None; unkept: what else the file says that no SR image gets, in words
+Picture = namedtuple("Picture", "color alpha profile notes exif dpi unkept")
+Picture.__new__.__defaults__ = None, None, ()  # of the last three
 
-LARGEST_TEXT = 2 ** 26  # bytes of a compressed text or profile in PNG; all texts of a file together have four times as many
+LARGEST_TEXT = 2 ** 26  # bytes of a compressed text or profile in PNG; all of a file have four times as many
 PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY = LARGEST_TEXT, 4 * LARGEST_TEXT
-TIFF_HEADS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-ORIENTATION, EXIF_IFD, GPS_IFD = 274, 0x8769, 0x8825  # tags of EXIF
-# what is to be done with the pixels of an orientation
-UPRIGHT = {2: lambda a: a[:, ::-1], 3: lambda a: a[::-1, ::-1], 4: lambda a: a[::-1], 5: lambda a: a.swapaxes(0, 1),
-           6: lambda a: np.rot90(a, -1), 7: lambda a: np.rot90(a, 2).swapaxes(0, 1), 8: np.rot90}
-ICC_PROFILE, RESOLUTION_UNIT, RESOLUTIONS = 34675, 296, (282, 283)  # tags of TIFF
-MINISWHITE, MINISBLACK, RGB, PALETTE, SEPARATED = 0, 1, 2, 3, 5  # photometrics of TIFF; the last is CMYK
-GRAY_STEP = {"1": 255, "L;2": 85, "L;4": 17}  # Pillow scales gray of fewer bits to 8, but not the value that is transparent
-DEEP_COLOR = ("LA;16B",) + tuple(channels + ";16" + order for channels in ("RGB", "RGBA") for order in "BLN")
+HEAD = 2 ** 16  # bytes at the start of a file in which it says what it is
+DARK = 2 ** 12  # what is below it in 16 bits is nearly black, or was made of fewer bits
+ORIENTATION, EXIF_IFD, GPS_IFD, XMP_TAG = 274, 0x8769, 0x8825, 700  # tags of EXIF
+XMP_TEXT, SRGB_GAMMA = "XML:com.adobe.xmp", 0.45455  # in PNG
+GRAY_STEP = {"1": 255, "L;2": 85, "L;4": 17}  # Pillow scales gray of fewer bits, but no transparent value
+DEEP_COLOR = ("LA;16B",) + tuple(name + ";16" + order for name in ("RGB", "RGBA") for order in "BLN")
 LOWER_BYTES = {";16B": ";16L", ";16L": ";16B", ";16N": ";16B" if sys.byteorder == "little" else ";16L"}
 
 
 def decode(file):
     """The first image of a file, upright, as a Picture. file: a path, or a binary file that can seek.
 
-    Signed integers are taken as unsigned, 32 bits are expected within the range of 16, and floating point within [0, 1], which
-    becomes 16 bits. Raises nearly anything for a damaged file; ValueError, in words, for what is sound but has no brightness.
+    Signed integers are taken as unsigned, 32 bits are expected within the range of 16, and floating point
+    within [0, 1], which becomes 16 bits. Raises nearly anything for a damaged file, and ValueError, in words.
     """
     with contextlib.ExitStack() as stack:
         stream = file if hasattr(file, "read") else stack.enter_context(open(file, "rb"))
-        page = _first_page(stream)
-        if page is not None and (max(_bits(page)) > 8 or page.sampleformat != 1 or page.planarconfig == 2):
-            try:
-                return _decode_page(page, stream)
-            except _NoCodec:  # Pillow has those of libtiff
-                pass
-        stream.seek(0)
+        picture = _decode_stream(stream, stack)
+    brightest = picture.color.max() if picture.color.size and picture.color.dtype == np.uint16 else 0
+    if 0 < brightest < DARK:
+        picture.notes.append("its brightest value is %.1g %% of white: if it has fewer bits than its file, "
+                             "scale its values" % (brightest / 655.35))
+    return picture
+
+
+def _decode_stream(stream, stack):
+    """The Picture of a binary file; stack: closes what is opened."""
+    from tools import tiff  # which needs this module
+    page = tiff.first_page(stream)
+    notes = tiff.page_notes(page) if page else []
+    if page and not tiff.is_for_pillow(page):
         try:
-            image = stack.enter_context(Image.open(stream))
-        except Image.UnidentifiedImageError:
-            if page is None:
-                raise ValueError("it is in no image format that Pillow %s knows" % Image.__version__)
-            return _decode_page(page, stream)
-        return _decode_image(image, stream)
+            return tiff.decode_page(page, stream, notes)
+        except tiff.NoCodec:  # Pillow has those of libtiff
+            pass
+    try:
+        image = stack.enter_context(_open(stream))
+    except Image.UnidentifiedImageError:
+        if page:
+            return tiff.decode_page(page, stream, notes)
+        raise ValueError("it is in no image format that Pillow %s knows, as HEIC and camera raw are none: "
+                         "convert it to TIFF or PNG" % Image.__version__)
+    try:
+        return _decode_image(image, stream, notes)
+    except OSError as error:
+        if image.format not in ("JPEG", "MPO") or "truncated" not in str(error):
+            raise
+    stream = _with_end(stream)
+    image = stack.enter_context(_open(stream))
+    return _decode_image(image, stream, ["its end is missing, but all rows are there"])
 
 
-def _decode_image(image, stream):
-    """The Picture of an image that Pillow has opened, and whose file is `stream`."""
-    notes, tiles, count = [], image.tile, getattr(image, "n_frames", 1)
-    if count > 1:
-        notes.append("the merged picture of %d layers" % count if image.format == "PSD" else "the first of %d frames" % count)
+def _open(stream):
+    """The Pillow image of a file, from its start."""
+    stream.seek(0)
+    return Image.open(stream)
+
+
+def _with_end(stream):
+    """A JPEG file without its end, with one. Raises ValueError if pixels are missing, too: they then depend
+    on what stands in the place of their data."""
+    stream.seek(0)
+    content = stream.read().rstrip(b"\xff")
+    files = [io.BytesIO(content + filling + b"\xff\xd9") for filling in (b"", b"\x55" * 64)]
+    one, other = (np.asarray(_open(file)) for file in files)
+    different = (one != other).reshape(len(one), -1).any(axis=1)
+    if different.any():
+        raise ValueError("it is truncated: it ends in row %d of %d" % (different.argmax() + 1, len(one)))
+    return files[0]
+
+
+def _decode_image(image, stream, notes):
+    """The Picture of an image that Pillow has opened, and whose file is `stream`; notes: what is known
+    before."""
+    tiles, count, is_tiff = image.tile, getattr(image, "n_frames", 1), image.format == "TIFF"
+    stream.seek(0)
+    head = stream.read(HEAD)
     rawmode = _rawmode(tiles[0]) if tiles else ""
-    exif = _read_exif(image.getexif) if image.format == "TIFF" else None  # before Pillow closes the file
+    exif = read_exif(image.getexif) if is_tiff else None  # before Pillow closes the file
+    notes = list(notes)
+    if count > 1 and not is_tiff:
+        words = {"PSD": "the merged picture of %d layers"}.get(image.format, "the first of %d frames")
+        notes.append(words % count)
     color, alpha, profile = pixels(image, notes, rawmode)
     if rawmode in DEEP_COLOR:
         color, alpha = _sixteen_bits(image, tiles, stream)
-    elif ";16" in rawmode and color.dtype == np.uint8:
-        notes.append("its 16-bit color is read as 8-bit")
-    if image.format != "TIFF":
-        exif = _read_exif(image.getexif)
+    bits = 16 if ";16" in rawmode else _stated_bits(image.format, tiles, head + bytes(64))
+    if bits > 8 and color.dtype == np.uint8:
+        notes.append("its %d bits are read as 8" % bits)
+    if image.format == "PNG" and not profile:
+        notes += _color_notes(image.info, head)
+    if not is_tiff:
+        exif = read_exif(image.getexif)
         notes += [] if exif is not None else ["its EXIF orientation cannot be read"]
-    picture = Picture(color, alpha, profile, notes, exif, image.info.get("dpi"))
-    return picture if image.format == "TIFF" else _upright(picture)  # Pillow has turned it on loading
+    picture = Picture(color, alpha, profile, notes, exif, image.info.get("dpi"), find_unkept(image, exif))
+    return picture if is_tiff else upright(picture)  # Pillow has turned it on loading
 
 
-def _read_exif(read):
-    """The EXIF data that read() returns, with the folders in it that are read on demand; None if they are damaged."""
+def _stated_bits(name, tiles, head):
+    """The bits of a sample that the head of a file of this format, which Pillow reads as 8 bits, states."""
+    if name == "SGI":
+        return 8 * head[3]
+    if name == "JPEG2000":  # the depth is 40 bytes behind the marker SIZ
+        return (head[head.find(b"\xff\x4f\xff\x51") + 42] & 127) + 1
+    if name == "AVIF":
+        return 10 if head[head.find(b"av1C") + 6] & 64 else 8
+    return int(tiles[0][3][1]).bit_length() if name == "PPM" and isinstance(tiles[0][3], tuple) else 8
+
+
+def _color_notes(info, head):
+    """Notes on what a PNG file says of its colors, and is not heeded."""
+    space = tuple(head.split(b"IDAT")[0].partition(b"cICP")[2][:2])
+    gamma = info.get("gamma", SRGB_GAMMA)
+    if space not in ((), (1, 13)):  # that of sRGB
+        return ["its color space (cICP %s) is taken for sRGB" % " ".join(map(str, space))]
+    is_other = "srgb" not in info and abs(gamma - SRGB_GAMMA) > 0.01
+    return ["its gamma of %g is taken for that of sRGB" % gamma] * is_other
+
+
+def find_unkept(image, exif):
+    """Picture.unkept of a Pillow image with this EXIF data, or None."""
+    info, segments = image.info, getattr(image, "applist", ())  # the latter of JPEG
+    texts = {key for key, value in info.items() if isinstance(value, str)} if image.format == "PNG" else set()
+    xmp = "xmp" in info or XMP_TEXT in info or XMP_TAG in (exif or ()) or any(
+        b"ns.adobe.com/xap" in content[:40] for _, content in segments)
+    found = (("text", texts - {XMP_TEXT, "Raw profile type exif"}), ("XMP data", xmp),
+             ("a comment", info.get("comment")), ("IPTC data", info.get("photoshop")))
+    return tuple(words for words, is_there in found if is_there)
+
+
+def read_exif(read):
+    """The EXIF data that read() returns, with the folders in it that are read on demand; None if damaged."""
     try:
         exif = read()
         for folder in EXIF_IFD, GPS_IFD:
@@ -86,24 +163,30 @@ def _read_exif(read):
         return None
 
 
-def _upright(picture):
-    """Apply the orientation of EXIF."""
-    turn = UPRIGHT.get(picture.exif.get(ORIENTATION)) if picture.exif is not None else None
-    if turn is None:
+def upright(picture):
+    """Apply the orientation of EXIF to a Picture."""
+    orientation = picture.exif.get(ORIENTATION) if picture.exif is not None else None
+    if orientation not in range(2, 9):
         return picture
-    alpha = None if picture.alpha is None else np.ascontiguousarray(turn(picture.alpha))
-    return picture._replace(color=np.ascontiguousarray(turn(picture.color)), alpha=alpha)
+
+    def turn(array):
+        array = array.swapaxes(0, 1) if orientation > 4 else array
+        array = array[::-1] if orientation in (3, 4, 7, 8) else array
+        return np.ascontiguousarray(array[:, ::-1] if orientation in (2, 3, 6, 7) else array)
+
+    alpha = None if picture.alpha is None else turn(picture.alpha)
+    return picture._replace(color=turn(picture.color), alpha=alpha)
 
 
 def pixels(image, notes, rawmode=""):
-    """(color, alpha, ICC profile), as in a Picture, of the current frame of a Pillow image, as deep as Pillow has it."""
+    """(color, alpha, ICC profile), as in a Picture, of the current frame of an image, as deep as Pillow has it."""
     image.load()
     profile, key = image.info.get("icc_profile") or None, image.info.get("transparency")
     if image.mode[0] in "IF":
-        color = _unsigned(np.asarray(image), 16)[:, :, None]
+        color = to_unsigned(np.asarray(image), 16)[:, :, None]
         return color, _keyed_alpha(color, key), profile
     if image.mode in ("CMYK", "LAB", "YCbCr", "HSV"):
-        image, profile = _to_rgb(image, profile, notes), None
+        image, profile = to_rgb(image, profile, notes), None
     gray = image.mode in ("1", "L", "LA", "La")
     if image.mode == "La":
         image = image.convert("LA")
@@ -137,35 +220,33 @@ def _with_rawmode(tile, rawmode):
 
 
 def _sixteen_bits(image, tiles, stream):
-    """(color, alpha) of a loaded 8-bit image of Pillow whose file has 16 bits, of which it has the upper bytes.
+    """(color, alpha) of a loaded 8-bit image of Pillow whose file has 16 bits, of which it has the upper
+    bytes.
 
     The lower bytes are what Pillow takes for the upper ones when told that their order is the other one.
     """
     rawmode, upper = _rawmode(tiles[0]), np.asarray(image)
     gray = rawmode == "LA;16B"
     other = "RGBA" if gray else rawmode[:-4] + LOWER_BYTES[rawmode[-4:]]  # of gray with alpha, all four bytes
-    stream.seek(0)
-    with Image.open(stream) as second:
+    with _open(stream) as second:
         second.tile = [_with_rawmode(tile, other) for tile in tiles]
         second.load()
         lower = np.asarray(second)
-    if gray:
-        samples = lower[:, :, ::2].astype(np.uint16) * 256 + lower[:, :, 1::2]
-    else:
-        samples = upper.astype(np.uint16) * 256 + lower
-    channels = 1 if gray else 3
+    upper, lower, channels = (lower[:, :, ::2], lower[:, :, 1::2], 1) if gray else (upper, lower, 3)
+    samples = upper.astype(np.uint16) * 256 + lower
     if samples.shape[2] > channels:
         return samples[:, :, :channels], samples[:, :, channels]
     return samples, _keyed_alpha(samples, image.info.get("transparency"))
 
 
-def _to_rgb(image, profile, notes):
-    """Convert from a color space that is not written: to sRGB by the profile, or by Pillow's formula without one."""
+def to_rgb(image, profile, notes):
+    """Convert from a color space that is not written: to sRGB by the profile, or by Pillow's formula without
+    one."""
     if profile or image.mode == "LAB":
         try:
             source = ImageCms.createProfile("LAB") if image.mode == "LAB" else io.BytesIO(profile)
             rgb = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
-            notes.append("converted from %s to sRGB%s" % (image.mode, "" if image.mode == "LAB" else " by its profile"))
+            notes.append("converted from %s to sRGB" % image.mode + " by its profile" * (image.mode != "LAB"))
             return rgb
         except (ImageCms.PyCMSError, ImportError):  # a damaged profile, or a Pillow without LittleCMS
             pass
@@ -173,103 +254,47 @@ def _to_rgb(image, profile, notes):
     return image.convert("RGB")
 
 
-def _unsigned(values, bits):
-    """Numbers of any type, of which `bits` are used, as uint8 or uint16 of full range. Raises ValueError if they are beyond it."""
+def to_unsigned(values, bits):
+    """Numbers, of which `bits` are used, as uint8 or uint16 of full range. Raises ValueError for others."""
     real = values.dtype.kind == "f"
     dtype = np.uint8 if bits <= 8 and not real else np.uint16
     top, peak = np.iinfo(dtype).max, 1 if real else 2 ** min(bits, 16) - 1
+    if real and np.isnan(values).any():
+        raise ValueError("%d of its %d values are NaN: replace them" % (np.isnan(values).sum(), values.size))
     if values.size and not (values.min() >= 0 and values.max() <= peak):
-        raise ValueError("its values reach from %g to %g, expected from 0 to %d: scale them, and save them with 8 or 16 bits" % (
-            values.min(), values.max(), peak))
-    return values.astype(dtype) if peak == top else np.floor(values.astype(np.float64) * (float(top) / peak) + 0.5).astype(dtype)
+        raise ValueError("its values reach from %g to %g, expected from 0 to %d: scale them, and save them "
+                         "with 8 or 16 bits" % (values.min(), values.max(), peak))
+    scaled = values if peak == top else np.floor(values.astype(np.float64) * (float(top) / peak) + 0.5)
+    return scaled.astype(dtype)
 
 
-# ------------------------------------------------------------------------------------------------- TIFF by tifffile
+# ------------------------------------------------------------------------------------------------- files
 
-class _NoCodec(Exception):
-    """tifffile needs another package for the compression of a file."""
-
-
-def _first_page(stream):
-    """The first page of a TIFF file by tifffile; None if it is none, or damaged."""
-    if stream.read(4) not in TIFF_HEADS:
-        return None
-    import tifffile  # here, since it takes a while, and few files need it
-    logging.getLogger("tifffile").setLevel(logging.CRITICAL)
-    stream.seek(0)
-    try:
-        page = tifffile.TiffFile(stream).pages[0]
-        return page if page.imagewidth and page.imagelength and page.samplesperpixel and _bits(page) else None
-    except Exception:  # what it raises for a damaged file is anything
-        return None
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".mpo", ".webp", ".tif", ".tiff", ".bmp")
 
 
-def _bits(page):
-    """The bits of the samples of a page, one or as many as it has samples."""
-    return page.bitspersample if isinstance(page.bitspersample, tuple) else (page.bitspersample,)
+def unreadable(name, error):
+    """The one line that says why an image file could not be read."""
+    words = " ".join(str(error).split()) or type(error).__name__
+    if os.path.islink(name) and not os.path.exists(name):
+        words = "it is a link to %s, which is not there: get it (git annex get, dvc pull)" % os.readlink(name)
+    if "MAX_TEXT" in words or "Decompressed" in words:  # of PngImagePlugin
+        words = "its compressed text or profile has more than %d MiB: save it without" % (LARGEST_TEXT >> 20)
+    return "cannot read the image %s: %s" % (name, words)
 
 
-def _decode_page(page, stream):
-    """The Picture of a page of tifffile. Raises _NoCodec."""
-    limit = Image.MAX_IMAGE_PIXELS
-    if limit and page.imagewidth * page.imagelength > limit:
-        raise Image.DecompressionBombError("%dx%d pixels" % (page.imagewidth, page.imagelength))
-    try:
-        array = page.asarray()
-    except (ImportError, ValueError, KeyError) as error:
-        raise _NoCodec(str(error)) if "imagecodecs" in str(error) or isinstance(error, KeyError) else error
-    shape = (page.imagelength, page.imagewidth, page.samplesperpixel)
-    if page.planarconfig == 2:
-        array = array.reshape(shape[2:] + shape[:2]).transpose(1, 2, 0)
-    array, notes, exif = array.reshape(shape), [], _page_exif(stream)
-    profile = exif.get(ICC_PROFILE)
-    bits = max(_bits(page))
-    if page.photometric == PALETTE:
-        color, alpha = page.colormap[:, array[:, :, 0]].transpose(1, 2, 0), None
-    elif page.photometric == SEPARATED:
-        if array.shape[2] < 4:
-            raise ValueError("it has %d samples, expected 4" % array.shape[2])
-        cmyk = _unsigned(array[:, :, :4], bits)
-        cmyk = cmyk if cmyk.dtype == np.uint8 else np.floor(cmyk / 257.0 + 0.5).astype(np.uint8)
-        notes += ["its %d bits become 8" % bits] if bits > 8 else []
-        color, alpha = np.array(_to_rgb(Image.fromarray(np.ascontiguousarray(cmyk), "CMYK"), profile, notes)), None
-        profile = None
-    elif page.photometric in (MINISWHITE, MINISBLACK, RGB):
-        color, alpha = _split_alpha(_unsigned(array, bits), page)
-    else:
-        raise ValueError("its %d-bit TIFF color space (photometric %d) is not read: convert it to RGB" % (bits, page.photometric))
-    return _upright(Picture(color, alpha, profile, notes, exif, _page_dpi(exif)))
+def is_file(path):
+    """Whether this is a file, or a link to one that is not there, which is an error when it is read."""
+    return os.path.isfile(path) or os.path.islink(path) and not os.path.exists(path)
 
 
-def _split_alpha(samples, page):
-    """(color, alpha) of the unsigned samples of a page of gray or RGB."""
-    channels, top = 3 if page.photometric == RGB else 1, np.iinfo(samples.dtype).max
-    if samples.shape[2] < channels:
-        raise ValueError("it has %d samples, expected %d" % (samples.shape[2], channels))
-    color = samples[:, :, :channels]
-    color = top - color if page.photometric == MINISWHITE else color
-    kind = int(page.extrasamples[0]) if samples.shape[2] > channels and page.extrasamples else 0
-    if kind not in (1, 2):  # alpha that the color is multiplied by, or is not
-        return color, None
-    alpha = samples[:, :, channels]
-    if kind == 1:
-        whole = np.minimum(np.round(color * (float(top) / np.maximum(alpha, 1))[:, :, None]), top)
-        color = whole.astype(samples.dtype)
-    return color, alpha
+def is_image_file(path, suffixes=IMAGE_SUFFIXES):
+    """Whether this is a file, an image by its suffix, that is not hidden: macOS puts a ._a.jpg beside
+    a.jpg."""
+    name = os.path.basename(path)
+    return not name.startswith(".") and os.path.splitext(name)[1].lower() in suffixes and is_file(path)
 
 
-def _page_exif(stream):
-    """The tags of the first page of a TIFF file, which EXIF's are some of; empty if they cannot be read."""
-    exif = Image.Exif()
-    stream.seek(0)
-    tags = _read_exif(lambda: exif.load_from_fp(stream) or exif)
-    return tags if tags is not None else Image.Exif()  # of BigTIFF in an old Pillow, or damaged
-
-
-def _page_dpi(exif):
-    """(x, y) dots per inch of the tags of a TIFF file, or None."""
-    unit = {2: 1, 3: 2.54}.get(exif.get(RESOLUTION_UNIT, 2))  # inch, cm
-    try:
-        return tuple(float(exif[tag]) * unit for tag in RESOLUTIONS)
-    except (KeyError, TypeError, ValueError, ZeroDivisionError):
-        return None
+def list_images(folder):
+    """The image files in `folder`, sorted by name; subfolders are not searched."""
+    return sorted(filter(is_image_file, glob.glob(os.path.join(glob.escape(folder), "*"))))

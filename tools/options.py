@@ -61,5 +61,5 @@ def add_valid_share(parser):
 
 def add_data_dir(parser):
     """The option --data-dir of commands that read data sets."""
-    parser.add_argument("--data-dir", metavar="DIR", default="data" if os.path.isdir("data") else script("data"),
+    parser.add_argument("--data-dir", type=os.path.expanduser, metavar="DIR", default="data" if os.path.isdir("data") else script("data"),
                         help="where the data sets are (default: the folder data here or, without one, beside the scripts)")

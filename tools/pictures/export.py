@@ -1,6 +1,6 @@
 """Export DRSAN for use without this project: python tools/pictures/export.py --model 32s --scale x2
 
-Writes to OUT/DRSAN32sx2 + suffix, in each case from LR, float32 RGB in [0, 1], [N, H, W, 3] of any N, H and W, to SR,
+Writes to OUTPUT/DRSAN32sx2 + suffix, in each case from LR, float32 RGB in [0, 1], [N, H, W, 3] of any N, H and W, to SR,
 not clipped:
   .pb            a frozen GraphDef, tensors LR:0 and SR:0
   _saved_model   a SavedModel, signature serving_default
@@ -150,14 +150,14 @@ def main():
     add_checkpoint(parser)
     add_limit(parser)
     parser.add_argument("--format", nargs="+", choices=list(FORMATS), help="default: all that the installed packages allow")
-    parser.add_argument("--out", default=os.path.join("runs", "export"), metavar="DIR", help="default runs/export")
+    parser.add_argument("--output", default=os.path.join("runs", "export"), metavar="DIR", help="default runs/export")
     args = parser.parse_args()
-    check_writable([args.out])
+    check_writable([args.output])
     model, scale = choose_variant(args.model, args.scale, args.checkpoint)
     session, frozen = build(model, scale, args.checkpoint, not args.no_limit)
-    os.makedirs(args.out, exist_ok=True)
+    os.makedirs(args.output, exist_ok=True)
     for name in args.format or list(FORMATS):
-        path = os.path.join(args.out, "DRSAN%s%s%s" % (model, scale, FORMATS[name][0]))
+        path = os.path.join(args.output, "DRSAN%s%s%s" % (model, scale, FORMATS[name][0]))
         try:
             difference = export(session, frozen, name, path)
         except MissingPackage as error:
