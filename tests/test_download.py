@@ -6,7 +6,6 @@ import http.server
 import io
 import os
 import re
-import shutil
 import socketserver
 import subprocess
 import sys

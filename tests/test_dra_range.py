@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from conftest import golden_weight
-from model import MODELS, SCALES, drsan, model_variables
+from model import drsan, model_variables
 from ops import limit_dra, tf
 from tools import checkpoints, dra_range, gate
 from tools.command import UserError

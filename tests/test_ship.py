@@ -5,7 +5,7 @@ import os
 from conftest import call
 from model import drsan, model_variables
 from ops import tf
-from tools import checkpoints, ship
+from tools import checkpoints, gate, ship
 from tools.files import short_path, write_json
 from tools.paper import tables
 
@@ -15,7 +15,8 @@ import pytest
 
 @pytest.fixture
 def run(monkeypatch, capsys):
-    """Run ship.py with these arguments: (exit status, stdout, stderr)."""
+    """Run ship.py with these arguments: (exit status, stdout, stderr). Random weights are not held to the gate."""
+    monkeypatch.setattr(ship, "hard_pictures", list)
     return lambda *arguments: call(monkeypatch, capsys, ship.main, *arguments)
 
 
@@ -60,6 +61,15 @@ def test_shipped_weights_carry_their_history_and_digests(tmp_path, run):
         checkpoints.restore_weights(session, str(shipped / "DRSAN32sx2"))
         for ours, expected in zip(session.run(model_variables()), values):
             np.testing.assert_array_equal(ours, expected)
+
+
+def test_weights_that_explode_are_refused(tmp_path, run, monkeypatch):
+    make_run(tmp_path / "best", None)
+    monkeypatch.setattr(ship, "hard_pictures", lambda: gate.hard_pictures(2, 24))
+    monkeypatch.setattr(gate, "LARGEST_MEAN", -1)
+    status, _, err = run(tmp_path / "best", "--to", tmp_path / "checkpoints")
+    assert status == 1 and "fails on 2 of 2 hard pictures" in err
+    assert not (tmp_path / "checkpoints").exists()
 
 
 def test_worse_weights_are_refused(tmp_path, run):

@@ -6,7 +6,6 @@ measures it on photographs of a folder, best such as the weights were not traine
 the checkpoint. train.py does so by itself, on its validation photographs.
 """
 import argparse
-import json
 import os
 import sys
 

@@ -9,7 +9,6 @@ import os
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-from model import SCALES
 from tools.checkpoints import find_checkpoint
 from tools.command import run_main
 from tools.data.textures import TRAINED, UNSEEN

@@ -59,11 +59,12 @@ def check_better(config, target, replace):
 
 def check_gate(prefix, config):
     """Raise UserError if weights fail tools/gate.py."""
+    pictures = hard_pictures()
     with Network(config["model"], config["scale"], prefix, -1) as network:
-        failed = failures(judge_network(network, hard_pictures()))
+        failed = failures(judge_network(network, pictures))
     if failed:
-        raise UserError("%s explodes on %d of 100 hard pictures: see %s --checkpoint %s, and train with --textures" % (
-            prefix, failed, script("tools/gate.py"), prefix))
+        raise UserError("%s fails on %d of %d hard pictures, which %s --checkpoint %s lists: train it with --textures" % (
+            short_path(prefix), failed, len(pictures), script("tools/gate.py"), short_path(prefix)))
 
 
 def swap(new, target):
