@@ -35,15 +35,16 @@ def drm(x, paths, name, dra_range=None):
     return tf.split(tf.identity(dra, name="DRA"), paths, axis=3)
 
 
-def limit_dra(dra, low, high, detailed):
-    """The DRA values r [N, 1, 1, paths] of the images whose r are all from `low` to `high`; `detailed` for the other images.
+def limit_dra(dra, low, high):
+    """The DRA values r [N, 1, 1, paths] of the images whose r are all from `low` to `high`; 0 for the other images.
 
-    low, high, detailed: lists of `paths` numbers (see tools/dra_range.py). In the current name scope, `limited:0`
-    [N, 1, 1, 1] is whether r was replaced.
+    low, high: lists of `paths` numbers (see tools/dra_range.py). Without DRA, DRSA is RSA alone, which keeps brightness on
+    hard textures better than any r of photographs. In the current name scope, `limited:0` [N, 1, 1, 1] is whether r was
+    replaced.
     """
     inside = tf.reduce_all(tf.logical_and(dra >= low, dra <= high), 3, keepdims=True)  # false for NaN, too
     limited = tf.logical_not(inside, name="limited")
-    return tf.where(tf.tile(limited, [1, 1, 1, dra.shape[3]]), detailed + tf.zeros_like(dra), dra)
+    return tf.where(tf.tile(limited, [1, 1, 1, dra.shape[3]]), tf.zeros_like(dra), dra)
 
 
 def learned_dra(paths, name):

@@ -84,7 +84,7 @@ def dra_ranges(prefix, model):
     nothing does, as with the authors'. Raises UserError if it is not that of the model."""
     ranges = checkpoint_config(prefix).get("dra_ranges")
     _, drags, blocks = MODELS[model]
-    if ranges is not None and np.shape(ranges) != (drags, 3, blocks * (blocks + 1) // 2):
+    if ranges is not None and np.shape(ranges) != (drags, 2, blocks * (blocks + 1) // 2):
         raise UserError("dra_ranges in the config.json beside %s are not those of DRSAN-%s: measure them by %s" % (
             prefix, model, script("tools/dra_range.py")))
     return ranges

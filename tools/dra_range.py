@@ -1,4 +1,4 @@
-"""The range that DRA values have on photographs, beyond which ops.limit_dra() replaces them: measured, and put beside weights
+"""The range that DRA values have on photographs, beyond which ops.limit_dra() drops them: measured, and put beside weights
 
     python tools/dra_range.py CHECKPOINT --data FOLDER
 
@@ -13,7 +13,6 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from model import MODELS, SCALES, tensor_name
 from tools.command import UserError, fraction, run_main
 from tools.checkpoints import checkpoint_config, find_checkpoint, identify
-from tools.data.patches import detail
 from tools.data.photographs import hold_out, load_pair
 from tools.files import short_path, write_json
 from tools.network import Network
@@ -22,33 +21,26 @@ import numpy as np
 
 PATCH, PATCHES = 32, 1000 # side in LR pixels; how many in all: DRA varies more on patches than on whole pictures
 MARGIN = 0.5               # share of the range that it is widened by on both sides
-DETAILED = 0.02            # share of the patches whose mean DRA takes the place of DRA beyond the range
 
 
 def measure_dra(run, images):
-    """For each DRAG [low, high, detailed], lists of a number for each residual path, as ops.limit_dra() takes them.
+    """For each DRAG [low, high], lists of a number for each residual path, as ops.limit_dra() takes them.
 
     run: function of LR images, uint8 [N, H, W, 3], to the DRA values of each DRAG, arrays [N, 1, 1, paths]. images: LR of
-    photographs, uint8 [H, W, 3]. The range is that of the images and of random patches of them, widened by MARGIN of it; `detailed`
-    is the mean over those patches that have the most detail.
+    photographs, uint8 [H, W, 3]. The range is that of the images and of random patches of them, widened by MARGIN of it.
     """
-    random, details, values = np.random.RandomState(0), [], []
+    random, values = np.random.RandomState(0), []
     for image in images:
         sides = [min(PATCH, side) for side in image.shape[:2]]
         corners = [[random.randint(side - part + 1) for side, part in zip(image.shape, sides)]
                    for _ in range(-(-PATCHES // len(images)))]
         patches = np.stack([image[y:y + sides[0], x:x + sides[1]] for y, x in corners])
-        for batch in patches, image[None]:
-            values.append(run(batch))
-            details.append(detail(batch.astype(np.int16)))
-    details = np.concatenate(details)
-    detailed = details >= np.quantile(details, 1 - DETAILED)
+        values += [run(patches), run(image[None])]
     ranges = []
     for dra in (np.concatenate(drag)[:, 0, 0] for drag in zip(*values)):
         low, high = dra.min(0), dra.max(0)
         margin = MARGIN * (high - low)
-        ranges.append([[float("%.5g" % value) for value in row] for row in (
-            low - margin, high + margin, dra[detailed].mean(0))])
+        ranges.append([[float("%.5g" % value) for value in row] for row in (low - margin, high + margin)])
     return ranges
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 
 # norm: of the gradient; skipped: whether the step was; largest_dra, kernel_rms: what shows early that a training diverges
-# dra: of each DRAG of the network of `sr`; dra_ranges: what they are limited by, a placeholder [DRAGs, 3, paths] that limits
+# dra: of each DRAG of the network of `sr`; dra_ranges: what they are limited by, a placeholder [DRAGs, 2, paths] that limits
 # nothing by default; both None for an ablation
 Training = collections.namedtuple(
     "Training", "lr hr rate sr dra dra_ranges loss step train averages norm skipped largest_dra kernel_rms")
@@ -57,9 +57,9 @@ def build_training(model, scale, recipe, devices=("",), without=None, precision=
 def no_limits(model):
     """A placeholder for drsan()'s dra_ranges, whose default limits nothing that is finite."""
     _, drags, blocks = MODELS[model]
-    largest = np.finfo(np.float32).max
-    rows = np.float32([[-largest], [largest], [0]])
-    return tf.placeholder_with_default(np.tile(rows, [drags, 1, blocks * (blocks + 1) // 2]), [drags, 3, blocks * (blocks + 1) // 2], "dra_ranges")
+    rows = np.finfo(np.float32).max * np.float32([[-1], [1]])
+    default = np.tile(rows, [drags, 1, blocks * (blocks + 1) // 2])
+    return tf.placeholder_with_default(default, default.shape, "dra_ranges")
 
 
 def start_from(session, training, prefix):
