@@ -55,7 +55,7 @@ def drsan(lr, model, scale, without=None, dra_ranges=None):
     dra_ranges: for each DRAG what limit_dra() takes, or None for the network as published, whose DRA nothing bounds.
     """
     channels, drags, blocks = MODELS[model]
-    with tf.variable_scope("DRAN", reuse=tf.AUTO_REUSE):
+    with tf.variable_scope("DRAN", reuse=tf.AUTO_REUSE, use_resource=False):
         x0 = x = conv2d(lr, channels, 3)               # [N, H, W, f]
         for k in range(1, drags + 1):
             x = drag(x, blocks, k, without, dra_ranges and dra_ranges[k - 1])  # [N, H, W, f]

@@ -11,6 +11,7 @@ import os
 import sys
 import time
 
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from model import ABLATIONS, MODELS, SCALES
 from tools.checkpoints import find_checkpoint
 from tools.command import UserError, positive, run_main
@@ -234,7 +235,7 @@ def check_data_sets(parser, args):
 
 
 def parse_args(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     for add_options in add_network_options, add_device_options, add_data_options, add_picture_options:
         add_options(parser)
     parser.add_argument("--output", type=os.path.expanduser, metavar="DIR",

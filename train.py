@@ -7,6 +7,7 @@ the training graph are stands in tools/training/ and tools/data/; here they come
 import argparse
 import os
 import signal
+import sys
 import time
 
 from model import ABLATIONS, SCALES
@@ -244,7 +245,7 @@ def add_device_options(parser):
 
 
 def parse_args():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     add_variant(parser)
     for add_options in add_data_options, add_recipe_options, add_run_options, add_device_options:
         add_options(parser)

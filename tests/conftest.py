@@ -17,8 +17,10 @@ import utils
 from model import MODELS, Variant, drsan, model_variables
 from ops import tf
 from tools import checkpoints
+from tools import command
 from tools.command import run_main
 
+command.owns_process = True  # most tests work in the default graph
 GOLDEN = os.path.join(ROOT, "tests", "golden")
 
 

@@ -211,7 +211,7 @@ def campaign(count, seed, workers, chunk=50):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--count", type=int, default=2000, help="files in all (default 2000)")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()

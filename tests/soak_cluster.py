@@ -88,7 +88,7 @@ def wait_until(condition, seconds):
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("folder")
     parser.add_argument("photos")
     parser.add_argument("--kills", type=int, default=20)

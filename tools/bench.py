@@ -237,7 +237,7 @@ def print_rows(kind, operations, args):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("what", nargs="*", choices=list(KINDS) + [[]], help="default: all")
     add_variant(parser)
     for name, default, words in (

@@ -1,10 +1,8 @@
 """What every command has in common: errors as one line, exit statuses, types of options, notices,
 standard files, and processors."""
-import atexit
 import concurrent.futures
 import contextlib
 import errno
-import gc
 import io
 import os
 import sys
@@ -47,12 +45,15 @@ def escape_unprintable():
             setattr(sys, name, _streams[-1])
 
 
+owns_process = False  # whether this process is a command's, and not a program of other people's that uses the library
+
+
 def run_main(main):
     """Call main() as a command: a UserError, and what the system refuses (a full disk, a folder that is gone), becomes one line
     on stderr and exit status 1, Ctrl-C exit status 130."""
+    global owns_process
+    owns_process = True
     escape_unprintable()
-    if hasattr(gc, "freeze"):  # or Python would look for garbage among all objects of TensorFlow at its end, for most of a second
-        atexit.register(gc.freeze)
     try:
         sys.exit(main())
     except UserError as error:
@@ -62,7 +63,8 @@ def run_main(main):
         print("error: %s" % refusal(error), file=sys.stderr)
         sys.exit(1)
     except ImportError as error:
-        print("error: %s: %s" % (str(error).strip().splitlines()[-1], INSTALL), file=sys.stderr)
+        reason = str(error).strip().splitlines()[-1]
+        print("error: %s" % (reason if INSTALL in reason else "%s: %s" % (reason, INSTALL)), file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)

@@ -51,7 +51,7 @@ def measure_network(network, images):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="prefix, .index file or folder")
     parser.add_argument("--data", required=True, metavar="DIR", help="photographs, searched recursively")
     parser.add_argument("--share", type=fraction(float), default=0.03, metavar="S",

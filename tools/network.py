@@ -4,17 +4,19 @@
     with load_model("32s", "x2") as model:
         sr = model.upscale(lr)
 """
-from model import SCALES, count_multi_adds, count_parameters, drsan
+from model import MODELS, SCALES, count_multi_adds, count_parameters, drsan
 from ops import tf
 from tools.checkpoints import dra_ranges, find_checkpoint, identify, restore_weights
 from tools.command import UserError, notice_once
 from tools.pictures.tiles import Upscaler, limited_notes, to_gray
-from tools.runtime import check_precision, gpu_memory, open_session
-from tools.compute import can_compile, convolving_in
+from tools.runtime import check_not_forked, check_precision, gpu_memory, open_session
+from tools.compute import PRECISIONS, can_compile, convolving_in
+from tools.options import gpu as parse_gpu, scale_name
 from utils import to_integers
 
 import numpy as np
 
+MODES = "RGB", "L", "I;16", "F"  # of Pillow's pictures whose arrays are what they look like
 
 class Network(object):
     """DRSAN in a graph and a session of its own, so that several can be open at once.
@@ -56,8 +58,10 @@ class Network(object):
         """SR of an image of any size, of the same type and s times as large.
 
         image: RGB [H, W, 3] or gray [H, W], uint8, uint16, or floating point in [0, 1]. SR is clipped to the range of its type;
-        gray is the luma of SR. Raises ValueError for other arrays, and UserError if the memory does not suffice.
+        gray is the luma of SR. Raises ValueError for other arrays, and for pictures of Pillow of other MODES. Raises
+        UserError if the memory does not suffice, SR explodes, or the process was forked after the model was loaded.
         """
+        check_not_forked()
         image = check_image(image)
         upscaler = self.upscaler or self.make_upscaler()
         store = upscaler(image if image.ndim == 3 else image[:, :, None])
@@ -82,6 +86,8 @@ class Network(object):
 
 def check_image(image):
     """An image as an array that Network.upscale() takes. Raises ValueError that says what is wrong with it."""
+    if getattr(image, "mode", "RGB") not in MODES:
+        raise ValueError("a picture of the mode %s: convert it to one of %s" % (image.mode, ", ".join(MODES)))
     image = np.asarray(image)
     if not image.size or image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,)):
         raise ValueError("an image of the shape %s: expected [H, W, 3] or [H, W]" % (image.shape,))
@@ -109,11 +115,17 @@ def load_model(model=None, scale=None, checkpoint=None, gpu=0, tile=None, memory
                limit=True):
     """A Network that is ready to upscale images.
 
-    model, scale: keys of MODELS and SCALES, by default those of the checkpoint, or else "32s" and "x2". checkpoint: prefix, .index
-    file or folder, by default the weights shipped for model and scale. gpu: its index; on the CPU for -1, or if there is none.
+    model, scale: keys of MODELS and SCALES (or 2 for "x2"), by default those of the checkpoint, or else "32s" and "x2". checkpoint: prefix, .index
+    file or folder, by default the weights shipped for model and scale. gpu: its index; on the CPU for -1 or "cpu", or if there is none.
     tile, memory (GiB), ensemble, precision: as in test.py; limit=False is --no-limit. Raises UserError if there is no such checkpoint, it is that of another
     model, or this TensorFlow lacks the precision.
     """
+    if precision not in PRECISIONS:
+        raise ValueError("precision %r: expected one of %s" % (precision, ", ".join(PRECISIONS)))
+    gpu, scale = parse_gpu(str(gpu)), None if scale is None else scale_name(str(scale))
+    for name, known in (model, MODELS), (scale, SCALES):
+        if name is not None and name not in known:
+            raise ValueError("%r: expected one of %s" % (name, ", ".join(known)))
     model, scale = choose_variant(model, scale, checkpoint)
     network = Network(model, scale, find_checkpoint(model, scale, checkpoint), gpu, precision=precision, limit=limit)
     network.make_upscaler(tile, memory, ensemble)

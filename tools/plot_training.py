@@ -42,7 +42,7 @@ def plot(runs, output, health=False):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("runs", nargs="+", metavar="RUN", help="folder of a run or of shipped weights")
     parser.add_argument("--output", default=os.path.join("runs", "training.png"), metavar="FILE",
                         help="default runs/training.png")

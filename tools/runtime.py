@@ -5,12 +5,12 @@
 import contextlib
 import ctypes
 import functools
-import gc
 import os
 import subprocess
 import sys
 
 from tools import INSTALL
+from tools import command
 from tools.command import UserError, notice_once, quiet_stderr
 
 GIVEN_GPUS = os.environ.get("CUDA_VISIBLE_DEVICES")  # by the user or a scheduler; None: all
@@ -27,25 +27,10 @@ def _keep_freed_memory():
         mallopt(M_ARENA_MAX, 1)
 
 
-os.environ.setdefault("JEMALLOC_MALLOC_CONF", "lg_dirty_mult:-1")  # read on import, by TensorFlow 1.8 alone
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # read on import; by default, TensorFlow 2 has them on AVX-512 CPUs alone
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # errors come as exceptions; 0 shows all that the C++ runtime logs
-
-
-# TensorFlow and Keras look for these, to convert from the one and plot with the other, which takes a third of the time of their import
-NOT_NEEDED = "jax", "matplotlib"
-
-
-@contextlib.contextmanager
-def _hidden(names):
-    """Within this context, modules that are not imported yet seem not to be installed."""
-    names = [name for name in names if name not in sys.modules]
-    sys.modules.update((name, None) for name in names)
-    try:
-        yield
-    finally:
-        for name in names:
-            del sys.modules[name]
+if "tensorflow" not in sys.modules:  # which reads these when it is imported
+    os.environ.setdefault("JEMALLOC_MALLOC_CONF", "lg_dirty_mult:-1")  # of TensorFlow 1.8
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # by default, TensorFlow 2 has them on AVX-512 CPUs alone
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")   # errors come as exceptions; 0 shows all that the C++ runtime logs
 
 
 class TensorFlow(object):
@@ -60,46 +45,51 @@ class TensorFlow(object):
         return value
 
 
-@contextlib.contextmanager
-def _without_collection():
-    """Within this context, Python does not look for cyclic garbage, of which an import leaves none."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
-
-
 @functools.lru_cache(maxsize=1)
 def _import_tensorflow():
+    """TensorFlow, of which a command makes TensorFlow 1 for all of its process; in other people's programs it stays as it is."""
     try:
-        with quiet_stderr(), _hidden(NOT_NEEDED), _without_collection():
+        with quiet_stderr() if command.owns_process else contextlib.suppress():
             import tensorflow
-            version1 = getattr(getattr(tensorflow, "compat", None), "v1", None)
-            if version1:
-                version1.logging.set_verbosity(version1.logging.ERROR)
-                version1.disable_v2_behavior()
-            else:
-                _keep_freed_memory()
-    except ImportError as error:  # one line, since nothing works without it
-        raise SystemExit("error: %s: %s" % (str(error).strip().splitlines()[-1], INSTALL))
-    tensorflow = version1 or tensorflow
-    tensorflow.logging.set_verbosity(tensorflow.logging.ERROR)
-    return tensorflow
+    except ImportError as error:
+        raise ImportError("%s: %s" % (str(error).strip().splitlines()[-1], INSTALL))
+    version1 = getattr(getattr(tensorflow, "compat", None), "v1", None) or tensorflow
+    if command.owns_process:
+        version1.logging.set_verbosity(version1.logging.ERROR)
+        if version1 is tensorflow:
+            _keep_freed_memory()
+        else:
+            version1.disable_v2_behavior()
+    return version1
 
 
 tf = TensorFlow()
 
 
+@functools.lru_cache(maxsize=1)
+def _first_process():
+    """The process that opened the first session."""
+    return os.getpid()
+
+
+def check_not_forked():
+    """Raise UserError in a process that was forked from one that had a session: TensorFlow's threads are not there, and it
+    would wait for them for ever."""
+    if _first_process() != os.getpid():
+        raise UserError("this process was forked after TensorFlow had been used: load the model after the fork, or start "
+                        "processes by spawn")
+
+
 def open_session(gpus, target="", task="", **config):
     """A session on the GPUs with these indices, on the CPU if there is none (one line says so) or for [-1].
 
-    target, task: of this process's tf.train.Server, whose cluster the session spans. config: further fields of tf.ConfigProto.
+    target, task: of this process's tf.train.Server, whose cluster the session spans. config: further fields of
+    tf.ConfigProto. Raises UserError as check_not_forked().
     """
+    check_not_forked()
     config = session_config(gpus, **config)
-    _run_first_graph()
+    if command.owns_process:
+        _run_first_graph()
     session = tf.Session(target, config=config)
     found = len(list_gpus(session, task))
     if gpus[0] >= 0 and found < len(gpus):
@@ -128,11 +118,16 @@ def list_gpus(session, task=""):
 
 
 def session_config(gpus, **config):
-    """The tf.ConfigProto of a process that sees the GPUs with these indices alone, and takes their memory as needed."""
-    os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
-    os.environ["CUDA_VISIBLE_DEVICES"] = choose_gpus(gpus, GIVEN_GPUS)
+    """The tf.ConfigProto of a session that sees the GPUs with these indices alone, and takes their memory as needed."""
     config = tf.ConfigProto(allow_soft_placement=True, **config)
     config.gpu_options.allow_growth = True
+    if command.owns_process:
+        os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+        os.environ["CUDA_VISIBLE_DEVICES"] = choose_gpus(gpus, GIVEN_GPUS)
+    elif gpus == [-1]:
+        config.device_count["GPU"] = 0
+    else:
+        config.gpu_options.visible_device_list = ",".join(map(str, gpus))
     return config
 
 

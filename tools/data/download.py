@@ -400,7 +400,7 @@ def add_options(parser):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("what", nargs="+", choices=BENCHMARKS + (WEIGHTS, "DIV2K"), metavar="WHAT",
                         help="%s, %s or DIV2K" % (", ".join(BENCHMARKS), WEIGHTS))
     parser.add_argument("--data-dir", default="data", metavar="DIR", help="where the files go (default data)")

@@ -11,7 +11,7 @@ from tools.gpu.state import save_state
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="prefix, .index file or folder")
     parser.add_argument("out", metavar="NPZ", help="the file to write")
     args = parser.parse_args(argv)

@@ -46,7 +46,7 @@ def import_weights(path, folder):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("state", metavar="NPZ", help="the state.npz of a run of train_jax.py")
     parser.add_argument("folder", metavar="DIR", help="where the checkpoint goes")
     args = parser.parse_args(argv)

@@ -65,7 +65,7 @@ def train(args):
 
 
 def parse_args(argv):
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     add_variant(parser)
     data = parser.add_argument_group("data")
     data.add_argument("--data", required=True, metavar="DIR", help="photographs, searched recursively")

@@ -110,7 +110,7 @@ def make_dynamics(args):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     add_checkpoint(parser)
     add_gpu(parser)
     parser.add_argument("--dataset", nargs="+", default=DATASETS, metavar="NAME",

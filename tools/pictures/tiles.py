@@ -15,7 +15,8 @@ from tqdm import tqdm
 Span = namedtuple("Span", "own read inner")  # slices: of a side, with the halo on it, and of `read` what is `own`
 Built = namedtuple("Built", "sr scope")  # a network in a graph: its output, and the name scope that it is in
 LARGEST_TILE = 256   # pixels a side; on a CPU, larger ones take more memory and no less time
-COMPILED_FROM = 10 ** 5  # pixels; compiling for a smaller image takes longer than it saves in a data set of such
+COMPILED_FROM = 10 ** 5  # pixels of an image of a size that has come before; a smaller one gains nothing
+COMPILED_AT_ONCE = 250000  # pixels of an image of a new size: on a smaller one, compiling takes longer than it saves
 SMALLEST_TILE = 16   # smaller ones are nearly all halo
 OVERHEAD = 2 ** 26   # bytes that running any network takes, besides those of its feature maps
 COMPILING = 2 ** 27  # bytes that compiling it takes
@@ -118,8 +119,8 @@ class Upscaler(object):
     lr, sr: placeholder and output of the network in `session`. tile: the most pixels a side of a tile, or None: the
     whole image where it fits. memory: the bytes that this process may take (on a GPU: of its memory), or None: 4/5 of
     what is free. ensemble: average over the 8 flips and transpositions. folder: for temporary files, if the memory is
-    too small. compile_: a function that builds the network compiled, below a name scope, and returns SR, or None: images of
-    COMPILED_FROM pixels or more are for that. limits: whether the network limits its DRA.
+    too small. compile_: a function that builds the network compiled, below a name scope, and returns SR, or None: see
+    is_compiled(). limits: whether the network limits its DRA.
 
     The result does not depend on the tiles (to 1e-5): the DRM pools over the whole image, so the network runs DRAG by
     DRAG over all tiles, with the halo that its convolutions need, and the sums over all tiles become the DRA values of
@@ -131,6 +132,7 @@ class Upscaler(object):
         self.session, self.lr, self.sr, self.factor = session, lr, sr, SCALES[scale]
         self.variant = MODELS[model]
         self._compile, self._compiled = compile_, None
+        self._shapes = set()  # (height, width) of the images before
         self.tile, self.ensemble, self.folder, self.limits = tile, ensemble, folder or tempfile.gettempdir(), limits
         gpu = gpu_memory(session)
         self.host = (0.8 * free_memory() if memory is None or gpu else memory - resident_memory()) - OVERHEAD
@@ -143,7 +145,8 @@ class Upscaler(object):
         """
         height, width = image.shape[:2]
         side, on_disk = self.plan(height, width, image.dtype.itemsize)
-        views, network = range(8 if self.ensemble else 1), self._network(height * width)
+        views, network = range(8 if self.ensemble else 1), self._network(height, width)
+        self._shapes.add((height, width))
         try:
             sr = self._store(height * self.factor, width * self.factor, 3, on_disk)
             for view in views:
@@ -157,13 +160,14 @@ class Upscaler(object):
             raise UserError("not enough memory for an LR image of %dx%d pixels%s: try a smaller --tile, or --gpu -1" % (
                 width, height, " in tiles of %d" % side if side else ""))
 
-    def is_compiled(self, pixels):
-        """Whether the network for an image of so many pixels is."""
-        return self._compile is not None and pixels >= COMPILED_FROM
+    def is_compiled(self, height, width):
+        """Whether the network for an image of this size is: that takes about half a second for each new size."""
+        known = (height, width) in self._shapes or self.ensemble
+        return self._compile is not None and height * width >= (COMPILED_FROM if known else COMPILED_AT_ONCE)
 
-    def _network(self, pixels):
-        """The Built network that is for an image of so many pixels."""
-        if not self.is_compiled(pixels):
+    def _network(self, height, width):
+        """The Built network that is for an image of this size."""
+        if not self.is_compiled(height, width):
             return Built(self.sr, "")
         if self._compiled is None:
             self._compiled = Built(self._compile("compiled"), "compiled/")
@@ -187,7 +191,7 @@ class Upscaler(object):
         pixels, per_pixel = height * width, bytes_per_pixel(self.variant, self.factor)
         stores = (12 * self.factor ** 2 + 8 * self.variant.channels) * pixels  # SR, and the features between passes
         # what is held beside SR: the picture that is written; in evaluation, 8 bits of SR, HR and bicubic
-        spare = self.host - (9 + 4 * (depth - 1)) * self.factor ** 2 * pixels - COMPILING * self.is_compiled(pixels)
+        spare = self.host - (9 + 4 * (depth - 1)) * self.factor ** 2 * pixels - COMPILING * self.is_compiled(height, width)
         if not self.tile and per_pixel * pixels < (self.device or spare):
             return None, False
         on_disk = stores > spare / 2

@@ -44,7 +44,7 @@ def make_config(hosts, index, port, servers):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--ps", type=not_negative(int), default=0, help="how many parameter servers (default: the chief is one)")
     parser.add_argument("--hosts", nargs="+", metavar="HOST", help="default: those of the Slurm job")
     parser.add_argument("--index", type=int, default=os.environ.get("JOB_COMPLETION_INDEX"), help="of this host, from 0")
