@@ -6,7 +6,6 @@ the training graph are stands in tools/training/ and tools/data/; here they come
 """
 import argparse
 import os
-import signal
 import time
 
 from model import ABLATIONS, SCALES
@@ -19,12 +18,11 @@ from tools.data.records import open_records, records_config
 from tools.files import check_writable, locked
 from tools.options import add_data_dir, add_precision, add_valid_share, add_variant, gpus
 from tools.runtime import check_precision, error_reason
-from tools.training.cluster import Devices, other_tasks, read_cluster, serve
+from tools.training.cluster import Devices, Watch, other_tasks, read_cluster, serve, watching
 from tools.training.graph import averaged_weights, build_training, start_from, validate
-from tools.training.history import Meter, divergence, say
+from tools.training.history import Meter, divergence, outlive_readers, say
 from tools.training.recipes import MAX_LOSS, MAX_SKIPPED, add_recipe_options, choose_recipe, learning_rate
 from tools.training.runs import Run
-from tools.training.watch import watching_tasks
 
 import numpy as np
 
@@ -35,6 +33,13 @@ def train(args):
     cluster = read_cluster()
     if cluster and cluster.type != "chief":
         return serve(cluster, args.gpu, args.chief_timeout)
+    watch = Watch(other_tasks(cluster))
+    with watching(watch.check):
+        return train_here(args, cluster, watch)
+
+
+def train_here(args, cluster, watch):
+    """As train(), of the process that reads data and writes the run; it ends by signals as the Watch says."""
     check_precision(args.precision)
     check_writable([None if args.prepare else args.run, args.records if args.data else None])
     recipe, sampler = choose_recipe(args, args.model, args.scale), None
@@ -48,9 +53,8 @@ def train(args):
     valid = open_valid(args.valid, held_out, SCALES[args.scale], args.data_dir)
     sampler = sampler or open_photographs(args, recipe)
     print("recipe %s: %s" % (args.recipe, ", ".join("%s %s" % item for item in recipe._asdict().items())), flush=True)
-    trainer = Trainer(args, recipe, run, sampler, valid)
-    with locked(run.folder, "trains in", "--run"), watching_tasks(other_tasks(cluster), trainer.stop):
-        return trainer.train(start, cluster)
+    with locked(run.folder, "trains in", "--run"):
+        return Trainer(args, recipe, run, sampler, valid, watch).train(start, cluster)
 
 
 def open_photographs(args, recipe):
@@ -81,14 +85,13 @@ class Trainer(object):
     sampler: the batch of a step, as a function. valid: as open_valid() gives it.
     """
 
-    def __init__(self, args, recipe, run, sampler, valid):
-        self.args, self.recipe, self.run, self.sampler, self.valid = args, recipe, run, sampler, valid
+    def __init__(self, args, recipe, run, sampler, valid, watch):
+        self.args, self.recipe, self.run, self.sampler, self.valid, self.watch = args, recipe, run, sampler, valid, watch
         self.judge = list(valid.values())[-1][0]  # the name of what the best weights are the best on
-        self.stopped = 0                          # the number of the signal that stops it
 
     def train(self, start, cluster):
         """Build the graph, and train from the run's last state, or else from the checkpoint `start` (None: initial weights), until
-        the training is done or stopped; returns the exit status, 130 or 143 if it was stopped by Ctrl-C or SIGTERM."""
+        the training is done or stopped; returns the exit status, 128 and the number of the signal if one stopped it."""
         args = self.args
         devices = self.devices = Devices(args.gpu, args.threads, self.recipe.batch, cluster)
         check_precision(args.precision, devices.on_cpu)
@@ -98,12 +101,10 @@ class Trainer(object):
                                            devices.compiled)
             self.run.build(devices.chief)
             tf.get_default_graph().finalize()
-            for number in signal.SIGINT, signal.SIGTERM:
-                signal.signal(number, self.stop)
             step = self.keep_optimizing(start)
         if step < self.recipe.steps:
             print("stopped at step %d; the same command resumes" % step)
-            return 128 + self.stopped
+            return 128 + self.watch.signal
         devices.tell(True)
         print("done: %s" % self.run.best)
 
@@ -118,10 +119,6 @@ class Trainer(object):
                     raise
                 print("lost a task of the cluster (%s): going on from the last state when all are there" % (
                     error_reason(error)), flush=True)
-
-    def stop(self, number, _):
-        """End after this step; a handler of signals."""
-        self.stopped = number
 
     def start_or_resume(self, start):
         """Bring the weights and whatever else there is into the variables; returns the step from which the run goes on."""
@@ -140,12 +137,13 @@ class Trainer(object):
         batches, saved = prefetch(self.sampler, step, recipe.steps), time.time()
         self.applied, in_a_row = None, 0  # what was fed to the last step that was not skipped; how many were, since
         with Meter(self.run, recipe, step, self.devices.on_cpu) as meter:
-            while step < recipe.steps and not self.stopped:
+            while step < recipe.steps and not self.watch.signal:
                 with meter.waiting():
                     lr, hr = next(batches)
                 feed = {self.training.lr: lr, self.training.hr: hr, self.training.rate: learning_rate(recipe, step)}
                 loss, norm, skipped = self.run_step(feed, step)
                 step += 1
+                self.watch.begun = True
                 meter.add(loss, norm, skipped)
                 self.applied, in_a_row = (self.applied, in_a_row + 1) if skipped else (feed, 0)
                 if in_a_row == MAX_SKIPPED:
@@ -219,7 +217,7 @@ def add_data_options(parser):
 def add_run_options(parser):
     group = parser.add_argument_group("run")
     group.add_argument("--run", metavar="DIR", help="its folder (default runs/<model>_<scale>)")
-    group.add_argument("--init-from", metavar="CHECKPOINT", help="start from the weights of another scale or depth")
+    group.add_argument("--init-from", metavar="CHECKPOINT", help="start from the weights of this or of another scale or depth: prefix, .index file or folder")
     group.add_argument("--without", choices=ABLATIONS, help="train an ablation: without DRA, its dynamics, or RSA")
     group.add_argument("--seed", type=not_negative(int), default=0, metavar="N", help="of initial weights and patches (default 0)")
     group.add_argument("--valid-every", type=positive(int), default=1000, metavar="STEPS", help="default 1000")
@@ -236,7 +234,7 @@ def add_device_options(parser):
     group.add_argument("--threads", type=positive(int), default=cpu_count(), metavar="N",
                        help="of TensorFlow on the CPU (default: one for each processor)")
     group.add_argument("--workers", type=positive(int), default=cpu_count(), metavar="N",
-                       help="processes that read photographs (default: one for each processor)")
+                       help="threads that read photographs (default: one for each processor)")
     group.add_argument("--chief-timeout", type=positive(float), default=30, metavar="MINUTES",
                        help="in a cluster, end a worker or parameter server whose chief is gone for so long (default 30)")
 
@@ -266,4 +264,5 @@ def parse_args():
 
 
 if __name__ == "__main__":
+    outlive_readers()
     run_main(lambda: train(parse_args()))

@@ -89,6 +89,12 @@ def list_images(folder):
     return sorted(path for path in glob.glob(os.path.join(glob.escape(folder), "*")) if is_image_file(path))
 
 
+def broken_links(folder):
+    """The links in `folder` with names of images that lead to no file, sorted: git-annex and DVC leave them for what is not fetched."""
+    return sorted(path for path in glob.glob(os.path.join(glob.escape(folder), "*"))
+                  if os.path.splitext(path)[1].lower() in IMAGE_SUFFIXES and os.path.islink(path) and not os.path.exists(path))
+
+
 # --------------------------------------------------------------------------------------------------------- bicubic
 
 def _cubic(x):

@@ -142,10 +142,39 @@ def test_a_batch_that_machines_cannot_share():
         cluster.Devices([-1], 1, 2, cluster.Cluster(addresses, "chief", 0))
 
 
-@pytest.mark.parametrize("config", ["nothing", '{"cluster": {"chief": ["a:1"]}, "task": {"type": "worker", "index": 0}}',
-                                    '{"cluster": {"chief": [["a:1"]]}, "task": {"type": "chief", "index": 0}}',
-                                    '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 0}}'])
-def test_bad_cluster_is_one_line(config, monkeypatch):
+TASK = '"task": {"type": "%s", "index": %d}}'
+
+
+@pytest.mark.parametrize("config, expected", [
+    ("", None), ("null", None), ('{"environment": "cloud"}', None), ('{"cluster": {}, "task": {}}', None),
+    ('{"cluster": {"worker": ["a:1"]}, ' + TASK % ("worker", 0), None),
+    ('{"cluster": {"worker": ["a:1", "b:2"]}, ' + TASK % ("worker", 0), ({"chief": ["a:1"], "worker": ["b:2"]}, "chief", 0)),
+    ('{"cluster": {"worker": ["a:1", "b:2"]}, ' + TASK % ("worker", 1), ({"chief": ["a:1"], "worker": ["b:2"]}, "worker", 0)),
+    ('{"cluster": {"worker": ["a:1"], "ps": ["b:2"]}, ' + TASK % ("ps", 0), ({"chief": ["a:1"], "ps": ["b:2"]}, "ps", 0)),
+    ('{"cluster": {"master": ["a:1"], "worker": ["b:2"]}, ' + TASK % ("master", 0),
+     ({"chief": ["a:1"], "worker": ["b:2"]}, "chief", 0))])
+def test_what_platforms_set(config, expected, monkeypatch):
     monkeypatch.setenv("TF_CONFIG", config)
-    with pytest.raises(UserError, match='TF_CONFIG lacks .*: expected {"cluster"'):
+    assert cluster.read_cluster() == expected
+
+
+@pytest.mark.parametrize("config", [
+    "nothing", "3", '{"cluster": {"chief": ["a:1"], "worker": ["b:1"]}}', '{"cluster": {"ps": ["a:1", "b:1"]}, ' + TASK % ("ps", 0),
+    '{"cluster": {"chief": ["a:1"], "worker": ["b:1"]}, ' + TASK % ("worker", 1),
+    '{"cluster": {"chief": ["a:1"], "worker": [["b:1"]]}, ' + TASK % ("chief", 0),
+    '{"cluster": {"chief": ["a"], "worker": ["b:1"]}, ' + TASK % ("chief", 0)])
+def test_a_config_that_is_no_cluster(config, monkeypatch):
+    monkeypatch.setenv("TF_CONFIG", config)
+    with pytest.raises(UserError) as stop:
         cluster.read_cluster()
+    assert str(stop.value).startswith("TF_CONFIG is not the JSON of a cluster and of a task in it, but %.80s: expected {" % config)
+
+
+def test_a_port_that_is_taken():
+    with socket.socket() as taken:
+        taken.bind(("localhost", 0))
+        taken.listen(1)
+        addresses = {"chief": ["localhost:%d" % taken.getsockname()[1]], "ps": ["localhost:1"]}
+        with pytest.raises(UserError, match="cannot serve at %s of TF_CONFIG: another process listens at this port: end it, or" % (
+                addresses["chief"][0])):
+            cluster.start_server(cluster.Cluster(addresses, "chief", 0), [-1])

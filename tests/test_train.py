@@ -57,26 +57,44 @@ def test_run_is_evaluated(photographs, tmp_path):
 
 
 def test_run_stops_and_resumes(photographs, tmp_path, tiny):
-    run, options = tmp_path / "run", ("--steps", "100000", "--threads", "1")
-    reached = []
-    for number, status in (signal.SIGTERM, 143), (signal.SIGINT, 130):
+    """Also where nothing reads what it prints any more, and its terminal is gone."""
+    run, options, reached = tmp_path / "run", ("--steps", "100000", "--threads", "1"), 0
+    for number, status in (signal.SIGHUP, 129), (signal.SIGINT, 130):
         process = start(photographs, run, *options)
         lines = []
         while not lines or "PSNR" not in lines[-1] or "resumed" in lines[-1]:
             lines.append(process.stdout.readline().decode())
             assert process.poll() is None, "".join(lines)
-        assert not reached or "resumed at step %d," % reached[0] in "".join(lines)
+        assert not reached or "resumed at step %d," % reached in "".join(lines)
+        if number == signal.SIGHUP:
+            process.stdout.close()
+            first = lines[-1].split()[1]
+            while read_log(run)[-1]["step"] < int(first) + 8:  # it goes on
+                time.sleep(0.05)
         process.send_signal(number)
-        out = process.communicate()[0].decode()
-        assert process.returncode == status and "; the same command resumes" in out, out
-        reached.append(int(re.search("stopped at step ([0-9]+);", out).group(1)))
-    assert 0 < reached[0] < reached[1]
+        assert process.wait() == status
+        before, reached = reached, int(state_values(run)["Variable"])
+        assert reached > before
+    assert "stopped at step %d; the same command resumes\n" % reached in process.stdout.read().decode()
     config = json.loads((run / "config.json").read_text())
     assert config["model"] == "32s" and config["steps"] == 100000 and config["rate"] == 1e-3
     steps = [record["step"] for record in read_log(run) if "loss" in record]
-    assert steps == sorted(set(steps)) and steps[-1] > reached[0]
+    assert steps == sorted(set(steps)) and steps[-1] > before
     status, out, err = tiny("--data", photographs, "--steps", 200)
     assert status == 1 and "was started with steps = 100000, not 200, and the learning rate of cosine depends on it" in err
+
+
+def test_a_signal_ends_the_reading_of_photographs(photographs, tmp_path):
+    (photographs / "0.jpg").write_bytes(b"nothing")
+    Image.fromarray(np.random.RandomState(0).randint(0, 256, (1500, 2000, 3)).astype(np.uint8)).save(str(photographs / "1.jpg"))
+    for i in range(2, 300):
+        os.link(str(photographs / "1.jpg"), str(photographs / ("%d.jpg" % i)))
+    process = start(photographs, tmp_path / "run", "--workers", "2", start_new_session=True)
+    assert process.stdout.readline().startswith(b"left out: cannot read the image")
+    os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C of a terminal
+    assert process.communicate()[0] == b"stopped\n" and process.returncode == 130
+    with pytest.raises(ProcessLookupError):  # nothing is left
+        os.killpg(process.pid, 0)
 
 
 def test_ablation_is_recorded_and_asked_for(photographs, tmp_path, run, tiny):
@@ -211,7 +229,8 @@ def test_resuming_is_about_the_training_not_the_spelling(photographs, tmp_path, 
         assert status == 0 and "resumed at step" in out and "done" in out, err
     (moved / "deeper" / "coffee.png").unlink()
     status, out, err = tiny("--data", moved, "--steps", 12, *options)
-    assert status == 1 and "was started with data = " in err
+    assert status == 1 and "was started with 2 files of %s, and now there are 1 in %s: give the same, or begin another run" % (
+        moved, moved) in err
     status, out, err = tiny("--data", photographs, "--steps", 12, "--schedule", "cosine")
     assert status == 1 and "was started with schedule = halve, not cosine" in err
 
@@ -344,6 +363,7 @@ def test_a_run_that_cannot_go_on_is_one_line(photographs, tmp_path, tiny):
     (state / "state-8.data-00000-of-00001").write_bytes(data[:1000])
     status, out, err = tiny(*options)
     assert status == 1 and "cannot read the checkpoint" in err
+    assert "begin another run from the best weights by --init-from %s --run DIR\n" % (tmp_path / "run" / "best") in err
     (state / "state-8.data-00000-of-00001").write_bytes(data)
     (state / "state-4.index").write_bytes((state / "state-8.index").read_bytes())
     (state / "checkpoint").unlink()
@@ -355,6 +375,16 @@ def test_a_run_that_cannot_go_on_is_one_line(photographs, tmp_path, tiny):
     (state / "checkpoint").write_text("")
     status, out, err = tiny(*options)
     assert status == 0 and "resumed at step 8," in out, err
+    log, config = tmp_path / "run" / "log.jsonl", tmp_path / "run" / "config.json"
+    lines = log.read_text().splitlines(True)
+    log.write_text(lines[0] + '{"step": 6, "lo\n' + "".join(lines[1:]))
+    status, out, err = tiny(*options)
+    assert status == 0 and "note: line 2 of %s is damaged, and left out\n" % log in err and log.read_text() == "".join(lines)
+    config.write_text(config.read_text()[:50])
+    status, out, err = tiny(*options)
+    assert status == 1 and "error: cannot read %s: " % config in err and "; remove it to go on with the options of this" in err
+    config.unlink()
+    assert tiny(*options)[0] == 0
 
 
 def test_a_full_disk_is_named(photographs, tmp_path):

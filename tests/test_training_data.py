@@ -7,7 +7,7 @@ from conftest import authors_record
 from tools import command
 from tools.command import UserError
 from tools.data.patches import Sampler
-from tools.data.photographs import list_photographs, load_photographs
+from tools.data.photographs import list_photographs, load_photographs, open_valid
 from tools.data.records import RecordSampler, write_records
 
 import numpy as np
@@ -102,6 +102,38 @@ def test_folders_of_lr_are_noted(photographs, capsys, monkeypatch, folder, noted
     shutil.copy(list_photographs(str(photographs))[0], str(photographs / folder))
     assert len(load_photographs(str(photographs), 2, 16, 1)) == 3
     assert ("name the folder of HR images by --data" in capsys.readouterr().err) == noted
+
+
+def test_links_to_pictures_that_are_not_there_are_counted(photographs, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(command, "_noticed", set())
+    for name in "deeper/b.jpg", "a.png", "c.txt":
+        os.symlink(str(tmp_path / "annex"), str(photographs / name))
+    assert len(load_photographs(str(photographs), 2, 16, 1)) == 2
+    links = "2 links to pictures that are not there, the first %s: fetch them" % (photographs / "a.png")
+    assert "note: left out: %s (git annex get, dvc pull)\n" % links in capsys.readouterr().err
+    for path in list_photographs(str(photographs)):
+        os.remove(path)
+    with pytest.raises(UserError, match="no training data below .*, but there are %s" % links):
+        load_photographs(str(photographs), 2, 16, 1)
+
+
+@pytest.mark.parametrize("scale, side", [(2, 16), (3, 18), (4, 20)])
+def test_images_too_small_to_validate_on(tmp_path, capsys, scale, side):
+    """Of a data set they are an error that names the file and its size; held out, they are left out as in training."""
+    for name, size in ("fits", (side, side + 5)), ("small", (side + 9, side - 1)):
+        Image.new("RGB", size, "red").save(str(tmp_path / (name + ".png")))
+    fits, small = [str(tmp_path / (name + ".png")) for name in ("fits", "small")]
+    message = "%s has %dx%d pixels: at x%d, an image of at least %d a side is needed" % (small, side + 9, side - 1, scale, side)
+    with pytest.raises(UserError, match=message):
+        open_valid(str(tmp_path), [], scale, "")
+    os.mkdir(str(tmp_path / "valid"))
+    shutil.copy(fits, str(tmp_path / "valid"))
+    sets = open_valid(str(tmp_path / "valid"), [fits, small], scale, "")
+    assert [(key, name, len(pairs)) for key, (name, pairs) in sets.items()] == [
+        ("psnr", str(tmp_path / "valid"), 1), ("psnr_held_out", "held-out photographs", 1)]
+    assert "left out: " + message in capsys.readouterr().out
+    with pytest.raises(UserError, match="none of the 1 photographs that --valid-share holds out can be validated on"):
+        open_valid(str(tmp_path / "valid"), [small], scale, "")
 
 
 # records

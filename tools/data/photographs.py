@@ -1,25 +1,41 @@
 """Folders of photographs to train on: which files they have, which of them are held out for validation, and all in memory."""
+import concurrent.futures
+import contextlib
 import functools
 import glob
 import hashlib
+import math
 import os
 import re
 from collections import OrderedDict
 
-from tools.command import UserError, held_notices, notice_once, process_pool
+from tools.command import UserError, notice_once
 from tools.files import read_csv
-from utils import IMAGE_SUFFIXES, Pair, check_size, find_dataset, list_images, read_pair
+from utils import IMAGE_SUFFIXES, Pair, broken_links, find_dataset, list_images, read_image, read_pair
 
 from tqdm import tqdm
 
 
 def load_pair(path, factor):
-    """((LR, HR) of one photograph, uint8 RGB, or the UserError that says why it cannot be used; the notices held back)."""
-    with held_notices() as notices:
-        try:
-            return read_pair(Pair(path, path, None), factor), notices
-        except UserError as error:
-            return error, notices
+    """(LR, HR) of one photograph, uint8 RGB, or the UserError that says why it cannot be used."""
+    try:
+        return read_pair(Pair(path, path, None), factor)
+    except UserError as error:
+        return error
+
+
+def in_threads(function, items, workers):
+    """Yield function(item) of each item, in their order, called in so many threads; once the generator is closed, no more
+    calls begin."""
+    pool = concurrent.futures.ThreadPoolExecutor(workers)
+    futures = [pool.submit(function, item) for item in items]
+    try:
+        for future in futures:
+            yield future.result()
+    finally:
+        for future in futures:
+            future.cancel()
+        pool.shutdown()
 
 
 def list_photographs(folder):
@@ -81,8 +97,15 @@ def hold_out(folder, share):
 
 def no_images(folder):
     """The UserError for a folder that has nothing to train on."""
-    return UserError("no training data below %s: expected %s images" % (
-        folder, "/".join(suffix[1:].upper() for suffix in IMAGE_SUFFIXES)))
+    return UserError("no training data below %s: expected %s images%s" % (
+        folder, "/".join(suffix[1:].upper() for suffix in IMAGE_SUFFIXES), describe_broken_links(folder, ", but there are %s")))
+
+
+def describe_broken_links(folder, words):
+    """In these words, with %s for how many and which, the links below `folder` to pictures that are not there; "" without."""
+    links = [path for below in folders_below(folder) for path in broken_links(below)]
+    return words % ("%d links to pictures that are not there, the first %s: fetch them (git annex get, dvc pull)" % (
+        len(links), links[0])) if links else ""
 
 
 def note_lr_folders(folder, paths):
@@ -103,11 +126,11 @@ def load_photographs(folder, factor, patch, workers, share=0):
     """
     paths, photographs, small = hold_out(folder, share)[0], [], 0
     note_lr_folders(folder, paths)
-    with process_pool(workers) as pool:
-        loaded = pool.map(functools.partial(load_pair, factor=factor), paths, chunksize=4)
-        for path, (pair, notices) in zip(paths, tqdm(loaded, "reading", len(paths), unit="photo", disable=None)):
-            for notice in notices.items():
-                notice_once(*notice)
+    broken = describe_broken_links(folder, "left out: %s")
+    if broken:
+        notice_once(broken)
+    with contextlib.closing(in_threads(functools.partial(load_pair, factor=factor), paths, workers)) as loaded:
+        for path, pair in zip(paths, tqdm(loaded, "reading", len(paths), unit="photo", disable=None)):
             if isinstance(pair, UserError):
                 print("left out: %s" % pair)
             elif min(pair[0].shape[:2]) < patch:
@@ -142,13 +165,30 @@ def describe_data(folder):
 def open_valid(name, held_out, factor, data_dir):
     """{key in the log: (name, (LR, HR) pairs)} of the validation sets: the data set of this name, and the photographs held out.
 
-    The last of them judges which weights are the best. Raises UserError if an image is too small for PSNR and SSIM.
+    The last of them judges which weights are the best. Raises UserError if an image of the data set is too small for PSNR and
+    SSIM, or cannot be read; a photograph of which this is so is named and left out, unless it is the last one.
     """
-    sets = OrderedDict(psnr=(name, find_dataset(name, factor, data_dir).pairs))
-    if held_out:
-        sets["psnr_held_out"] = "held-out photographs", [Pair(path, path, None) for path in held_out]
-    for key, (name, pairs) in sets.items():
-        sets[key] = name, [read_pair(pair, factor) for pair in pairs]
-        for _, hr in sets[key][1]:
-            check_size(hr, factor)
+    sets = OrderedDict(psnr=(name, [read_valid(pair, factor) for pair in find_dataset(name, factor, data_dir).pairs]))
+    judged = []
+    for path in held_out:
+        try:
+            judged.append(read_valid(Pair(path, path, None), factor))
+        except UserError as error:
+            print("left out: %s" % error, flush=True)
+    if held_out and not judged:
+        raise UserError("none of the %d photographs that --valid-share holds out can be validated on: give another share, or larger "
+                        "photographs" % len(held_out))
+    if judged:
+        sets["psnr_held_out"] = "held-out photographs", judged
     return sets
+
+
+def read_valid(pair, factor):
+    """(LR, HR) of a Pair, uint8 RGB. Raises UserError that names the file if it is too small for PSNR and SSIM."""
+    lr, hr = read_pair(pair, factor)
+    needed = 2 * factor + factor * math.ceil(11 / factor)  # SSIM's window of 11, the border, and sides that are multiples
+    if min(hr.shape[:2]) < needed:
+        height, width = read_image(pair.hr).shape[:2]
+        raise UserError("%s has %dx%d pixels: at x%d, an image of at least %d a side is needed to validate on" % (
+            pair.hr, width, height, factor, needed))
+    return lr, hr

@@ -1,5 +1,5 @@
 """Pairs of patches as TFRecords in the authors' format: features `image` (LR) and `label` (HR), raw bytes of uint8 RGB."""
-import concurrent.futures
+import contextlib
 import functools
 import glob
 import json
@@ -10,7 +10,7 @@ import threading
 from model import SCALES
 from ops import tf
 from tools.command import UserError
-from tools.data.photographs import describe_data
+from tools.data.photographs import describe_data, in_threads
 from tools.files import locked, replacing, write_json
 from tools.runtime import error_reason
 
@@ -43,15 +43,12 @@ def write_records(sampler, folder, pairs, shards):
                     key: tf.train.Feature(bytes_list=tf.train.BytesList(value=[value.tobytes()]))
                     for key, value in features.items()})).SerializeToString(deterministic=True))
 
-    with concurrent.futures.ThreadPoolExecutor(2) as pool:
-        futures = [pool.submit(write, i) for i in missing]
-        for future in tqdm(concurrent.futures.as_completed(futures), "writing", len(missing), unit="file", disable=None):
-            try:
-                future.result()
-            except (tf.errors.OpError, OSError) as error:
-                for other in futures:
-                    other.cancel()
-                raise UserError("cannot write records to %s: %s" % (folder, error_reason(error)))
+    try:
+        with contextlib.closing(in_threads(write, missing, 2)) as writing:
+            for _ in tqdm(writing, "writing", len(missing), unit="file", disable=None):
+                pass
+    except (tf.errors.OpError, OSError) as error:
+        raise UserError("cannot write records to %s: %s" % (folder, error_reason(error)))
 
 
 def records_config(folder):

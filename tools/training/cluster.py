@@ -1,45 +1,170 @@
-"""What computes a batch together: the threads of a CPU, the GPUs of a machine, or the machines of a cluster by TF_CONFIG."""
+"""What computes a batch together: the threads of a CPU, the GPUs of a machine, or the machines of a cluster by TF_CONFIG.
+
+A thread hears signals and watches the other tasks: TensorFlow waits in C++, where Python's handlers of signals get no turn.
+"""
 import collections
 import contextlib
 import functools
 import json
 import os
+import signal
+import socket
+import sys
 import threading
 import time
 
 from ops import tf
 from tools.command import UserError
 from tools.runtime import error_reason, list_gpus, open_session, session_config
-from tools.training.watch import wait_for, watching_chief
+from tools.training.history import say
 from tools.xla import can_compile
+
+SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+GRACE = 7  # seconds in which a chief that gets a signal at the same time can end its step and save
+
+
+# --------------------------------------------------------------------------------------- what TF_CONFIG says
 
 Cluster = collections.namedtuple("Cluster", "addresses type index")  # addresses: {type: [host:port, ...]}
 
 
 def read_cluster():
-    """The Cluster that the environment variable TF_CONFIG describes, and this process's task in it; None without it."""
-    text = os.environ.get("TF_CONFIG")
-    if not text:
-        return None
-    try:
-        config = json.loads(text)
-        cluster = Cluster(config["cluster"], config["task"]["type"], int(config["task"]["index"]))
-        cluster.addresses[cluster.type][cluster.index]
-        cluster.addresses["chief"][0]
-        tf.train.ClusterSpec(cluster.addresses)  # also imports TensorFlow, which hides stderr, before a signal has to be told there
-    except (ValueError, KeyError, IndexError, TypeError) as error:
-        raise UserError("TF_CONFIG lacks %s: expected {\"cluster\": {\"chief\": [HOST:PORT], \"worker\": [HOST:PORT, ...], "
-                        "\"ps\": [HOST:PORT, ...]}, \"task\": {\"type\": \"worker\", \"index\": 0}}" % error)
-    return cluster
+    """The Cluster that the environment variable TF_CONFIG describes, and this process's task in it.
 
+    None without it, and where no other task is in it, as platforms set it for one machine. Without a chief the
+    first worker is the chief, as in TensorFlow. Raises UserError.
+    """
+    text = os.environ.get("TF_CONFIG")
+    try:
+        config = json.loads(text or "null") or {}
+        addresses = {"chief" if job == "master" else job: tasks for job, tasks in config.get("cluster", {}).items()}
+        tasks = sum(addresses.values(), [])
+        if len(tasks) < 2:
+            return None
+        job, index = config["task"]["type"].replace("master", "chief"), int(config["task"]["index"])
+        if not addresses.get("chief"):
+            addresses["chief"] = [addresses["worker"].pop(0)]
+            job, index = (job, index - (job == "worker")) if (job, index) != ("worker", 0) else ("chief", 0)
+        if not all(":" in address for address in tasks) or index not in range(len(addresses[job])):
+            raise ValueError(text)
+        return Cluster({name: own for name, own in addresses.items() if own}, job, index)
+    except (KeyError, ValueError, TypeError, AttributeError):
+        raise UserError("TF_CONFIG is not the JSON of a cluster and of a task in it, but %.80s: expected {\"cluster\": "
+                        "{\"chief\": [HOST:PORT], \"worker\": [HOST:PORT, ...], \"ps\": [HOST:PORT, ...]}, \"task\": "
+                        "{\"type\": \"worker\", \"index\": 0}}" % text)
+
+
+def other_tasks(cluster):
+    """{name: HOST:PORT} of the tasks that the chief needs, {} without a cluster."""
+    addresses = cluster.addresses if cluster else {}
+    return collections.OrderedDict(("/job:%s/task:%d" % (job, i), address) for job in ("worker", "ps")
+                                   for i, address in enumerate(addresses.get(job, [])))
+
+
+# ------------------------------------------------------------------------------------ signals and other tasks
+
+def answers(address, seconds=1):
+    """Whether anything listens at HOST:PORT."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), seconds).close()
+        return True
+    except OSError:
+        return False
+
+
+def end(status, message):
+    """End this process at once, whatever its threads wait for. What it writes is not renamed to its name, as with kill -9."""
+    print(message, file=sys.stdout if status > 128 else sys.stderr, flush=True)
+    os._exit(status)
+
+
+@contextlib.contextmanager
+def watching(check, seconds=1):
+    """Within this context check(number) is called in a thread every `seconds`, and at once when a signal comes.
+
+    number: of the first of SIGNALS that came, None before. A SIGHUP that is ignored, as by nohup, stays ignored.
+    """
+    heard = [number for number in SIGNALS if number == signal.SIGINT or signal.getsignal(number) != signal.SIG_IGN]
+    handlers = {number: signal.signal(number, lambda *_: None) for number in heard}
+    reader, writer = socket.socketpair()
+    reader.settimeout(seconds)
+    writer.setblocking(False)
+    before, left = signal.set_wakeup_fd(writer.fileno()), threading.Event()
+
+    def work():
+        came = None
+        while not left.is_set():
+            check(came)
+            with contextlib.suppress(socket.timeout):
+                came = came or next((number for number in reader.recv(16) if number in heard), None)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        left.set()
+        signal.set_wakeup_fd(before)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        writer.send(b"\0")  # ends the wait of recv()
+        thread.join()
+        reader.close()
+        writer.close()
+
+
+class Watch(object):
+    """What a signal does to a training, and what is said of tasks of {name: HOST:PORT} that are lost.
+
+    A training that has `begun` is asked to stop after its step: `signal` is the number. Before, and while another task
+    is waited for, nothing can be saved, and the process ends. check: for watching().
+    """
+
+    def __init__(self, tasks):
+        self.tasks, self.begun, self.signal, self.lost = tasks, False, 0, None
+
+    def check(self, number):
+        lost = next((name for name, address in self.tasks.items() if not answers(address)), None)
+        if number and lost:
+            end(128 + number, "stopped while %s was waited for; the same command resumes from the last state" % lost)
+        if number and not self.begun:
+            end(128 + number, "stopped")
+        if lost and lost != self.lost:
+            say("waiting for %s at %s" % (lost, self.tasks[lost]))
+        self.lost, self.signal = lost, number or 0
+
+
+@contextlib.contextmanager
+def watching_chief(address, minutes):
+    """Within this context a signal ends this process once the chief has ended or GRACE is over, with exit status 128 and
+    its number; and so does, with 1, a chief that has not listened at its address for so many minutes."""
+    seen, asked = time.time(), None
+
+    def check(number):
+        nonlocal seen, asked
+        now, found = time.time(), answers(address)
+        asked, seen = asked or (now if number else None), now if found else seen
+        if number and (not found or now - asked > GRACE):
+            end(128 + number, "stopped")
+        if now - seen > 60 * minutes:
+            end(1, "error: no chief at %s for %g minutes: start it, and then this task again" % (address, minutes))
+
+    with watching(check):
+        yield
+
+
+# ----------------------------------------------------------------------------------------------------- tasks
 
 def start_server(cluster, gpus, **config):
     """This process's tf.train.Server. Raises UserError if its address cannot be used."""
+    address = cluster.addresses[cluster.type][cluster.index]
     try:
         return tf.train.Server(cluster.addresses, cluster.type, cluster.index, config=session_config(gpus, **config))
     except tf.errors.OpError as error:
+        taken = answers("localhost:" + address.rpartition(":")[2])
         raise UserError("cannot serve at %s of TF_CONFIG: %s" % (
-            cluster.addresses[cluster.type][cluster.index], error_reason(error)))
+            address, "another process listens at this port: end it, or give another port" if taken else error_reason(error)))
 
 
 def task_done(task):
@@ -62,13 +187,6 @@ def serve(cluster, gpus, chief_timeout):
             done = session.run(task_done(task).dequeue())
     if not done:
         raise UserError("the chief failed: it says why")
-
-
-def other_tasks(cluster):
-    """{name: HOST:PORT} of the tasks that the chief needs, {} without a cluster."""
-    addresses = cluster.addresses if cluster else {}
-    return collections.OrderedDict(("/job:%s/task:%d" % (job, i), address) for job in ("worker", "ps")
-                                   for i, address in enumerate(addresses.get(job, [])))
 
 
 def split_batch(gpus, parts):
@@ -115,7 +233,8 @@ class Devices(object):
 
     def connect(self):
         """A session, in a cluster as soon as all tasks are there."""
-        wait_for(self.others.values())
+        while not all(map(answers, self.others.values())):  # TensorFlow's own wait lets no other thread run
+            time.sleep(0.2)
         return self.open_session()
 
     def tell(self, done, seconds=10):

@@ -1,17 +1,38 @@
 """What a run says of itself, for any framework: its config, the lines of its log, and whether a command may go on with it."""
 import contextlib
 import datetime
+import io
 import json
 import os
 import sys
 import time
 
-from tools.command import UserError
+from tools.command import UserError, notice_once
 from tools.files import replacing
 from tools.training.recipes import make_recipe
 
 import numpy as np
 from tqdm import tqdm
+
+
+class _Lasting(io.FileIO):
+    """stdout or stderr, whose reader may go away: then what is written is dropped."""
+
+    def write(self, data):
+        try:
+            return super(_Lasting, self).write(data)
+        except OSError as error:
+            if self.fileno() == 1:
+                notice_once("cannot print (%s): the training goes on, and log.jsonl has its lines" % error.strerror)
+            return len(data)
+
+
+def outlive_readers():
+    """Let no reader of stdout and stderr that goes away, as `head` or a lost ssh, end this process."""
+    for name in "stdout", "stderr":
+        stream = getattr(sys, name)
+        setattr(sys, name, io.TextIOWrapper(io.BufferedWriter(_Lasting(stream.fileno(), "w", closefd=False)),
+                                            stream.encoding, "backslashreplace", line_buffering=True))
 
 
 def say(text):
@@ -49,15 +70,23 @@ def format_plan(config, recipe, step, seconds, on_cpu):
 def resume_log(path, step):
     """Cut log.jsonl to complete lines of steps up to `step`, since what was logged after the state was saved is done again.
 
-    The file is rewritten by rename, and made empty if it is missing. Returns its records as a list of dicts.
+    A line that is damaged, as by a power cut, is named and left out. The file is rewritten by rename, and made empty if it is
+    missing. Returns its records as a list of dicts.
     """
-    lines = []
+    lines, records = [], []
     if os.path.exists(path):
-        with open(path) as file:
-            lines = [line for line in file if line.endswith("\n") and json.loads(line)["step"] <= step]
+        with open(path, errors="replace") as file:
+            lines = [line for line in file if line.endswith("\n")]
+    for number, line in enumerate(lines):
+        try:
+            record = json.loads(line)
+            if record["step"] <= step:
+                records.append((line, record))
+        except (ValueError, KeyError, TypeError):
+            notice_once("line %d of %s is damaged, and left out" % (number + 1, path))
     with replacing(path) as temporary, open(temporary, "w") as file:
-        file.writelines(lines)
-    return [json.loads(line) for line in lines]
+        file.writelines(line for line, _ in records)
+    return [record for _, record in records]
 
 
 PATHS = "init_from", "valid"  # values of a config that are paths, or may be
@@ -82,8 +111,18 @@ def check_same_config(run, started, config):
             raise UserError("%s was started with steps = %s, not %s, and the learning rate of %s depends on it: give the same, or "
                             "begin another run from its weights by --init-from %s --run DIR" % (
                                 run, old, new, config["schedule"], os.path.join(run, "best")))
+        if not same and key == "data" and old and new:
+            raise UserError("%s was started with %s: give the same, or begin another run from its weights by --init-from %s "
+                            "--run DIR" % (run, describe_change(old, new), os.path.join(run, "best")))
         if not same:
             raise UserError("%s was started with %s = %s, not %s: give the same options, or another --run" % (run, key, old, new))
+
+
+def describe_change(old, new):
+    """In words, how the data of a config differ from what they are now, both as describe_data() gives them."""
+    if old["files"] != new["files"]:
+        return "%d files of %s, and now there are %d in %s" % (old["files"], old["folder"], new["files"], new["folder"])
+    return "files of other names or sizes than the %d that are in %s now" % (new["files"], new["folder"])
 
 
 def history_of(config, origin):

@@ -29,8 +29,12 @@ class Run(object):
         self.log_file = None
         path = os.path.join(folder, "config.json")
         if os.path.exists(path) and any(map(checkpoint_prefix, (self.state, self.best))):
-            with open(path) as file:
-                started = json.load(file)
+            try:
+                with open(path) as file:
+                    started = dict(json.load(file))
+            except (ValueError, TypeError) as error:
+                raise UserError("cannot read %s: %s; remove it to go on with the options of this command (%s has those that the "
+                                "run was started with)" % (path, error, os.path.join(self.best, "config.json")))
             check_same_config(folder, started, config)
             self.config["trained_before"] = started.get("trained_before")
 
@@ -95,10 +99,14 @@ class Run(object):
         """Load the last state into the variables of the default graph; returns whether there is one."""
         latest = checkpoint_prefix(self.state)
         if latest:
-            with checkpoint_errors(latest):
-                reader = tf.train.NewCheckpointReader(latest)
-                load_values(self.session, tf.global_variables(),
-                            [reader.get_tensor(variable.op.name) for variable in tf.global_variables()])
+            try:
+                with checkpoint_errors(latest):
+                    reader = tf.train.NewCheckpointReader(latest)
+                    values = [reader.get_tensor(variable.op.name) for variable in tf.global_variables()]
+            except UserError as error:
+                raise UserError("%s; begin another run from the best weights by --init-from %s --run DIR" % (error, self.best)
+                                if checkpoint_prefix(self.best) else "%s; begin another run by --run DIR" % error)
+            load_values(self.session, tf.global_variables(), values)
         return bool(latest)
 
     def save_state(self, step):
