@@ -248,18 +248,24 @@ def test_digests(tmp_path):
 
 # --------------------------------------------------------------------------------------------- well-behaved server
 
-def test_downloads_what_is_missing_or_wrong(server):
+def test_downloads_what_is_missing(server, monkeypatch, capsys):
     assert download.download(set5() + set5(), "data", server.url) == 8
     check_data(server)
     assert sorted(server.requests) == sorted((path, None) for path in server.files)
     del server.requests[:]
     assert download.download(set5(), "data", server.url) == 0 and not server.requests
     os.remove("data/x2/Set5/bird.png")
-    with open("data/HR/Set5/baby.png", "r+b") as file:
-        file.write(b"?")
-    assert download.download(set5(), "data", server.url) == 2
+    with open("data/HR/Set5/baby.png", "wb") as file:
+        file.write(b"mine")
+    status, _, err = call(monkeypatch, capsys, download.main, "Set5", "--mirror", server.url)
+    assert status == 1 and "Set5: 1 files in data are not as published and stay, the first is data/HR/Set5/baby.png: remove" in err
+    assert server.requests == [("psnrtest/x2/Set5/bird.png", None)]
+    with open("data/HR/Set5/baby.png", "rb") as file:
+        assert file.read() == b"mine"
+    os.remove("data/HR/Set5/baby.png")
+    status, out, _ = call(monkeypatch, capsys, download.main, "Set5", "--mirror", server.url)
+    assert status == 0 and "complete and as published in data, 1 files downloaded" in out
     check_data(server)
-    assert sorted(server.requests) == [(HR, None), ("psnrtest/x2/Set5/bird.png", None)]
 
 
 @pytest.mark.parametrize("form", ["folder", "file URL", "environment"])
@@ -529,11 +535,16 @@ def test_offer(server, monkeypatch, capsys):
         download.offer(set5(), "data", server.url)
         assert not server.requests
     assert capsys.readouterr().out == (
-        "Of 8 published files, 7 are missing in data and 1 not as published (to be replaced). Download about %.3g MB from "
-        "%s? [y/N] " % (download.megabytes(set5()), server.url))
+        "Of 8 published files, 7 are missing in data. Download about %.3g MB from %s? [y/N] " % (
+            download.megabytes(set5()[1:]), server.url))
     assert download.megabytes(set5()) > 0.1
     monkeypatch.setattr(sys, "stdin", Terminal("y\n"))
     download.offer(set5(), "data", server.url)
+    assert len(server.requests) == 7
+    with open("data/HR/Set5/baby.png") as file:
+        assert file.read() == "mine"  # --download is for what is missing
+    os.remove("data/HR/Set5/baby.png")
+    download.offer(set5(), "data", server.url, yes=True)
     check_data(server)
     download.offer(set5(), "data", "nowhere", yes=True)  # all there: no mirror is needed
 

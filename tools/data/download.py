@@ -1,8 +1,8 @@
 """Download benchmark images, the authors' weights and DIV2K, each file verified: python tools/data/download.py Set5 Set14
 
 Files come from the authors' public repository at a fixed commit; each gets its final name only after its content was
-checked against the git blob id in authors_files.csv. What is there and right is not downloaded again, so that the same
-command goes on where an interrupted one ended. Proxies are taken from the environment (https_proxy, no_proxy).
+checked against the git blob id in authors_files.csv. What is there is neither downloaded again nor replaced, so that the
+same command goes on where an interrupted one ended. Proxies are taken from the environment (https_proxy, no_proxy).
 """
 import argparse
 import concurrent.futures
@@ -112,8 +112,13 @@ def is_right(path, digest):
 
 
 def wrong_files(files):
-    """Those of `files` that are missing or not as published, each once: no two downloads write the same file."""
-    return [file for file in OrderedDict.fromkeys(files) if not is_right(file.target, file.digest)]
+    """Those of `files` that are missing or not as published."""
+    return [file for file in files if not is_right(file.target, file.digest)]
+
+
+def missing_files(files):
+    """Those of `files` that are missing, each once: no two downloads write the same file."""
+    return [file for file in OrderedDict.fromkeys(files) if not os.path.lexists(file.target)]
 
 
 def count_published(dataset, scale):
@@ -282,17 +287,18 @@ def _advice(file, data_dir):
 
 
 def download(files, data_dir, mirror=None):
-    """Download those of the manifest's `files` that are missing or wrong, WORKERS at once; returns how many these were.
+    """Download those of the manifest's `files` that are missing, WORKERS at once; returns how many these were. What is there,
+    as published or not, stays.
 
     mirror: a URL or folder with a copy of the authors' repository. Raises UserError at the first file that cannot be
     had; what was downloaded until then stays.
     """
     base = mirror_url(mirror, AUTHORS_URL)
-    if not wrong_files(files):
+    if not missing_files(files):
         return 0
     stop = threading.Event()
     with _alone_in(data_dir), contextlib.ExitStack() as stack:
-        files = wrong_files(files)  # once more: another process may have been faster
+        files = missing_files(files)  # once more: another process may have been faster
         bar = stack.enter_context(tqdm(total=len(files), unit="file", disable=None))
         pool = stack.enter_context(concurrent.futures.ThreadPoolExecutor(WORKERS))
         stack.callback(stop.set)  # before the pool waits for its threads, so that an error or Ctrl-C ends them soon
@@ -377,19 +383,14 @@ def ask(question):
 
 
 def offer(files, data_dir, mirror=None, yes=False):
-    """Download those of the manifest's `files` that are missing or altered, if the user, or `yes` beforehand, says yes.
+    """Download those of the manifest's `files` that are missing, if the user, or `yes` beforehand, says yes.
 
-    Asks nothing, and does nothing, if all are right or there is no terminal to ask on.
+    Asks nothing, and does nothing, if all are there or there is no terminal to ask on.
     """
-    wrong = wrong_files(files)
-    if not wrong:
-        return
-    altered = sum(os.path.exists(file.target) for file in wrong)
-    question = "Of %d published files, %d are missing in %s%s. Download about %.3g MB from %s?" % (
-        len(files), len(wrong) - altered, data_dir, " and %d not as published (to be replaced)" % altered if altered else "",
-        megabytes(wrong), mirror_url(mirror, AUTHORS_URL))
-    if yes or ask(question):
-        download(wrong, data_dir, mirror)
+    missing = missing_files(files)
+    if missing and (yes or ask("Of %d published files, %d are missing in %s. Download about %.3g MB from %s?" % (
+            len(files), len(missing), data_dir, megabytes(missing), mirror_url(mirror, AUTHORS_URL)))):
+        download(missing, data_dir, mirror)
 
 
 def add_options(parser):
@@ -415,7 +416,10 @@ def main():
             files = weight_files(args.data_dir) if name == WEIGHTS else benchmark_files(name, args.data_dir)
             print("%s: %d files, about %.3g MB, from %s" % (
                 name, len(files), megabytes(files), mirror_url(args.mirror, AUTHORS_URL)), flush=True)
-            count = download(files, args.data_dir, args.mirror)
+            count, wrong = download(files, args.data_dir, args.mirror), wrong_files(files)
+            if wrong:
+                raise UserError("%s: %d files in %s are not as published and stay, the first is %s: remove them, and the same "
+                                "command downloads them" % (name, len(wrong), args.data_dir, wrong[0].target))
             print("%s: complete and as published in %s, %d files downloaded" % (name, args.data_dir, count))
 
 
