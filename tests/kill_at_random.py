@@ -56,7 +56,7 @@ def fork(folder, photographs):
             within(SAVE, Run._save), within(SAVE, Run.log), within(TRAIN, train.Trainer.optimize))
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         try:
-            run_main(lambda: train.train(train.parse_args()))
+            run_main(train.main)
         except SystemExit as stop:
             os._exit(stop.code or 0)
     return child

@@ -37,11 +37,10 @@ def tiny(photographs, tmp_path, monkeypatch, capsys):
     """Run train.py within this process, with tiny settings and a tiny network, in the folder `run`: (exit status, stdout, stderr)."""
     monkeypatch.setitem(MODELS, "32s", Variant(channels=16, drags=1, blocks=1))
     monkeypatch.setattr(cluster, "can_compile", lambda: False)  # it takes longer than these trainings
-    monkeypatch.setattr(signal, "signal", lambda *_: None)  # this process keeps its own handlers
 
     def run(*extra):
         arguments = ["--run", tmp_path / "run", "--valid", photographs / "deeper"] + TINY + list(extra)
-        return call(monkeypatch, capsys, lambda: train.train(train.parse_args()), *arguments)
+        return call(monkeypatch, capsys, train.main, *arguments)
     return run
 
 
@@ -229,7 +228,7 @@ def test_resuming_is_about_the_training_not_the_spelling(photographs, tmp_path, 
         assert status == 0 and "resumed at step" in out and "done" in out, err
     (moved / "deeper" / "coffee.png").unlink()
     status, out, err = tiny("--data", moved, "--steps", 12, *options)
-    assert status == 1 and "was started with 2 files of %s, and now there are 1 in %s: give the same, or begin another run" % (
+    assert status == 1 and "was started with other data, 2 files of %s, and now there are 1 in %s: give the same, or begin another run" % (
         moved, moved) in err
     status, out, err = tiny("--data", photographs, "--steps", 12, "--schedule", "cosine")
     assert status == 1 and "was started with schedule = halve, not cosine" in err

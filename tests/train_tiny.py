@@ -7,10 +7,8 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 import model
 import train
 from tools.command import run_main
-from tools.training.history import outlive_readers
 
 model.MODELS["32s"] = model.Variant(channels=16, drags=1, blocks=1)
 
 if __name__ == "__main__":
-    outlive_readers()
-    run_main(lambda: train.train(train.parse_args()))
+    run_main(train.main)

@@ -11,6 +11,7 @@ from collections import OrderedDict
 
 from tools.command import UserError, notice_once
 from tools.files import read_csv
+from tools.training.history import say
 from utils import IMAGE_SUFFIXES, Pair, broken_links, find_dataset, list_images, read_image, read_pair
 
 from tqdm import tqdm
@@ -132,10 +133,10 @@ def load_photographs(folder, factor, patch, workers, share=0):
     with contextlib.closing(in_threads(functools.partial(load_pair, factor=factor), paths, workers)) as loaded:
         for path, pair in zip(paths, tqdm(loaded, "reading", len(paths), unit="photo", disable=None)):
             if isinstance(pair, UserError):
-                print("left out: %s" % pair)
+                say("left out: %s" % pair)
             elif min(pair[0].shape[:2]) < patch:
                 small += 1
-                print("left out: %s is smaller than a patch of %d LR pixels" % (path, patch))
+                say("left out: %s is smaller than a patch of %d LR pixels" % (path, patch))
             else:
                 photographs.append(pair)
     if small and not photographs:
@@ -174,7 +175,7 @@ def open_valid(name, held_out, factor, data_dir):
         try:
             judged.append(read_valid(Pair(path, path, None), factor))
         except UserError as error:
-            print("left out: %s" % error, flush=True)
+            say("left out: %s" % error)
     if held_out and not judged:
         raise UserError("none of the %d photographs that --valid-share holds out can be validated on: give another share, or larger "
                         "photographs" % len(held_out))
