@@ -10,7 +10,7 @@ import sys
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 from model import SCALES
 from tools.command import UserError, cpu_count, process_pool, run_main
-from tools.data import download
+from tools.data.published import count_published
 from tools.options import add_data_dir
 from utils import BENCHMARKS, bicubic, downscale, find_dataset, read_pair, score
 
@@ -33,7 +33,7 @@ def check(dataset, scale, pool):
     results = [future.result() for future in tqdm(futures, unit="image", leave=False, disable=None)]
     differing, values, worst, psnr, ssim = np.array(results).T
     return "%-9s x%d %7d %6d of %3d %13.5f %% %7d %10.3f / %.4f" % (
-        (dataset.name, scale, len(results)) + download.count_published(dataset, scale)
+        (dataset.name, scale, len(results)) + count_published(dataset, scale)
         + (100 * differing.sum() / values.sum(), worst.max(), psnr.mean(), ssim.mean()))
 
 
