@@ -156,10 +156,10 @@ def test_authors_records_are_read_once_an_epoch_in_changing_order(tmp_path):
         RecordSampler(str(tmp_path), 2, 5, 8, seed=0)
     data = (tmp_path / "train_SR_aug_X3_10.tfrecord").read_bytes()
     (tmp_path / "train_SR_aug_X3_10.tfrecord").write_bytes(data[:-5])
-    with pytest.raises(UserError, match="does not consist of records"):
+    with pytest.raises(UserError, match="does not consist of records of one size"):
         RecordSampler(str(tmp_path), 3, 5, 8, seed=0)
     (tmp_path / "train_SR_aug_X3_10.tfrecord").write_bytes(data[:3])
-    with pytest.raises(UserError, match="is too short to hold a record"):
+    with pytest.raises(UserError, match="does not consist of records of one size"):
         RecordSampler(str(tmp_path), 3, 5, 8, seed=0)
 
 
@@ -179,5 +179,3 @@ def test_records_are_written_once_and_continued(photographs, tmp_path):
     (folder / "train_SR_aug_X2_10-00001-of-00003.tfrecord.tmp").write_bytes(b"half")
     write_records(sampler, str(folder), 10, 3)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == content
-    with pytest.raises(UserError, match="GB free, but the records need"):
-        write_records(sampler, str(folder), 10 ** 12, 3)
