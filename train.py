@@ -67,6 +67,7 @@ def parse_args(argv=None):
             (args.without and args.init_from, "--without trains from scratch, without --init-from"),
             (args.prepare and not (args.data and args.records), "--prepare needs --data and --records"),
             (args.candidates and not args.data, "--candidates goes with --data: records were chosen"),
+            (args.textures and not args.data, "--textures goes with --data: records are as they are"),
             (args.valid_share and not args.data, "--valid-share goes with --data: it holds out photographs"),
             (args.pairs < args.shards, "--pairs %d cannot fill --shards %d" % (args.pairs, args.shards)),
             (set(args.run) & PATTERN_CHARACTERS, "--run %s: TensorFlow takes *?[ for a pattern" % args.run)):
@@ -87,7 +88,9 @@ def main(argv=None):
         recipe, sampler = choose_recipe(args, args.model, args.scale), None
         if args.records:
             sampler = open_records(args, recipe, lambda: open_photographs(args, recipe))
-            recipe = recipe._replace(candidates=records_config(args.records).get("candidates", 1))
+            written = records_config(args.records)
+            recipe = recipe._replace(candidates=written.get("candidates", 1),
+                                     textures=written.get("textures", 0))
         if args.prepare:
             return 0
         held_out = hold_out(args.data, args.valid_share)[1] if args.valid_share else []

@@ -56,13 +56,15 @@ def prepare_records(args, recipe, open_photographs):
     """Write what is missing of the records in args.records. Raises UserError if they were written
     otherwise."""
     same = {key: getattr(args, key) for key in ("valid_share", "scale", "seed", "pairs", "shards")}
-    wanted = dict(same, data=describe_data(args.data), patch=recipe.patch, candidates=recipe.candidates)
+    wanted = dict(same, data=describe_data(args.data), patch=recipe.patch, candidates=recipe.candidates,
+                  textures=recipe.textures)
     started, files = records_config(args.records), os.path.join(glob.escape(args.records), "*.tfrecord")
     if not started and glob.glob(files):
         raise UserError("%s holds records that were not written here: leave out --data to train on them, or "
                         "give another --records" % args.records)
     if started:
         started["data"] = dict(started["data"], folder=args.data)  # wherever they lay
+        started.setdefault("textures", 0)  # by an earlier version
         different = sorted(key for key in wanted if started.get(key) != wanted[key])
         if different:
             raise UserError("%s holds records with another %s: give another --records" % (

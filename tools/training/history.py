@@ -165,7 +165,7 @@ def check_same_config(run, started, config):
     another = "begin another run from its weights by --init-from %s --run DIR" % os.path.join(run, "best")
     for key in sorted((set(started) | set(config)) - {"trained_before"}):
         old, new = started.get(key), config.get(key)
-        if old == new or (key == "steps" and config["schedule"] == "halve"):
+        if old == new or not (old or new) or (key == "steps" and config["schedule"] == "halve"):
             continue
         if key in PATHS and old and new and os.path.abspath(old) == os.path.abspath(new):
             continue
