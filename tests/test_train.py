@@ -101,6 +101,7 @@ def test_killed_and_resumed_equals_uninterrupted_to_the_bit(photographs, tmp_pat
         broken = start(photographs, run, *options)
         while last_state() <= saved:
             assert broken.poll() is None
+            time.sleep(0.02)
         time.sleep(0.1 * random.rand())
         broken.kill()
         broken.communicate()
