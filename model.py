@@ -5,7 +5,8 @@ of creation, the PReLU slopes conv_block{k}prelualpha (DRM of DRAG k, from 1) an
 """
 from collections import namedtuple
 
-from ops import UPSAMPLING, conv2d, drm, drsa, exact, learned_dra, residual_block, rounded, tf, upsampler
+from ops import UPSAMPLING, conv2d, drm, drsa, learned_dra, residual_block, tf, upsampler
+from tools.compute import to_compute_dtype, to_float32
 
 Variant = namedtuple("Variant", "channels drags blocks")  # f, number of DRAGs K, residual blocks per DRAG N
 
@@ -40,8 +41,8 @@ def drag(x, blocks, k, without=None, dra_range=None):
             first = n * (n - 1) // 2
             y = residual_block(features[-1], slopes)
             features.append(drsa(y, features, r[first:first + n], attention=without != "rsa"))
-        fused = conv2d(tf.concat([rounded(one) for one in features], 3), int(x.shape[3]), 1)
-        return tf.identity(exact(fused), "features")
+        fused = conv2d(tf.concat([to_compute_dtype(feature) for feature in features], 3), int(x.shape[3]), 1)
+        return tf.identity(to_float32(fused), "features")
 
 
 def drsan(lr, model, scale, without=None, dra_ranges=None):
@@ -58,7 +59,7 @@ def drsan(lr, model, scale, without=None, dra_ranges=None):
         x0 = x = conv2d(lr, channels, 3)               # [N, H, W, f]
         for k in range(1, drags + 1):
             x = drag(x, blocks, k, without, dra_ranges and dra_ranges[k - 1])  # [N, H, W, f]
-        x = exact(conv2d(rounded(x), channels, 3)) + x0  # [N, H, W, f]
+        x = to_float32(conv2d(to_compute_dtype(x), channels, 3)) + x0  # [N, H, W, f]
         x = upsampler(x, SCALES[scale])                # [N, s H, s W, f]
         return tf.identity(conv2d(x, 3, 3), "SR")      # [N, s H, s W, 3]
 

@@ -20,7 +20,7 @@ from tools.files import check_writable, locked
 from tools.options import add_data_dir, add_precision, add_valid_share, add_variant, gpus
 from tools.runtime import check_precision, error_reason
 from tools.training.cluster import Devices, Watch, other_tasks, read_cluster, serve, watching
-from tools.training.graph import averaged_weights, build_training, start_from, validate
+from tools.training.graph import averaged_weights, build_training, judge_dra, start_from, validate
 from tools.training.history import Meter, divergence, say
 from tools.training.recipes import MAX_LOSS, MAX_SKIPPED, add_recipe_options, choose_recipe, learning_rate
 from tools.training.runs import Run
@@ -203,9 +203,11 @@ class Trainer(object):
             for key, (_, pairs) in self.valid.items():
                 psnr, images = validate(self.session, self.training, pairs, SCALES[self.args.scale])
                 record[key] = round(psnr, 4)
+            ranges, worst = judge_dra(self.session, self.training, list(self.valid.values())[-1][1])
+            record["gate"] = worst and round(float(worst), 1)
             better = psnr >= self.run.best_psnr  # or later weights, where PSNR is infinite
             if better:
-                self.run.save_best(step, psnr)
+                self.run.save_best(step, psnr, ranges)
         say("step %7d  PSNR of %s, best %.3f dB" % (step, ", ".join(
             "%s %.3f dB" % (name, record[key]) for key, (name, _) in self.valid.items()), self.run.best_psnr))
         self.run.log(record, [image[:128, :128] for image in images[:4]] if better else ())

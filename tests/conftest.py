@@ -14,7 +14,7 @@ sys.path.insert(0, ROOT)
 
 import test as evaluation
 import utils
-from model import MODELS, Variant, drsan
+from model import MODELS, Variant, drsan, model_variables
 from ops import tf
 from tools import checkpoints
 from tools.command import run_main
@@ -186,3 +186,18 @@ def authors_record(path, scale, patch, count):
 def small_network(monkeypatch):
     """A 32s of 8 channels, one DRAG and two RBs, for tests that are not about the network."""
     monkeypatch.setitem(MODELS, "32s", Variant(channels=8, drags=1, blocks=2))
+
+
+@pytest.fixture
+def small_checkpoint(small_network, tmp_path):
+    """The prefix of a checkpoint of small_network at x2, of random weights that keep the signal."""
+    draw, prefix = np.random.RandomState(1), str(tmp_path / "small" / "weights")
+    with tf.Graph().as_default(), tf.Session() as session:
+        drsan(tf.placeholder(tf.float32, [None, None, None, 3]), "32s", "x2")
+        for variable in model_variables():
+            shape = variable.shape.as_list()
+            gain = np.sqrt(1.5 / np.prod(shape[:-1])) if len(shape) == 4 else 0.3
+            variable.load(gain * draw.randn(*shape), session)
+        os.mkdir(os.path.dirname(prefix))
+        tf.train.Saver(model_variables()).save(session, prefix, write_meta_graph=False)
+    return prefix

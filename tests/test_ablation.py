@@ -1,6 +1,4 @@
-"""tools/paper/ablation.py: which networks it trains and evaluates, and that the README shows what it writes."""
-import collections
-import json
+"""tools/paper/ablation.py: which networks it trains and evaluates, and that the README shows it."""
 import os
 import subprocess
 import sys
@@ -9,8 +7,7 @@ import test as evaluation
 import train
 import utils
 from conftest import call
-from tools.command import UserError
-from tools.files import CsvLog
+from tools.files import CsvLog, to_json
 from tools.paper import ablation, results as results_module
 from tools.paper.results import FIGURES, replace_block
 
@@ -18,61 +15,43 @@ import numpy as np
 import pytest
 
 PSNR = {None: 34.0, "dra": 33.9, "dynamics": 34.0625, "rsa": 33.5}
+ORDER = [("whole_seed0", None, 0), ("without_dra_seed0", "dra", 0), ("without_dynamics_seed0", "dynamics", 0),
+         ("without_rsa_seed0", "rsa", 0), ("whole_seed1", None, 1), ("without_dra_seed1", "dra", 1),
+         ("whole_seed2", None, 2), ("without_dra_seed2", "dra", 2)]
 
 
-def result(network="whole", dataset="Set5", psnr=34.0, ssim=0.95, seed=0):
-    return ablation.Result(network, seed, 2500, 368427, 84.9, 0.018125, dataset, psnr, ssim)
-
-
-def test_readme_shows_what_the_tool_writes():
+def test_readme_shows_the_shipped_table_of_all_networks():
     with open(os.path.join(FIGURES, "README.md"), encoding="utf-8") as file:
         readme = file.read()
-    results = ablation.read_results(os.path.join(FIGURES, "ablation.csv"))
-    assert readme == replace_block(readme, ablation.to_markdown(results), "ablation"), (
-        "run: python tools/paper/ablation.py --redraw --update")
-
-
-def test_shipped_table_is_of_all_networks():
-    results = ablation.read_results(os.path.join(FIGURES, "ablation.csv"))
-    networks = [network.name for network in ablation.NETWORKS]
-    assert list(collections.OrderedDict.fromkeys(one.network for one in results)) == networks
-    datasets = {(one.network, one.seed): [] for one in results}
-    for one in results:
-        datasets[one.network, one.seed].append(one.dataset)
-    assert len({one.steps for one in results}) == 1 and all(names[:5] == list(utils.DATASETS) for names in datasets.values())
+    results = ablation.RESULTS.read(os.path.join(FIGURES, "ablation.csv"))
+    advice = "run: python tools/paper/ablation.py --redraw --update"
+    assert readme == replace_block(readme, ablation.to_markdown(results), "ablation"), advice
+    trainings = {(ablation.NETWORKS[training.without], training.seed) for training in ablation.TRAININGS}
+    assert {(one.network, one.seed) for one in results} == trainings
+    assert len({one.steps for one in results}) == 1
 
 
 def test_table():
-    results = [result(psnr=33.99), result(dataset="B100", psnr=31), result(psnr=34.01, ssim=0.951, seed=1),
-               result(dataset="B100", psnr=31, seed=1), result("without RSA", psnr=33.5, ssim=0.9601),
-               result("without RSA", dataset="B100", psnr=31.004)]
+    first = ablation.Result("whole", 0, 2500, 368427, 84.9, 0.018125, "Set5", 33.99, 0.95)
+    results = [first, first._replace(psnr=34.01, ssim=0.951, seed=1),
+               first._replace(network="without RSA", psnr=33.5, ssim=0.9601)]
     assert ablation.to_markdown(results).splitlines() == [
-        "|  | seeds | parameters | multi-adds | training loss | Set5 | B100 |", "|---|---|---|---|---|---|---|",
-        "| whole | 2 | 368,427 | 84.90 G | 0.01812 | 34.000 \u00b1 0.014 / 0.9505 | 31.000 \u00b1 0.000 / 0.9500 |",
-        "| without RSA | 1 | 368,427 | 84.90 G | 0.01812 | 33.500 / 0.9601<br>-0.500 / +0.0096 | 31.004 / 0.9500<br>+0.004 / +0.0000 |"]
-
-
-def test_results_survive_writing(tmp_path):
-    path = str(tmp_path / "ablation.csv")
-    results = [result(), result("without RSA", psnr=33.1234)]
-    ablation.write_results(path, results)
-    assert ablation.read_results(path) == results
-    (tmp_path / "bad.csv").write_text("network\nwhole\n")
-    with pytest.raises(UserError, match="bad.csv is not a table of this tool"):
-        ablation.read_results(str(tmp_path / "bad.csv"))
+        "|  | seeds | parameters | multi-adds | training loss | Set5 |", "|---|---|---|---|---|---|",
+        "| whole | 2 | 368,427 | 84.90 G | 0.01812 | 34.000 \u00b1 0.014 / 0.9505 |",
+        "| without RSA | 1 | 368,427 | 84.90 G | 0.01812 | 33.500 / 0.9601<br>-0.500 / +0.0096 |"]
 
 
 @pytest.fixture
 def run(tmp_path, monkeypatch, capsys):
-    """Run ablation.py with these arguments, with train.py and test.py replaced by calls of `scripts`, a dict of functions that take
-    what the real parser makes of the command: (exit status, stdout, stderr)."""
+    """Run ablation.py with these arguments, with train.py and test.py replaced by `scripts`, a dict of
+    functions that take what the real parser makes of the command: (exit status, stdout, stderr)."""
     def run_with(scripts, *arguments):
         def start(command):
             name = os.path.basename(command[1])
             monkeypatch.setattr(sys, "argv", command[1:])
             return scripts[name]({"train.py": train, "test.py": evaluation}[name].parse_args())
         monkeypatch.setattr(subprocess, "call", start)
-        return call(monkeypatch, capsys, lambda: ablation.make_ablation(ablation.parse_args()), *arguments)
+        return call(monkeypatch, capsys, ablation.main, *arguments)
     return run_with
 
 
@@ -82,7 +61,7 @@ def test_trains_what_is_left_and_evaluates_all(tmp_path, run, monkeypatch):
     for path in [str(others / "a.png")] + [os.path.join(photos, name) for name in held]:
         os.makedirs(os.path.dirname(path), exist_ok=True)
         utils.save_image(path, np.full((40, 40, 3), len(path), np.uint8))
-    monkeypatch.setattr(ablation, "hold_out", lambda folder, share: ([], [os.path.join(folder, name) for name in held]))
+    monkeypatch.setattr(ablation, "hold_out", lambda *_: ([], [os.path.join(photos, name) for name in held]))
 
     def fake_train(args):
         assert (args.model, args.scale, args.recipe, args.precision) == ("32s", "x2", "fast", "bfloat16")
@@ -94,14 +73,12 @@ def test_trains_what_is_left_and_evaluates_all(tmp_path, run, monkeypatch):
         assert sorted(os.listdir(args.valid)) == ["a.png", "b_c.png"]
         trained.append((os.path.basename(args.run), args.without, args.seed))
         os.makedirs(args.run)
+        loss, is_third = 0.01 * len(trained), len(trained) == 3  # which is stopped before it is validated
         with open(os.path.join(args.run, "log.jsonl"), "w") as file:
-            loss = 0.01 * len(trained)
-            for record in ({"step": 36, "loss": 1.0, "seconds": 1}, {"step": 38, "loss": loss, "seconds": 150},
-                           {"step": 40, "loss": loss + 0.02, "seconds": 200}):
-                file.write(json.dumps(record) + "\n")
-            if len(trained) != 3:  # the third is stopped
-                file.write('{"step": 40, "psnr": 30, "seconds": 200}\n')
-        return 143 if len(trained) == 3 else 0
+            for step, value in (36, 1.0), (38, loss), (40, loss + 0.02):
+                file.write(to_json({"step": step, "loss": value}) + "\n")
+            file.write("" if is_third else '{"step": 40, "psnr": 30}\n')
+        return 143 if is_third else 0
 
     def fake_test(args):
         if len(evaluated) == 10 and not stopped:  # the first time
@@ -121,46 +98,46 @@ def test_trains_what_is_left_and_evaluates_all(tmp_path, run, monkeypatch):
                  "--data-dir", tmp_path, "--dataset", "Sample", others, "Set5", "--precision", "bfloat16"]
     scripts = {"train.py": fake_train, "test.py": fake_test}
     status, _, err = run(scripts, *arguments)
-    assert status == 1 and "error: stopped in the training of the network without its dynamics: learned constants: the same command goes on" in err
-    third = tmp_path / "runs" / "without_dynamics_seed0" / "log.jsonl"
-    third.write_text(third.read_text() + '{"step": 40, "psnr": 30, "seconds": 200}\n')
+    assert status == 1 and "error: stopped when training the network without its dynamics" in err
+    with open(str(tmp_path / "runs" / "without_dynamics_seed0" / "log.jsonl"), "a") as file:
+        file.write('{"step": 40, "psnr": 30}\n')
     status, out, err = run(scripts, *arguments)
-    assert status == 1 and "error: stopped in the evaluation of the network without RSA: the same command goes on" in err
-    assert "training 4 of 8: without RSA, seed 0; the training of all takes about 0:16:40 yet\n" in out
-    assert "training 8 of 8: without DRA: plain sums, seed 2; the training of all takes about 0:03:20 yet\n" in out
-    assert "training 3" not in out and "evaluating 4 of 8: without RSA, seed 0\n" in out and "evaluating 5" not in out
+    assert status == 1 and "error: stopped when evaluating the network without RSA: the same" in err
+    assert "training 4 of 8: without RSA, seed 0\n" in out and "training 3" not in out
+    assert "evaluating 4 of 8" in out and "evaluating 5" not in out
     status, out, err = run(scripts, *arguments)
-    assert (status, err) == (0, "") and "training" not in out and "evaluating 5 of 8" in out and "evaluating 3" not in out
-    assert trained == [("whole_seed0", None, 0), ("without_dra_seed0", "dra", 0), ("without_dynamics_seed0", "dynamics", 0),
-                       ("without_rsa_seed0", "rsa", 0), ("whole_seed1", None, 1), ("without_dra_seed1", "dra", 1),
-                       ("whole_seed2", None, 2), ("without_dra_seed2", "dra", 2)]
-    assert evaluated == [(str(tmp_path / "runs" / name / "best"), dataset) for name, _, _ in trained for dataset in (
-        "Sample", str(others), str(tmp_path / "runs" / "held_out"))]  # each once
+    assert (status, err) == (0, "") and "training" not in out and "evaluating 3" not in out
+    assert trained == ORDER
+    datasets = "Sample", str(others), str(tmp_path / "runs" / "held_out")
+    assert evaluated == [(str(tmp_path / "runs" / name / "best"), dataset) for name, _, _ in ORDER
+                         for dataset in datasets]  # each once
 
-    results = ablation.read_results(str(tmp_path / "ablation.csv"))
-    assert [one.psnr for one in results if one.dataset == "others"] == [34.0, 33.9, 34.0625, 33.5, 35.0, 34.9, 36.0, 35.9]
+    results = ablation.RESULTS.read(str(tmp_path / "ablation.csv"))
     results = [one for one in results if one.dataset == "held_out"]
-    assert [one.seed for one in results] == [0, 0, 0, 0, 1, 1, 2, 2]
+    expected = [(seed, PSNR[without] + seed) for _, without, seed in ORDER]
+    assert [(one.seed, one.psnr) for one in results] == expected
     np.testing.assert_allclose([one.loss for one in results], 0.01 * np.arange(2, 10))
     # DRM of a DRAG: conv1x1 32 to 16, slopes, conv1x1 16 to 10; in its place, for constants, 10 values
     drm = 32 * 16 + 16 + 16 + 16 * 10 + 10
-    assert [one.parameters for one in results][:4] == [368427, 368427 - 4 * drm, 368427 - 4 * (drm - 10), 368427]
+    expected = [368427, 368427 - 4 * drm, 368427 - 4 * (drm - 10), 368427]
+    assert [one.parameters for one in results][:4] == expected
     text = (tmp_path / "ablation.md").read_text(encoding="utf-8")
     assert "| whole | 3 | 368,427 | 84.90 G | 0.05333 |" + 3 * " 35.000 \u00b1 1.000 / 0.9500 |" in text
-    assert "| without RSA | 1 | 368,427 | 84.90 G | 0.05000 |" + 3 * " 33.500 / 0.9500<br>-1.500 / +0.0000 |" in text
-    (tmp_path / "README.md").write_text(u"a\n<!-- ablation:begin -->\n<!-- ablation:end -->\nb\n")
-    monkeypatch.setattr(ablation, "FIGURES", str(tmp_path))
-    monkeypatch.setattr(results_module, "FIGURES", str(tmp_path))
+    shown = "a\n<!-- ablation:begin -->\n%s<!-- ablation:end -->\nb\n"
+    (tmp_path / "README.md").write_text(shown % "")
+    for module in ablation, results_module:
+        monkeypatch.setattr(module, "FIGURES", str(tmp_path), raising=False)
     assert run({}, "--redraw", "--update")[0] == 0
-    assert (tmp_path / "README.md").read_text(encoding="utf-8") == "a\n<!-- ablation:begin -->\n%s<!-- ablation:end -->\nb\n" % text
+    assert (tmp_path / "README.md").read_text(encoding="utf-8") == shown % text
 
 
 def test_failures(tmp_path, run, monkeypatch):
     monkeypatch.setattr(ablation, "hold_out", lambda folder, share: ([], []))
     assert run({})[0] == 2
-    status, _, err = run({}, "--redraw", "--output", tmp_path)
-    assert status == 1 and "error: cannot read" in err
-    status, _, err = run({"train.py": lambda args: 1}, "--data", "photos", "--runs", tmp_path)
-    assert status == 1 and "error: train.py failed for the records" in err
-    status, _, err = run({"train.py": lambda args: not args.prepare}, "--data", "photos", "--runs", tmp_path)
-    assert status == 1 and "error: train.py failed for the training of the network whole" in err
+    arguments = "--data", "photos", "--runs", tmp_path, "--output", tmp_path
+    for scripts, words, message in [
+            ({}, ("--redraw", "--output", tmp_path), "error: cannot read"),
+            ({"train.py": lambda args: 1}, arguments, "train.py failed when writing the records"),
+            ({"train.py": lambda args: not args.prepare}, arguments, "failed when training the network")]:
+        status, _, err = run(scripts, *words)
+        assert status == 1 and message in err

@@ -1,11 +1,9 @@
-"""tools/data/download.py, downloads of test.py, and check_benchmarks.py, against a server that misbehaves."""
-import concurrent.futures
+"""tools/data/download.py, and the downloads of test.py, against a server that misbehaves."""
 import hashlib
 import http.server
 import io
 import os
 import re
-import shutil
 import socketserver
 import sys
 import threading
@@ -19,7 +17,6 @@ from tools.checkpoints import save_weights
 from tools.command import UserError
 from tools.data import download, published
 from tools.files import file_digest, lock_file
-from tools.paper import check_benchmarks
 from tools.runtime import open_session
 from utils import download_command, downscale, find_dataset
 
@@ -380,24 +377,3 @@ def test_images_in_the_other_layout_are_used(server, monkeypatch):
     test.offer_downloads(test.parse_args(), [("32s", "x2")])
     assert not server.requests
     assert published.count_published(find_dataset("Set5", 2, "data"), 2) == (3, 4)
-
-
-def test_check_benchmarks(server, monkeypatch, capsys):
-    download.download(set5(), "data", server.url)
-    path = "data/x3/Set5/bird.png"
-    lr = np.array(Image.open(path))
-    lr[0, 0] = lr[0, 0] ^ 2  # three values of 2 x 20 x 24 x 3, by two levels
-    Image.fromarray(lr).save(path)
-    shutil.rmtree("data/x4")
-    with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        lines = [check_benchmarks.check(find_dataset("Set5", scale, "data"), scale, pool)
-                 for scale in (2, 3, 4)]
-    assert re.match(r"Set5 +x2 +2 +4 of +4 +0\.00000 % +0 +\d+\.\d{3} / 0\.\d{4}$", lines[0])
-    assert re.match(r"Set5 +x3 +2 +3 of +4 +0\.10417 % +2 ", lines[1])
-    assert lines[2] is None
-    for status, text in (0, "B100      x2 no images of B100"), (  # what is not there has not failed
-            1, "Set5      x3 data/HR/Set5/bird.png has no LR image data/x3/Set5/bird.png"):
-        result = call(monkeypatch, capsys, check_benchmarks.main, "--dataset", "Set5", "B100")
-        assert result[0] == status and text in result[1]
-        if os.path.exists(path):
-            os.remove(path)

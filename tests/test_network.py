@@ -5,7 +5,7 @@ import utils
 from conftest import ROOT
 from model import MODELS, SCALES, drsan
 from ops import tf
-from tools import checkpoints, command, network, runtime, xla
+from tools import checkpoints, command, network, runtime, compute
 from tools.command import UserError
 from tools.files import write_json
 from tools.network import load_model
@@ -150,7 +150,7 @@ def test_compiled_network_equals_the_plain_one(model, scale, monkeypatch):
         with load_model(model, scale, gpu=-1, tile=tile) as network:
             images[compiled_from, tile] = network.upscaler(photograph).array()
             calls = [node for node in network.session.graph.as_graph_def().node if node.op == "XlaLaunch"]
-        if compiled_from == 6401 or not xla.can_compile():
+        if compiled_from == 6401 or not compute.can_compile():
             assert not calls
             continue
         _, drags, blocks = MODELS[model]

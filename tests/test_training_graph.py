@@ -1,9 +1,9 @@
 """The training graph: optimisers, averages, steps that are skipped, devices and precision."""
-import ops
+
 from model import ABLATIONS, MODELS, Variant, drsan, model_variables
 from ops import conv2d, tf
-from tools import runtime, xla
-from tools.training import recipes
+from tools import runtime, compute
+from tools.training import optimizer, recipes
 from tools.training.graph import build_training
 from tools.training.recipes import make_recipe
 
@@ -93,7 +93,7 @@ def test_muon_directions_have_singular_values_near_one():
 def test_weight_decay_alone():
     """Without a gradient, W <- W - rate decay W, in either framework's formula: here in TensorFlow's."""
     kernel = tf.get_variable("kernel", [3, 3, 16, 32])
-    step = ops.muon_step(kernel, ops.muon_momentum(kernel), tf.zeros(kernel.shape), 1e-3, 30)
+    step = optimizer.muon_step(kernel, optimizer.muon_momentum(kernel), tf.zeros(kernel.shape), 1e-3, 30)
     with tf.Session() as session:
         session.run(tf.global_variables_initializer())
         before = session.run(kernel)
@@ -209,9 +209,9 @@ def test_a_convolution_in_bfloat16_rounds_what_it_takes_and_gives():
     exact. Variables and their gradients are float32."""
     near_one = 1 + 2.0 ** -10
     source = tf.fill([1, 4, 5, 2], near_one)
-    with ops.convolving_in("bfloat16"):
-        y = ops.exact(conv2d(ops.rounded(source), 3, 3))
-    assert ops.rounded(source).dtype == tf.float32  # outside of the context
+    with compute.convolving_in("bfloat16"):
+        y = compute.to_float32(conv2d(compute.to_compute_dtype(source), 3, 3))
+    assert compute.to_compute_dtype(source).dtype == tf.float32  # outside of the context
     kernel, bias = tf.trainable_variables()
     gradients = tf.gradients(y, [source, kernel, bias], tf.fill([1, 4, 5, 3], near_one))
     assert {tensor.dtype.base_dtype for tensor in [y, kernel, bias] + gradients} == {tf.float32}
@@ -254,7 +254,7 @@ def test_bfloat16_training_is_near_that_in_float32_and_validates_in_float32(smal
     assert all(error < (0.05 if norm > 1e-3 * norms[-1] else 0.1) for error, norm in zip(errors, norms)), errors
 
 
-@pytest.mark.skipif(not xla.can_compile(), reason="this TensorFlow has no XLA")
+@pytest.mark.skipif(not compute.can_compile(), reason="this TensorFlow has no XLA")
 @pytest.mark.parametrize("without", (None,) + ABLATIONS)
 def test_compiled_operations_have_the_gradients_of_the_plain_ones(small_network, without):
     """Those of DRSA and PReLU, and of what they broadcast: DRA values of each image, learned ones, constants, and slopes."""
@@ -262,7 +262,7 @@ def test_compiled_operations_have_the_gradients_of_the_plain_ones(small_network,
     for compiled in False, True:
         with tf.Graph().as_default(), tf.Session() as session:
             lr, random = tf.placeholder(tf.float32, [None, None, None, 3]), np.random.RandomState(0)
-            with ops.convolving_in("float32", compiled):
+            with compute.convolving_in("float32", compiled):
                 sr = drsan(lr, "32s", "x2", without)
             gradients = tf.gradients(tf.reduce_mean(tf.abs(sr - 0.3)), model_variables())
             for variable in model_variables():

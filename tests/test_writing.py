@@ -54,11 +54,10 @@ def test_what_the_system_refuses_is_said_in_one_wording(capsys):
 
 @pytest.mark.parametrize("command", [
     "train.py --data nowhere --run TARGET", "train.py --data nowhere --prepare --records TARGET", "test.py --output TARGET",
-    "test.py --csv TARGET", "tools/bench.py --plot TARGET", "tools/ship.py nowhere --to TARGET",
-    "tools/plot_training.py nowhere --output TARGET", "tools/data/pack_tiles.py nowhere TARGET",
-    "tools/data/make_photo_set.py nowhere TARGET", "tools/gpu/prepare.py --data nowhere --out TARGET",
-    "tools/paper/tables.py --output TARGET",
-    "tools/paper/figures.py structure --output TARGET", "tools/paper/ablation.py --data nowhere --runs TARGET",
+    "test.py --csv TARGET", "tools/ship.py nowhere --to TARGET",
+    "tools/plot_training.py nowhere --output TARGET", "tools/data/make_photo_set.py nowhere TARGET",
+    "tools/gpu/train_jax.py --data nowhere --run TARGET", "tools/paper/tables.py --output TARGET",
+    "tools/paper/figures.py dra --output TARGET", "tools/paper/ablation.py --data nowhere --runs TARGET",
     "tools/pictures/export.py --checkpoint nowhere --out TARGET"])
 def test_every_command_says_so_before_any_work(command, tmp_path, monkeypatch, capsys):
     """Before it finds out that there is no folder `nowhere`."""

@@ -21,9 +21,9 @@ from tools.network import Network
 
 import numpy as np
 
-PATCH, PATCHES = 32, 1000  # side in LR pixels; how many in all: DRA varies more on patches than on whole pictures
+PATCH, PATCHES = 32, 1000 # side in LR pixels; how many in all: DRA varies more on patches than on whole pictures
 MARGIN = 0.5               # share of the range that it is widened by on both sides
-DETAILED = 0.1             # share of the patches whose mean DRA takes the place of DRA beyond the range
+DETAILED = 0.02            # share of the patches whose mean DRA takes the place of DRA beyond the range
 
 
 def measure_dra(run, images):
@@ -63,12 +63,12 @@ def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="prefix, .index file or folder")
     parser.add_argument("--data", required=True, metavar="DIR", help="photographs, searched recursively")
-    parser.add_argument("--share", type=fraction(float), default=0.1, metavar="S",
-                        help="about this share of the photographs is used (default 0.1)")
+    parser.add_argument("--share", type=fraction(float), default=0.03, metavar="S",
+                        help="about this share of the photographs is used (default 0.03)")
     args = parser.parse_args(argv)
     prefix = find_checkpoint(None, None, args.checkpoint)
     model, scale = identify(prefix)
-    images = [pair[0] for pair in (load_pair(path, SCALES[scale])[0] for path in hold_out(args.data, args.share)[1])
+    images = [pair[0] for pair in (load_pair(path, SCALES[scale]) for path in hold_out(args.data, args.share)[1])
               if not isinstance(pair, UserError)]
     with Network(model, scale, prefix, -1, limit=False) as network:
         ranges = measure_network(network, images)

@@ -5,12 +5,12 @@
         sr = model.upscale(lr)
 """
 from model import SCALES, count_multi_adds, count_parameters, drsan
-from ops import convolving_in, tf
+from ops import tf
 from tools.checkpoints import dra_ranges, find_checkpoint, identify, restore_weights
 from tools.command import UserError, notice_once
 from tools.pictures.tiles import Upscaler, limited_notes, to_gray
 from tools.runtime import check_precision, gpu_memory, open_session
-from tools.xla import can_compile
+from tools.compute import can_compile, convolving_in
 from utils import to_integers
 
 import numpy as np

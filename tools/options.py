@@ -2,7 +2,7 @@
 import os
 
 from model import MODELS, SCALES
-from ops import PRECISIONS
+from tools.compute import PRECISIONS
 from tools.command import fraction
 from tools.files import script
 

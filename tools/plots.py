@@ -4,15 +4,19 @@ import os
 from tools.command import UserError
 from tools.files import replacing
 
-COLORS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000"]  # Okabe and Ito's, told apart by all
+COLORS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9",
+          "#000000"]  # Okabe and Ito's, told apart by all
 
 
-def save_figure(figure, output):
-    """Write a figure of matplotlib, all or nothing. Raises UserError."""
-    figure.tight_layout()
+def save_figure(figure, path):
+    """Write a figure of matplotlib, all or nothing, in the format that the suffix says, and close it. Raises
+    UserError."""
+    from matplotlib import pyplot
     try:
-        os.makedirs(os.path.dirname(output) or ".", exist_ok=True)
-        with replacing(output) as temporary:
-            figure.savefig(temporary, dpi=120, format=os.path.splitext(output)[1][1:] or "png")
+        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+        with replacing(path) as temporary:
+            figure.savefig(temporary, dpi=figure.dpi, format=os.path.splitext(path)[1][1:] or "png")
     except (OSError, ValueError) as error:
-        raise UserError("cannot write %s: %s" % (output, error))
+        raise UserError("cannot write %s: %s" % (path, error))
+    finally:
+        pyplot.close(figure)

@@ -15,7 +15,9 @@ from model import SCALES, drsan
 from ops import tf
 from tools.checkpoints import checkpoint_config, checkpoint_prefix, restore_weights, save_weights
 from tools.command import UserError, run_main
-from tools.files import check_writable, file_digest, short_path, write_json
+from tools.files import check_writable, file_digest, script, short_path, write_json
+from tools.gate import failures, hard_pictures, judge_network
+from tools.network import Network
 from tools.runtime import open_session
 
 CHECKPOINTS = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "checkpoints")
@@ -55,6 +57,15 @@ def check_better(config, target, replace):
             "these weights are worse" if known else "which weights are better is not known", short_path(target)))
 
 
+def check_gate(prefix, config):
+    """Raise UserError if weights fail tools/gate.py."""
+    with Network(config["model"], config["scale"], prefix, -1) as network:
+        failed = failures(judge_network(network, hard_pictures()))
+    if failed:
+        raise UserError("%s explodes on %d of 100 hard pictures: see %s --checkpoint %s, and train with --textures" % (
+            prefix, failed, script("tools/gate.py"), prefix))
+
+
 def swap(new, target):
     """Put the folder `new` in the place of the folder `target`, if there is one. At any moment both are whole under some name."""
     old = target + ".old"
@@ -77,6 +88,7 @@ def ship(folder, root, replace=False):
     if os.path.exists(target + ".old") and not os.path.exists(target):  # this command was killed in the middle of a swap
         os.rename(target + ".old", target)
     check_better(config, target, replace)
+    check_gate(prefix, config)
     drsan(tf.placeholder(tf.float32, [None, None, None, 3]), config["model"], config["scale"])
     with open_session([-1]) as session:
         restore_weights(session, prefix)

@@ -123,8 +123,8 @@ def note_lr_folders(folder, paths):
     parts = {part for path in paths for part in os.path.dirname(os.path.relpath(path, folder)).split(os.sep)}
     found = sorted(part for part in parts if re.match(r"((.*_)?LR(_.*)?|x[234])\Z", part, re.IGNORECASE))
     if found:
-        notice_once("%s holds folders named %s, whose images are trained on as HR, too: name the folder of HR "
-                    "images by --data" % (folder, " ".join(found)))
+        notice_once("%s holds folders named %s, whose images are trained on as HR, too: name the folder of "
+                    "HR images by --data" % (folder, " ".join(found)))
 
 
 def load_photographs(folder, factor, patch, workers, share=0):
@@ -150,8 +150,8 @@ def load_photographs(folder, factor, patch, workers, share=0):
             else:
                 photographs.append(pair)
     if small and not photographs:
-        raise UserError("%d of the %d photographs below %s are smaller than %d pixels a side, and no other can "
-                        "be used: lower --patch (%d LR pixels at x%d), or give larger ones" % (
+        raise UserError("%d of the %d photographs below %s are smaller than %d pixels a side, and no other "
+                        "can be used: lower --patch (%d LR pixels at x%d), or give larger ones" % (
                             small, len(paths), folder, patch * factor, patch, factor))
     if not photographs:
         raise UserError("no usable photograph below %s: give --data a folder of %s images" % (folder, KINDS))
@@ -174,15 +174,17 @@ def describe_data(folder):
 
 
 def open_valid(name, held_out, factor, data_dir):
-    """{key in the log: (name, (LR, HR) pairs)} of the validation sets: the data set of this name, and the
-    photographs held out.
+    """{key in the log: (name, (LR, HR) pairs)} of the validation sets: the data set of this name, if any, and
+    the photographs held out.
 
     The last of them judges which weights are the best. Raises UserError if an image of the data set is too
     small for PSNR and SSIM, or cannot be read; a photograph of which this is so is named and left out, unless
     it is the last one.
     """
-    pairs = find_dataset(name, factor, data_dir).pairs
-    sets = OrderedDict(psnr=(name, [read_valid(pair, factor) for pair in pairs]))
+    sets = OrderedDict()
+    if name:
+        pairs = find_dataset(name, factor, data_dir).pairs
+        sets["psnr"] = name, [read_valid(pair, factor) for pair in pairs]
     judged = []
     for path in held_out:
         try:

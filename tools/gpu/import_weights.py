@@ -1,83 +1,59 @@
-"""Make a checkpoint of what train_jax.py trained: python tools/gpu/import_weights.py OUT/32s_x2.npz DIR (or runs/.../state.npz)
+"""Make a checkpoint of a training with JAX: python tools/gpu/import_weights.py runs/jax_32s_x2/state.npz DIR
 
-Written are the moving averages of the weights if the training keeps them, after a comparison of the outputs of
-TensorFlow and JAX on a photograph, a config.json that says how they were trained, and the log.jsonl of their training;
-ship.py takes the folder.
+DIR gets the weights (moving averages, if the training keeps them), a config.json that says how they were
+trained, and their log.jsonl. test.py --checkpoint evaluates them, and ship.py puts them into checkpoints/.
 """
 import argparse
 import os
+import shutil
 import sys
+from collections import namedtuple
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
-from tools.command import UserError, run_main
-from tools.files import replacing, write_json
-from tools.gpu import require_jax
-from utils import find_dataset, mean_scores, psnr_y, read_pair, to_uint8
+from model import SCALES, drsan, model_variables
+from ops import tf
+from tools.checkpoints import load_values, save_weights
+from tools.command import run_main
+from tools.data.photographs import open_valid
+from tools.files import check_writable, replacing, write_json
+from tools.gpu.state import averaged_weights, load_state, trained_config
+from tools.runtime import open_session
+from tools.training.graph import validate
 
-import numpy as np
-
-TOLERANCE = 1e-5  # of the outputs in [0, 1]: the order of float32 sums differs
-
-
-def load_variables(session, weights):
-    """Set the variables of DRSAN in the default graph. Raises UserError if names or shapes are not the contract's."""
-    from model import model_variables
-    from tools.checkpoints import load_values
-    shapes = {variable.op.name: tuple(variable.shape.as_list()) for variable in model_variables()}
-    if shapes != {name: value.shape for name, value in weights.items()}:
-        raise UserError("the training state does not have the variables of its model: export the graph again")
-    load_values(session, model_variables(), [weights[variable.op.name] for variable in model_variables()])
-
-
-def largest_difference(session, graph, weights):
-    """Between the outputs of TensorFlow, whose weights are loaded, and of JAX for a photograph, in [0, 1]."""
-    from tools.gpu.training import upscale
-    lr = read_pair(find_dataset("Sample", graph.factor, None).pairs[0], graph.factor)[0][None, :128, :128]
-    sr = session.run(graph.output + ":0", {graph.input + ":0": lr.astype(np.float32) / 255})
-    return float(np.max(np.abs(sr - np.asarray(upscale(graph, weights, lr)) / 255)))
-
-
-def sample_psnr(session, graph):
-    """Mean PSNR of Y on Sample, by which ship.py compares weights; train_jax.py has validated on other images."""
-    scores = []
-    for pair in find_dataset("Sample", graph.factor, None).pairs:
-        lr, hr = read_pair(pair, graph.factor)
-        sr = session.run(graph.output + ":0", {graph.input + ":0": lr[None].astype(np.float32) / 255})[0]
-        scores.append((psnr_y(to_uint8(255 * sr), hr, graph.factor),))
-    return mean_scores(scores)[0]
+Graph = namedtuple("Graph", "lr sr")  # what validate() takes: a placeholder of uint8, and SR
 
 
 def import_weights(path, folder):
-    """Make a checkpoint in `folder` of an .npz by train_jax.py; returns a line that says what was made. Raises UserError."""
-    from tools.checkpoints import save_weights
-    from tools.gpu.export_graph import export_graph
-    from tools.gpu.files import read_trained
-    from tools.gpu.jax_graph import read_graph
-    from tools.runtime import open_session
-    weights, config, log = read_trained(path)
-    graph = read_graph(export_graph(config["model"], config["scale"]))
-    session = open_session([-1])
-    load_variables(session, weights)
-    difference = largest_difference(session, graph, weights)
-    if not difference < TOLERANCE:
-        raise UserError("the outputs of TensorFlow and JAX differ by %g: no checkpoint is written" % difference)
-    prefix = save_weights(session, folder, config["model"], config["scale"])
-    config = dict(config, valid="Sample", validation_psnr=round(sample_psnr(session, graph), 4))
+    """Make a checkpoint in `folder` of a state.npz; returns its prefix and its config. Raises UserError."""
+    state, *how = load_state(path)
+    config, weights = trained_config(state, *how), averaged_weights(state)
+    model, scale = config["model"], config["scale"]
+    valid = open_valid("Sample", [], SCALES[scale], None)["psnr"][1]
+    with tf.Graph().as_default(), open_session([-1]) as session:
+        lr = tf.placeholder(tf.uint8, [None, None, None, 3], "LR")
+        graph = Graph(lr, drsan(tf.cast(lr, tf.float32) / 255, model, scale))
+        load_values(session, model_variables(), [weights[variable.op.name] for variable in model_variables()])
+        psnr, _ = validate(session, graph, valid, SCALES[scale])
+        # what else is measured of the weights goes into config here
+        config.update(valid="Sample", validation_psnr=round(psnr, 4))
+        prefix = save_weights(session, folder, model, scale)
     write_json(os.path.join(folder, "config.json"), config)
-    if log:
-        with replacing(os.path.join(folder, "log.jsonl")) as temporary, open(temporary, "w") as file:
-            file.write(log)
-    return "%s: %s %s after %d steps, %.3f dB on Sample; the outputs of TensorFlow and JAX differ by at most %.1e" % (
-        prefix, config["model"], config["scale"], config["trained_steps"], config["validation_psnr"], difference)
+    log = os.path.join(os.path.dirname(path), "log.jsonl")
+    if os.path.exists(log):
+        with replacing(os.path.join(folder, "log.jsonl")) as temporary:
+            shutil.copyfile(log, temporary)
+    return prefix, config
 
 
-def main():
+def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("trained", metavar="NPZ", help="a state.npz, or the <name>.npz of a plan's training")
+    parser.add_argument("state", metavar="NPZ", help="the state.npz of a run of train_jax.py")
     parser.add_argument("folder", metavar="DIR", help="where the checkpoint goes")
-    args = parser.parse_args()
-    require_jax()
-    print(import_weights(args.trained, args.folder))
+    args = parser.parse_args(argv)
+    check_writable([args.folder])
+    prefix, config = import_weights(args.state, args.folder)
+    print("%s: %s %s after %d steps, %.3f dB on Sample" % (
+        prefix, config["model"], config["scale"], config["trained_steps"], config["validation_psnr"]))
 
 
 if __name__ == "__main__":

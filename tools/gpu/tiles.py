@@ -1,50 +1,22 @@
-"""Training images on the device: read once, kept there as uint8, and cut into random patches there, for jit-compiled steps.
-
-What a part is and how it is written stands in ../data/parts.py; what is done with the patches in training.py.
-"""
-import concurrent.futures
-import functools
-import multiprocessing
+"""Photographs on the device, and random patches that are cut from them there, within compiled steps."""
 from collections import namedtuple
 
 from tools.command import UserError
-from tools.data.parts import decode, read_files, read_held_out
 from tools.data.patches import detail
-from utils import crop_to_multiple, downscale
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+# lr, hr: uint8 [images, H, W, 3], padded to one size; the padding is never drawn. ends: int32 [images], the
+# number of positions of a patch in an image and those before it; columns: int32 [images], in one of its rows.
 Tiles = namedtuple("Tiles", "lr hr ends columns")
-
-
-def _read_image(file, factors):
-    """An image, uint8 RGB, and [LR] of it by imresize for each of the factors; file: as read_files() yields it."""
-    hr = decode(*file)
-    return hr, [downscale(crop_to_multiple(hr, factor), factor) for factor in factors]
-
-
-def read_images(folder, factors, workers):
-    """[(HR, [LR for each of the factors])] of all images in a folder of parts or images, uint8 RGB. Raises UserError.
-
-    HR is not cropped. The work is done by so many processes; a new one has no part in what this one has opened.
-    """
-    read = functools.partial(_read_image, factors=factors)
-    if workers == 1:
-        return list(map(read, read_files(folder)))
-    with concurrent.futures.ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-        return list(pool.map(read, read_files(folder), chunksize=8))
-
-
-def load_pairs(folder, factor, workers):
-    """[(LR, HR)] of all images in a folder of parts or images, uint8 RGB, LR made by imresize. Raises UserError."""
-    return [(lr, crop_to_multiple(hr, factor)) for hr, (lr,) in read_images(folder, [factor], workers)]
+Patches = namedtuple("Patches", "tile y x turn")  # int32 [batch] each; y and x in LR pixels; turn: 3 bits
 
 
 def stack(images):
-    """Images [H, W, 3] as one array on the device, [images, H, W, 3], padded at the bottom and right to one size."""
+    """uint8 images [H, W, 3] as in Tiles."""
     height, width = np.max([image.shape[:2] for image in images], axis=0)
     stacked = np.zeros([len(images), height, width, 3], np.uint8)
     for padded, image in zip(stacked, images):
@@ -52,80 +24,37 @@ def stack(images):
     return jnp.asarray(stacked)
 
 
-def number_positions(sizes, patch):
-    """(ends, columns) of Tiles whose LR images have these sizes (H, W). Raises UserError if none holds a patch of `patch` LR pixels
-    a side, or there are too many positions."""
-    rows, columns = np.maximum(np.asarray(sizes).T - patch + 1, 0)
-    positions = rows.astype(np.int64) * columns
-    small, ends = np.sum(positions == 0), np.cumsum(positions)
-    if small:
-        print("left out: %d tiles smaller than a patch of %d LR pixels" % (small, patch))
-    if not ends[-1]:
-        raise UserError("no tile is as large as a patch of %d LR pixels" % patch)
-    if ends[-1] >= 2 ** 31:
-        raise UserError("too many tiles: %d positions of a patch, at most 2^31 - 1 can be numbered" % ends[-1])
-    return jnp.asarray(ends, jnp.int32), jnp.asarray(np.maximum(columns, 1), jnp.int32)
-
-
 def stack_tiles(pairs, patch):
-    """Tiles of (LR, HR) pairs in device memory. Raises UserError as number_positions().
-
-    lr, hr: uint8, padded to one size. ends: int32 [tiles], the number of positions of a patch in this tile and those
-    before it; columns: int32 [tiles], those in one row. Both are of the true sizes: padding is never drawn.
-    """
+    """Tiles of (LR, HR) pairs, none smaller than a patch, of `patch` LR pixels a side. Raises UserError."""
+    rows, columns = np.transpose([lr.shape[:2] for lr, _ in pairs]) - patch + 1
+    ends = np.cumsum(rows * columns)
+    if ends[-1] >= 2 ** 31:
+        raise UserError("the photographs have %d positions of a patch, 2^31 or more: give fewer" % ends[-1])
     return Tiles(stack([lr for lr, _ in pairs]), stack([hr for _, hr in pairs]),
-                 *number_positions([lr.shape[:2] for lr, _ in pairs], patch))
-
-
-class TileStore(object):
-    """The images of a folder for several scales: each is decoded once, and HR is on the device once."""
-
-    def __init__(self, folder, factors, workers):
-        """Read them. factors: of all scales that Tiles will be asked of."""
-        self.held_out = read_held_out(folder)  # the names of the photographs that are kept for validation
-        images = read_images(folder, factors, workers)
-        self.images = len(images)
-        self.pixels = sum(hr.shape[0] * hr.shape[1] for hr, _ in images)
-        self._hr = stack([hr for hr, _ in images])
-        self._lr = {factor: stack([lr[i] for _, lr in images]) for i, factor in enumerate(factors)}
-        self._sizes = {factor: [lr[i].shape[:2] for _, lr in images] for i, factor in enumerate(factors)}
-
-    @functools.lru_cache(maxsize=None)
-    def tiles(self, factor, patch):
-        """Tiles for one of the scales and patches of so many LR pixels a side. Raises UserError as number_positions()."""
-        return Tiles(self._lr[factor], self._hr, *number_positions(self._sizes[factor], patch))
-
-    @property
-    def mebibytes(self):
-        """What they take on the device."""
-        return sum(array.nbytes for array in [self._hr] + list(self._lr.values())) >> 20
-
-
-Patches = namedtuple("Patches", "tile y x turn")  # int32 [batch] each; y and x in LR pixels; turn: 3 bits
+                 jnp.asarray(ends, jnp.int32), jnp.asarray(columns, jnp.int32))
 
 
 def draw_patches(key, tiles, batch):
-    """Random Patches: uniform over all positions in all tiles, and over the 8 flips and rotations."""
+    """Random Patches, uniform over all positions and over the 8 flips and rotations."""
     position_key, turn_key = jax.random.split(key)
     position = jax.random.randint(position_key, [batch], 0, tiles.ends[-1])
     tile = jnp.searchsorted(tiles.ends, position, side="right", method="compare_all")
-    offset = position - jnp.where(tile > 0, tiles.ends[tile - 1], 0)
-    return Patches(tile, offset // tiles.columns[tile], offset % tiles.columns[tile],
-                   jax.random.randint(turn_key, [batch], 0, 8))
+    y, x = jnp.divmod(position - jnp.where(tile > 0, tiles.ends[tile - 1], 0), tiles.columns[tile])
+    return Patches(tile, y, x, jax.random.randint(turn_key, [batch], 0, 8))
 
 
-def draw_detailed_patches(key, tiles, batch, patch, candidates):
-    """Patches with the most detail of so many candidates each, as patches.Sampler takes them."""
-    patches = draw_patches(key, tiles, candidates * batch)
-    if candidates == 1:
+def draw_detailed_patches(key, tiles, recipe):
+    """The Patches of a step, those with the most detail of recipe.candidates each."""
+    patches = draw_patches(key, tiles, recipe.candidates * recipe.batch)
+    if recipe.candidates == 1:
         return patches
-    details = detail(cut(tiles.lr, patches, patch, 1).astype(jnp.float32), jnp).reshape(batch, candidates)
-    best = candidates * jnp.arange(batch) + details.argmax(axis=1)
-    return Patches(*[values[best] for values in patches])
+    details = detail(cut(tiles.lr, patches, recipe.patch, 1).astype(jnp.float32), jnp)
+    best = details.reshape(recipe.batch, recipe.candidates).argmax(axis=1)
+    return Patches(*[values[recipe.candidates * jnp.arange(recipe.batch) + best] for values in patches])
 
 
 def cut(images, patches, patch, factor):
-    """The pixels of some Patches in the LR images of Tiles (factor 1) or in the HR images (the factor of the scale), not turned."""
+    """The pixels of Patches in the LR images of Tiles (factor 1), or in the HR images, not turned."""
     size = 1, factor * patch, factor * patch, 3
     return jax.vmap(lambda tile, y, x: lax.dynamic_slice(images, (tile, factor * y, factor * x, 0), size)[0])(
         patches.tile, patches.y, patches.x)
@@ -134,8 +63,7 @@ def cut(images, patches, patch, factor):
 def cut_patches(tiles, patches, patch, factor):
     """The batch of some Patches: LR [batch, p, p, 3] and HR [batch, s p, s p, 3], uint8."""
     turn, batches = patches.turn[:, None, None, None], []
-    for images, times in (tiles.lr, 1), (tiles.hr, factor):
-        batch = cut(images, patches, patch, times)
+    for batch in cut(tiles.lr, patches, patch, 1), cut(tiles.hr, patches, patch, factor):
         batch = jnp.where(turn & 1, batch[:, ::-1], batch)
         batch = jnp.where(turn & 2, batch[:, :, ::-1], batch)
         batches.append(jnp.where(turn & 4, batch.swapaxes(1, 2), batch))

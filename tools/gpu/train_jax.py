@@ -1,151 +1,107 @@
-"""Train exported graphs with JAX: python tools/gpu/train_jax.py --plan tools/gpu/thirteen.json --data TILES --out DIR --minutes 60
-(or one of them: --graph runs/graphs/32s_x2.json)
+"""Train DRSAN with JAX: python tools/gpu/train_jax.py --model 32s --scale x2 --data data/photos --recipe fast
 
-TensorFlow is not needed: jax, numpy, scipy, pillow and tqdm are. The same command goes on from where it was stopped or killed.
-What a plan leaves in DIR is said in plan_run.py; one training lives in runs/jax_<model>_<scale>, in state.npz and log.jsonl.
+TensorFlow is not needed: jax, numpy, scipy, pillow and tqdm are. A run lives in runs/jax_<model>_<scale>:
+log.jsonl, and state.npz, from which the same command goes on. import_weights.py makes a checkpoint of it.
 """
 import argparse
+import importlib.util
 import os
-import signal
 import sys
-import time
+from collections import namedtuple
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
+from model import SCALES
+from tools.compute import PRECISIONS
 from tools.command import UserError, cpu_count, not_negative, positive, run_main
-from tools.files import locked
-from tools.gpu import require_jax
-from tools.gpu.plan import NOT_IN_PLANS, PRECISIONS, read_plan
-from tools.gpu.schedule import ClockSchedule, StepSchedule
-from tools.training.recipes import RECIPE_OPTIONS, add_recipe_options, choose_recipe
+from tools.data.photographs import describe_data, hold_out, load_photographs, open_valid
+from tools.files import check_writable, locked
+from tools.gpu.state import load_state, read_start
+from tools.options import add_data_dir, add_valid_share, add_variant
+from tools.training.history import check_same_config, say
+from tools.training.recipes import add_recipe_options, choose_recipe
+
+# path: of its state; config: what it was begun with; state, trained: as load_state() gives them, or None;
+# start: weights to begin with, or None
+Run = namedtuple("Run", "path config state trained start")
 
 
-def stop_on_signals():
-    """A list that SIGINT and SIGTERM add to, and do nothing else."""
-    stop = []
-    for number in signal.SIGINT, signal.SIGTERM:
-        signal.signal(number, lambda received, _: stop.append(received))
-    return stop
+def open_run(args, recipe, held_out):
+    """The Run that the options name. Raises UserError if it was begun with others."""
+    path, state, trained, start = os.path.join(args.run, "state.npz"), None, None, None
+    config = dict(
+        recipe._asdict(), steps=recipe.steps or None, model=args.model, scale=args.scale, recipe=args.recipe,
+        seed=args.seed, init_from=args.init_from, precision=args.precision, data=describe_data(args.data),
+        held_out=[os.path.relpath(photograph, args.data) for photograph in held_out], trained_before=[])
+    if os.path.exists(path):
+        state, begun, trained = load_state(path)
+        check_same_config(args.run, begun, config)
+        config["trained_before"] = begun["trained_before"]
+    elif args.init_from is not None:
+        start, config["trained_before"] = read_start(args.init_from)
+    return Run(path, config, state, trained, start)
 
 
-def make_options(args, store, valid):
-    """The Options of all trainings of this command."""
-    from tools.gpu.trainer import Options
-    return Options(args.dispatch, valid, args.valid_every, 60 * args.save_minutes,
-                   {"folder": args.data, "files": store.images}, time.time, stop_on_signals())
+def train(args):
+    """What the command does; returns the exit status."""
+    if importlib.util.find_spec("jax") is None:
+        raise UserError("JAX is needed: pip install jax (Python 3.11 or later)")
+    check_writable([args.run])
+    recipe, factor = choose_recipe(args, args.model, args.scale), SCALES[args.scale]
+    if args.minutes:
+        recipe = recipe._replace(steps=0)  # their number is not known
+    with locked(args.run, "trains in", "--run"):
+        held_out = hold_out(args.data, args.valid_share)[1]
+        run = open_run(args, recipe, held_out)
+        valid = open_valid(args.valid, held_out, factor, args.data_dir)
+        photographs = load_photographs(args.data, factor, recipe.patch, args.workers, args.valid_share)
+        say("recipe %s: %s" % (args.recipe, ", ".join("%s %s" % item for item in recipe._asdict().items())))
+        from tools.gpu.trainer import Trainer  # JAX, after the processes that read: its threads bear no fork
+        try:
+            return Trainer(args, recipe, run, photographs, valid).train()
+        except RuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            raise UserError("the device's memory is too small: lower --batch, or give fewer photographs")
 
 
-def describe(store):
-    """Print what is trained on, and where."""
-    import jax
-    print("%s; %d tiles, %.1f megapixels, %d MiB on the device" % (
-        jax.devices()[0].device_kind, store.images, store.pixels / 1e6, store.mebibytes), flush=True)
-
-
-def train_plan(args):
-    """Carry out --plan in the folder --out; returns the exit status."""
-    begun, plan = time.time(), read_plan(args.plan)
-    keep_programs(os.path.join(args.out, "cache"))
-    from tools.gpu.plan_run import PlanRun, PlanSettings
-    from tools.gpu.programs import Programs
-    from tools.gpu.tiles import TileStore, load_pairs
-    pinned = {key: getattr(args, key) for key in RECIPE_OPTIONS if getattr(args, key) is not None}
-    graphs = args.graphs or os.path.join(os.path.dirname(os.path.abspath(args.data)), "graphs")
-    settings = PlanSettings(args.out, graphs, 60 * args.minutes, pinned, args.precision, args.seed)
-    with locked(args.out, "trains in", "--out"):
-        factors = sorted({int(entry.scale[1:]) for entry in plan})
-        store = TileStore(args.data, factors, args.workers)
-        describe(store)
-        valid = {factor: load_pairs(args.valid, factor, args.workers) for factor in factors} if args.valid else {}
-        options = make_options(args, store, [])._replace(valid_every=sys.maxsize)
-        programs = Programs(options.stop)
-        run = PlanRun(plan, settings, (store, valid), programs, options, begun)
-        failed, left = run.run(), [entry.name for entry in plan if not run.is_done(entry)]
-    if failed:
-        raise UserError("not trained: %s; the same command tries again" % ", ".join(failed))
-    print("done: %s" % args.out if not left else "stopped; the same command goes on with %s" % left[0] if options.stop else
-          "the time is used up; with more --minutes the same command goes on with %s" % left[0])
-    return programs.leave(not left)
-
-
-def keep_programs(folder):
-    """Have JAX keep compiled programs in a folder, unless it has been told of one."""
-    import jax
-    if not jax.config.jax_compilation_cache_dir:
-        jax.config.update("jax_compilation_cache_dir", os.path.abspath(folder))
-
-
-def train_graph(args):
-    """Train the graph --graph in the folder --run."""
-    from tools.gpu.files import read_arrays
-    from tools.gpu.jax_graph import load_graph
-    from tools.gpu.programs import Programs
-    from tools.gpu.tiles import TileStore, load_pairs
-    from tools.gpu.trainer import Job, Trainer
-    graph = load_graph(args.graph)
-    recipe = choose_recipe(args, graph.model, graph.scale)
-    schedule = StepSchedule(recipe)
-    if args.minutes is not None:
-        recipe = recipe._replace(steps=0)
-        schedule = ClockSchedule(recipe, 60 * args.minutes)
-    run = args.run or os.path.join("runs", "jax_%s_%s" % (graph.model, graph.scale))
-    weights = os.path.splitext(args.graph)[0] + ".npz"
-    with locked(run, "trains in", "--run"):
-        store = TileStore(args.data, [graph.factor], args.workers)
-        config = dict(recipe._asdict(), steps=recipe.steps or None, model=graph.model, scale=graph.scale, recipe=args.recipe,
-                      seed=args.seed, init_from=graph.init_from, trained_before=graph.trained_before, held_out=store.held_out)
-        job = Job(run, graph, recipe, args.precision or "float32", args.seed,
-                  lambda: read_arrays(weights, "the weights", "write them by export_graph.py"), config)
-        options = make_options(args, store, load_pairs(args.valid, graph.factor, args.workers) if args.valid else [])
-        programs = Programs(options.stop)
-        trainer = Trainer(job, store.tiles(graph.factor, recipe.patch), programs, options)
-        describe(store)
-        print("%s; recipe %s: %s" % (job.precision, args.recipe, ", ".join("%s %s" % item for item in recipe._asdict().items())),
-              flush=True)
-        done = trainer.train(schedule)
-    print("done: %s" % trainer.state_path if done else "stopped at step %d; the same command resumes" % trainer.step)
-    return programs.leave(done)
-
-
-def parse_args():
+def parse_args(argv):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--plan", metavar="JSON", help="train a list of models in order, as thirteen.json")
-    what.add_argument("--graph", metavar="JSON", help="train one: a file by export_graph.py, with its .npz beside it")
-    parser.add_argument("--data", required=True, metavar="DIR", help="parts by pack_tiles.py, or images")
-    parser.add_argument("--minutes", type=not_negative(float),
-                        help="with --plan, what all its commands may take together; with --graph, how long to train, in place of "
-                             "--steps, compiling not counted. The learning rate ends at 0 then, however fast the device is")
-    parser.add_argument("--out", metavar="DIR", help="of a plan: where its results go")
-    parser.add_argument("--graphs", metavar="DIR", help="of a plan: what prepare.py wrote (default: `graphs` beside --data)")
-    parser.add_argument("--run", metavar="DIR", help="of one training (default runs/jax_<model>_<scale>)")
-    parser.add_argument("--valid", metavar="DIR", help="held-out images in the same form as --data, of few sizes: each is compiled")
-    parser.add_argument("--valid-every", type=positive(int), default=5000, metavar="STEPS",
-                        help="of one training; those of a plan are validated at their end")
+    add_variant(parser)
+    data = parser.add_argument_group("data")
+    data.add_argument("--data", required=True, metavar="DIR", help="photographs, searched recursively")
+    data.add_argument("--valid", metavar="NAME",
+                      help="Sample, which needs scikit-image, or a folder (default: only what is held out)")
+    add_valid_share(data)
+    add_data_dir(data)
     add_recipe_options(parser)
-    parser.add_argument("--seed", type=not_negative(int), default=0, help="of initial weights and patches (default 0)")
-    parser.add_argument("--precision", choices=PRECISIONS,
-                        help="of convolutions (default: float32; of a plan, the fastest: it is measured, as is --batch)")
-    parser.add_argument("--dispatch", type=positive(int), default=100, metavar="STEPS",
-                        help="run on the device without a pause, then a line of log; --steps should be a multiple")
-    parser.add_argument("--save-minutes", type=not_negative(float), default=1, metavar="MINUTES",
-                        help="between two states (default 1)")
-    parser.add_argument("--workers", type=positive(int), default=cpu_count(), help="processes that read images")
-    args = parser.parse_args()
-    if args.plan and (args.out is None or args.minutes is None):
-        parser.error("--plan needs --out and --minutes")
-    if args.plan and (args.run or any(getattr(args, key) is not None for key in NOT_IN_PLANS)):
-        parser.error("--run, --steps and --schedule go with --graph, not with --plan")
-    if args.graph and (args.out or args.graphs):
-        parser.error("--out and --graphs go with --plan")
-    if args.steps is not None and args.minutes is not None:
+    run = parser.add_argument_group("run")
+    run.add_argument("--minutes", type=positive(float),
+                     help="how long to train, in place of --steps; compiling does not count")
+    run.add_argument("--run", metavar="DIR", help="its folder (default runs/jax_<model>_<scale>)")
+    run.add_argument("--init-from", metavar="NPZ",
+                     help="start from other weights: a state.npz, or a file by export_weights.py")
+    run.add_argument("--seed", type=not_negative(int), default=0, metavar="N",
+                     help="of initial weights and patches (default 0)")
+    run.add_argument("--valid-every", type=positive(int), default=5000, metavar="STEPS", help="default 5000")
+    run.add_argument("--save-minutes", type=not_negative(float), default=2, metavar="MINUTES",
+                     help="between two states, from which a killed run resumes (default 2)")
+    run.add_argument("--precision", default="float32", choices=PRECISIONS,
+                     help="of the blocks' convolutions (default float32)")
+    run.add_argument("--dispatch", type=positive(int), default=100, metavar="STEPS",
+                     help="that run on the device without a pause, then a line of log (default 100)")
+    run.add_argument("--workers", type=positive(int), default=cpu_count(), metavar="N",
+                     help="processes that read photographs (default: one for each processor)")
+    args = parser.parse_args(argv)
+    if args.steps and args.minutes:
         parser.error("give --steps or --minutes")
+    if args.textures:
+        parser.error("--textures is for train.py alone")
+    args.run = args.run or os.path.join("runs", "jax_%s_%s" % (args.model, args.scale))
     return args
 
 
-def main():
-    args = parse_args()
-    require_jax()
-    return (train_plan if args.plan else train_graph)(args)
+def main(argv=None):
+    return train(parse_args(argv))
 
 
 if __name__ == "__main__":

@@ -1,152 +1,147 @@
-"""One training with JAX, from where its state was left to its end: the loop that runs, logs, validates and saves.
-
-What a step is stands in training.py, what the files are in files.py, how long a training is in schedule.py.
-"""
+"""One training with JAX, from where its state was left to its end: it runs, logs, validates and saves."""
 import os
-from collections import namedtuple
+import signal
+import time
 
-from tools.command import UserError
+from model import SCALES
 from tools.files import to_json
-from tools.gpu.files import load_state, save_state, trained_of_state, write_trained
-from tools.gpu.programs import Stopped
-from tools.gpu.schedule import precision_of
-from tools.gpu.training import new_state, validate
-from tools.training.history import check_same_config, divergence, format_progress, resume_log
+from tools.gpu.network import upscale, variable_shapes
+from tools.gpu.schedule import next_rates
+from tools.gpu.state import averaged_weights, load_state, save_state
+from tools.gpu.tiles import stack_tiles
+from tools.gpu.training import Setup, new_state, run_steps
+from tools.training.history import divergence, format_progress, resume_log, say
 from tools.training.recipes import MAX_SKIPPED
+from tools.weights import describe_transfer, initial_weights, transfer
+from utils import mean_scores, psnr_y, to_uint8
 
 import jax
 import numpy as np
 
-# folder: where state and log are; start: a function that gives the weights to begin with; config: what a run was started with
-Job = namedtuple("Job", "folder graph recipe precision seed start config")
-# dispatch: steps that run on the device without a pause; valid: (LR, HR) pairs, or []; valid_every: steps; save_seconds: between
-# two states; data: what config.json says of them; clock: in seconds; stop: a list that is no longer empty once training is to end
-Options = namedtuple("Options", "dispatch valid valid_every save_seconds data clock stop")
-
 
 class Trainer(object):
-    """A Job in training. Its `seconds` are those of its loop, saving and validating included, compiling not."""
+    """A run in training."""
 
-    def __init__(self, job, tiles, programs, options):
-        """Begin it, or open what was left of it. Raises UserError if that was begun with another config."""
-        self.job, self.tiles, self.programs, self.options = job, tiles, programs, options
-        os.makedirs(job.folder, exist_ok=True)
-        self.state_path, self.log_path = (os.path.join(job.folder, name) for name in ("state.npz", "log.jsonl"))
-        self.seconds, self.share, self.config = 0.0, 0.0, dict(job.config)
-        if os.path.exists(self.state_path):
-            state, started, trained = load_state(self.state_path)
-            check_same_config(self.state_path, started, self.config)
-            state["skipped_in_a_row"] = np.int32(0)
-            self.config["trained_before"] = started["trained_before"]
-            self.seconds, self.share = trained["trained_seconds"], trained["share"]
-        else:
-            state = new_state(job.start(), job.recipe, job.seed)
-        self.step = int(state["Variable"])
-        self.state = jax.device_put(state)
-        self.records = resume_log(self.log_path, self.step)
-        self.best = max((record["psnr"] for record in self.records if record.get("psnr") is not None), default=-np.inf)
-        self.pace, self.ended, self.saved = None, None, self.options.clock()  # ended: the last dispatch
-        if self.step:
-            best = ", best validation PSNR %.3f dB" % self.best if self.best > -np.inf else ""
-            print("resumed at step %d%s" % (self.step, best), flush=True)
+    def __init__(self, args, recipe, run, photographs, valid):
+        """args, run: of train_jax.py. photographs: (LR, HR) pairs. valid: as open_valid() gives it."""
+        self.args, self.recipe, self.run, self.valid = args, recipe, run, valid
+        self.setup = Setup(args.model, args.scale, recipe, args.precision)
+        self.total = 60 * args.minutes if args.minutes else None
+        state = run.state or new_state(recipe, self.first_weights(), args.seed)
+        self.step, self.programs, self.pace = int(state["step"]), {}, None
+        self.last_skipped, self.stopped = [], 0
+        self.log_path = os.path.join(args.run, "log.jsonl")
+        resume_log(self.log_path, self.step)
+        self.state, self.tiles = jax.device_put(state), stack_tiles(photographs, recipe.patch)
+        mebibytes = (self.tiles.lr.nbytes + self.tiles.hr.nbytes) >> 20
+        say("%s, with %d MiB of photographs" % (jax.devices()[0].device_kind, mebibytes))
+        self.share, self.begun = 0, time.time()
+        if run.trained:
+            self.share, self.begun = run.trained["share"], self.begun - run.trained["trained_seconds"]
+            say("resumed at step %d" % self.step)
 
-    def request_programs(self, schedule):
-        """Have compiled what the training begins with, and wait for it; what it ends with is compiled meanwhile."""
-        rates, share = schedule.rates(self.step, self.seconds, self.pace, self.options.dispatch)
-        if not schedule.is_done(self.step, self.share):
-            self._program(precision_of(self.job.precision, share), len(rates))
-            self.programs.request_ahead(self.job.graph, self.job.recipe, precision_of(self.job.precision, 1), self.state,
-                                        self.tiles, len(rates))
+    def first_weights(self):
+        """{name: array} to begin with: drawn, or as far as they fit those of --init-from."""
+        own = initial_weights(variable_shapes(self.args.model, self.args.scale), self.args.seed)
+        if self.run.start is None:
+            return own
+        weights, taken = transfer(self.run.start, own, self.args.init_from)
+        say(describe_transfer(taken, own, self.args.init_from))
+        return weights
 
-    def _program(self, precision, steps):
-        return self.programs.get(self.job.graph, self.job.recipe, precision, self.state, self.tiles, steps)
+    @property
+    def seconds(self):
+        """How long the run has been trained, with validation and saving, but without compiling."""
+        return time.time() - self.begun
 
-    def train(self, schedule, progress=lambda: None):
-        """Train to the end of the schedule, or until stopped; returns whether it is done. progress: is called after every dispatch.
+    @property
+    def done(self):
+        return self.share >= 1 if self.total else self.step >= self.recipe.steps
+
+    def stop(self, number, _):
+        """End after this dispatch; a handler of signals."""
+        self.stopped = number
+
+    def train(self):
+        """Train to the end, or until Ctrl-C or SIGTERM; returns the exit status, then 130 or 143.
 
         Raises Divergence, and leaves a state from which the same command goes on.
         """
-        clock, options, log = self.options.clock, self.options, open(self.log_path, "a", buffering=1)
-        with log:
-            while not schedule.is_done(self.step, self.share) and not options.stop:
-                rates, share = schedule.rates(self.step, self.seconds, self.pace, options.dispatch)
-                precision = precision_of(self.job.precision, share)
-                try:
-                    program = self._program(precision, len(rates))
-                except Stopped:
-                    break
-                before = clock()
-                record, skipped = self._dispatch(program, rates, before)
-                record["precision"] = precision
-                self.share, self.pace = share, (clock() - before) / len(rates)
-                self._tell(record, schedule.expected_steps(self.step, self.seconds, self.pace))
-                if options.valid and (self.step // options.valid_every > (self.step - len(rates)) // options.valid_every
-                                      or share >= 1):
-                    self._validate(record)
-                self.records.append(record)
-                log.write(to_json(record) + "\n")
-                self.seconds += clock() - before
-                if clock() - self.saved > options.save_seconds and not skipped:
-                    before = clock()
+        for number in signal.SIGINT, signal.SIGTERM:
+            signal.signal(number, self.stop)
+        saved = time.time()
+        with open(self.log_path, "a", buffering=1) as self.log:
+            while not self.done and not self.stopped:
+                validated = self.step // self.args.valid_every
+                self.dispatch()
+                if self.valid and (self.done or validated < self.step // self.args.valid_every):
+                    self.validate()
+                if time.time() - saved > 60 * self.args.save_minutes and not any(self.last_skipped[-1:]):
                     self.save()
-                    self.seconds += clock() - before
-                progress()
+                    saved = time.time()
         self.save()
-        return schedule.is_done(self.step, self.share)
+        if self.done:
+            say("done: %s" % self.run.path)
+            return 0
+        say("stopped at step %d; the same command resumes" % self.step)
+        return 128 + self.stopped
 
-    def _dispatch(self, program, rates, before):
-        """Run the program; returns the record for the log, and whether the last step was skipped."""
-        first = self.step
+    def compiled(self, rates):
+        """The program of as many steps as there are rates."""
+        if len(rates) not in self.programs:
+            before = time.time()
+            self.programs[len(rates)] = run_steps.lower(self.setup, self.state, self.tiles, rates).compile()
+            self.begun += time.time() - before
+        return self.programs[len(rates)]
+
+    def dispatch(self):
+        """Train and log the next steps, in one call of the device."""
+        rates, self.share = next_rates(
+            self.recipe, self.total, self.step, self.seconds, self.pace, self.args.dispatch)
+        program, before = self.compiled(rates), time.time()
         self.state, values = program(self.state, self.tiles, rates)
         losses, norms, skipped = map(np.asarray, values)
-        after = self.options.clock()
-        if self.state["skipped_in_a_row"] >= MAX_SKIPPED:
-            last = int(self.state["Variable"]) - first - 1
-            self.give_up(first + last + 1, losses[last], norms[last])
-        self.step = first + len(rates)
-        waited = (before - self.ended) / (after - self.ended) if self.ended else 0
-        self.ended = after
-        record = dict(step=self.step, data_wait=round(waited, 4), rate=float("%.4g" % rates[-1]), skipped=int(skipped.sum()),
-                      images_per_second=round(len(rates) * self.job.recipe.batch / (after - before), 2),
-                      time=round(after, 1), seconds=round(self.seconds + after - before, 1))
-        if not skipped.all():
-            record.update(loss=round(float(np.mean(losses[~skipped])), 6),
-                          gradient_norm=float("%.4g" % np.median(norms[~skipped])))
-        return record, skipped[-1]
+        self.step, self.pace = self.step + len(rates), (time.time() - before) / len(rates)
+        self.last_skipped = (self.last_skipped + list(skipped))[-MAX_SKIPPED:]
+        if self.last_skipped == [True] * MAX_SKIPPED:
+            self.give_up(losses[-1], norms[-1])
+        loss = np.nan if skipped.all() else np.mean(losses[~skipped])
+        speed = self.recipe.batch / self.pace
+        steps = self.recipe.steps or self.step + int(max(0, self.total - self.seconds) / self.pace)
+        say(format_progress(
+            self.step, self.recipe._replace(steps=steps), loss, rates[-1], speed, 0, skipped.sum()))
+        self.write(rate=float("%.4g" % rates[-1]), skipped=int(skipped.sum()), loss=round(float(loss), 6),
+                   gradient_norm=float("%.4g" % np.median(norms)), images_per_second=round(speed, 2))
 
-    def _tell(self, record, steps):
-        """Print the line of the log."""
-        print(format_progress(record["step"], self.job.recipe._replace(steps=steps), record.get("loss", np.nan), record["rate"],
-                              record["images_per_second"], record["data_wait"], record["skipped"]), flush=True)
+    def write(self, **record):
+        """Add a record to the log."""
+        self.log.write(to_json(dict(record, step=self.step, seconds=round(self.seconds, 1))) + "\n")
 
-    def _validate(self, record):
-        value = validate(self.job.graph, self.state, self.options.valid)
-        self.best = max(self.best, value)
-        record["psnr"] = round(value, 4)
-        print("step %7d  PSNR %.3f dB, best %.3f dB" % (self.step, value, self.best), flush=True)
+    def validate(self):
+        """Print and log what the averaged weights reach on the validation sets."""
+        weights, record, (model, scale, *_) = averaged_weights(self.state), {}, self.setup
+        for key, (_, pairs) in self.valid.items():
+            images = [to_uint8(np.asarray(upscale(weights, lr[None], model, scale)[0])) for lr, _ in pairs]
+            psnr = [(psnr_y(sr, hr, SCALES[scale]),) for sr, (_, hr) in zip(images, pairs)]
+            record[key] = round(mean_scores(psnr)[0], 4)
+        say("step %7d  PSNR of %s" % (self.step, ", ".join(
+            "%s %.3f dB" % (name, record[key]) for key, (name, _) in self.valid.items())))
+        self.write(**record)
 
     def save(self):
-        """Write the state. Raises UserError, and keeps the one before, if its weights are not finite."""
-        save_state(self.state_path, jax.device_get(self.state), self.config, dict(
-            trained_seconds=round(self.seconds, 3), share=self.share, precision=self.job.precision,
-            framework="JAX %s" % jax.__version__, device=jax.devices()[0].device_kind, data=self.options.data))
-        self.saved = self.options.clock()
+        """Write the state. Raises UserError, and keeps the one before, if a weight is not finite."""
+        save_state(self.run.path, jax.device_get(self.state), self.run.config, dict(
+            trained_seconds=round(self.seconds, 3), share=self.share, framework="JAX %s" % jax.__version__,
+            device=jax.devices()[0].device_kind))
 
-    def give_up(self, step, loss, norm):
-        """Raise Divergence for a training of which MAX_SKIPPED steps in a row were bad, the last one with this loss and norm.
+    def give_up(self, loss, norm):
+        """Raise Divergence, since MAX_SKIPPED steps in a row were bad, the last one with this loss and norm.
 
-        The last state, if there is one, gets the step reached, so that the same command goes on from its weights with the patches
-        that come next; else the weights of now are saved.
+        The last state gets the step reached, so that the same command goes on with other patches.
         """
-        if os.path.exists(self.state_path):
-            kept, config, trained = load_state(self.state_path)
-            save_state(self.state_path, dict(kept, Variable=np.int32(step)), config, trained)
+        if os.path.exists(self.run.path):
+            kept, config, trained = load_state(self.run.path)
+            save_state(self.run.path, dict(kept, step=np.int32(self.step)), config, trained)
         else:
             self.save()
-        raise divergence(step, loss, norm, self.state_path)
-
-    def write_trained(self, path):
-        """Write the weights of a training that is done, with config and log, to one small file."""
-        if self.share < 1:
-            raise UserError("%s is not done" % self.job.folder)
-        write_trained(path, trained_of_state(self.state_path))
+        raise divergence(self.step, loss, norm, self.run.path)

@@ -3,8 +3,7 @@ from model import MODELS, tensor_name
 from tools.checkpoints import find_checkpoint
 from tools.command import UserError
 from tools.network import Network
-from tools.paper.canvas import (MARKERS, WIDTH, frame, magnified, parse_patch, path_names, pixel_axes, pixel_figure, read_patch,
-                                show)
+from tools.paper.canvas import WIDTH, magnified, pixel_axes, pixel_figure, read_patch, show
 from tools.plots import COLORS
 from utils import find_dataset, luma, read_pair, score, to_uint8
 
@@ -13,8 +12,8 @@ import scipy.cluster.vq
 
 
 def open_network(model, scale, checkpoint, gpu):
-    """A Network with the weights of `checkpoint` (None: the shipped ones), and as further attributes the tensors of its attention:
-    dra[k - 1] of DRAG k, rsa[k - 1][n - 1] of its n-th DRSA. Raises UserError."""
+    """A Network with the weights of `checkpoint` (None: the shipped ones), and as further attributes the
+    tensors of its attention: dra[k - 1] of DRAG k, rsa[k - 1][n - 1] of its n-th DRSA. Raises UserError."""
     network = Network(model, scale, find_checkpoint(model, scale, checkpoint), gpu)
     graph, drags = network.session.graph, range(1, MODELS[model].drags + 1)
     network.dra = [graph.get_tensor_by_name(tensor_name(k, "DRA")) for k in drags]
@@ -24,7 +23,8 @@ def open_network(model, scale, checkpoint, gpu):
 
 
 def fetch(network, tensors, lr, dra=()):
-    """The values of `tensors` for LR images, uint8 [N, H, W, 3]; dra: values in place of those of DRAG 1, 2, ..."""
+    """The values of `tensors` for LR images, uint8 [N, H, W, 3]; dra: values in place of those of DRAG 1, 2,
+    ..."""
     feed = dict(zip(network.dra, dra))
     feed[network.lr] = lr / np.float32(255)
     return network.session.run(tensors, feed)
@@ -36,8 +36,8 @@ def upscale(network, lr, dra=()):
 
 
 def collect_patches(names, scale, data_dir, side):
-    """All patches of side x side LR pixels on the grid of that width in the images of the data sets: (LR patches, uint8
-    [N, side, side, 3], list of HR patches). Raises UserError."""
+    """All patches of side x side LR pixels on the grid of that width in the images of the data sets: (LR
+    patches, uint8 [N, side, side, 3], list of HR patches). Raises UserError."""
     lrs, hrs = [], []
     for name in names:
         for pair in find_dataset(name, scale, data_dir).pairs:
@@ -51,17 +51,12 @@ def collect_patches(names, scale, data_dir, side):
     return np.array(lrs), hrs
 
 
-def dra_values(network, lrs, k):
-    """The DRA values of DRAG k for each LR patch alone: [N, number of paths]."""
-    return np.concatenate([fetch(network, network.dra[k - 1], lrs[i:i + 64])[:, 0, 0] for i in range(0, len(lrs), 64)])
-
-
 def group_patches(values, groups, shown):
-    """k-means of the DRA values, each standardised: for each cluster, the largest first, (indices of the `shown`
-    patches nearest to its mean, number of patches in it).
+    """k-means of the DRA values, each standardised: for each cluster, the largest first, (indices of the
+    `shown` patches nearest to its mean, number of patches in it).
 
-    The first centre is the patch farthest from the mean of all, each further one the patch farthest from the centres so
-    far: no chance is involved. Raises UserError if there are too few patches.
+    The first centre is the patch farthest from the mean of all, each further one the patch farthest from the
+    centres so far: no chance is involved. Raises UserError if there are too few patches.
     """
     if len(values) < groups * shown:
         raise UserError("%d patches are too few for %d groups of %d" % (len(values), groups, shown))
@@ -79,13 +74,15 @@ def group_patches(values, groups, shown):
     return clusters
 
 
-def draw_dra(args):
-    """DRA values of one DRAG for groups of patches: a min-max band and the mean of each group, and its patches."""
-    network = open_network(args.model, args.scale, args.checkpoint, args.gpu)
+def draw_dra(args, network):
+    """DRA values of one DRAG for groups of patches: a min-max band and the mean of each group, and its
+    patches."""
     if not 1 <= args.drag <= len(network.dra):
-        raise UserError("DRSAN-%s has no DRAG %d: choose from 1 to %d" % (args.model, args.drag, len(network.dra)))
+        raise UserError("DRSAN-%s has no DRAG %d: choose from 1 to %d" %
+                        (network.model, args.drag, len(network.dra)))
     lrs, hrs = collect_patches(args.dataset, network.factor, args.data_dir, args.side)
-    values = dra_values(network, lrs, args.drag)
+    values = np.concatenate([fetch(network, network.dra[args.drag - 1], lrs[i:i + 64])[:, 0, 0]
+                             for i in range(0, len(lrs), 64)])  # [N, paths]
     clusters = group_patches(values, args.groups, args.patches)
 
     side = magnified(hrs[0].shape, (WIDTH - 110) // args.patches - 6)[0]
@@ -93,122 +90,114 @@ def draw_dra(args):
     axis, x = pixel_axes(figure, 110, 35, 930, 370), np.arange(values.shape[1])
     for i, (members, size) in enumerate(clusters):
         color = COLORS[i % len(COLORS)]
-        axis.fill_between(x, values[members].min(0), values[members].max(0), color=color, alpha=0.25, linewidth=0)
-        axis.plot(x, values[members].mean(0), color=color, marker=MARKERS[i % len(MARKERS)], markersize=5,
+        axis.fill_between(x, values[members].min(0), values[members].max(0), color=color, alpha=0.25,
+                          linewidth=0)
+        axis.plot(x, values[members].mean(0), color=color, marker="osD^vP*"[i % 7], markersize=5,
                   label="group %d: %d of %d patches" % (i + 1, size, len(values)))
         for j, member in enumerate(members):
             thumbnail = pixel_axes(figure, 110 + j * (930 // args.patches), 490 + i * (side + 8), side, side)
-            show(thumbnail, hrs[member])
-            frame(thumbnail, color)
-            if j == 0:
-                thumbnail.set_ylabel("group %d" % (i + 1))
+            show(thumbnail, hrs[member], frame=color)
+            thumbnail.set_ylabel("" if j else "group %d" % (i + 1))
     axis.axhline(0, color="#808080", linewidth=0.8)
     axis.set_xticks(x)
-    axis.set_xticklabels(path_names(MODELS[args.model].blocks))
+    blocks = MODELS[network.model].blocks
+    axis.set_xticklabels(["$r_%d^%d$" % (i, n) for n in range(1, blocks + 1) for i in range(n)])
     axis.set_ylabel("DRA value")
     axis.set_title("DRA of DRAG %d, DRSAN-%s %s: mean and min-max band of the patches below"
-                   % (args.drag, args.model, args.scale))
-    axis.legend(ncol=args.groups, loc="upper center", bbox_to_anchor=(0.5, -0.08), handlelength=1.5, columnspacing=1)
+                   % (args.drag, network.model, network.scale))
+    axis.legend(ncol=args.groups, loc="upper center", bbox_to_anchor=(0.5, -0.08), handlelength=1.5,
+                columnspacing=1)
     return figure
 
 
 def swap(network, lr, donors):
     """What the DRA values of donor patches do to an LR patch, all of them uint8 [H, W, 3] of any sizes.
 
-    Returns (own SR, list of SR with the DRA values of each donor in all DRAGs, all float32 and not clipped; list of the
-    DRA values of all DRAGs, first those of the patch itself, then of each donor).
+    Returns (list of SR, with its own DRA values and with those of each donor in all DRAGs, float32 and not
+    clipped; list of these DRA values, of all DRAGs).
     """
     values = [fetch(network, network.dra, image[None]) for image in [lr] + donors]
     outputs = [fetch(network, network.sr, lr[None], dra)[0] for dra in [()] + values[1:]]
-    return outputs[0], outputs[1:], [np.concatenate([value.ravel() for value in dra]) for dra in values]
+    return outputs, [np.concatenate([value.ravel() for value in dra]) for dra in values]
 
 
-def draw_swap(args):
+def draw_swap(args, network):
     """A patch with its own DRA values and with those of donor patches: SR, and the differences on Y."""
-    network = open_network(args.model, args.scale, args.checkpoint, args.gpu)
-    lr, hr = read_patch(parse_patch(args.patch, network.factor, args.data_dir), network.factor)
-    donors = [read_patch(parse_patch(text, network.factor, args.data_dir), network.factor) for text in args.donors]
-    own, swapped, values = swap(network, lr, [donor for donor, _ in donors])
-    differences = [np.abs(luma(255 * sr) - luma(255 * own)) for sr in swapped]
-    limit = max(1e-3, np.percentile(differences, 99.8))
+    patches = [read_patch(text, network.factor, args.data_dir) for text in [args.patch] + args.donors]
+    (lr, hr), drags = patches[0], len(network.dra)
+    outputs, values = swap(network, lr, [donor for donor, _ in patches[1:]])
+    differences = [np.abs(luma(255 * sr) - luma(255 * outputs[0])) for sr in outputs]
+    limit = max(1e-3, np.percentile(differences[1:], 99.8))
 
-    step = (WIDTH - 165) // (1 + len(donors))
+    step = (WIDTH - 165) // len(patches)
     width, height = magnified(hr.shape, step - 8)
     tops = 30, 30 + height + 50, 30 + 2 * height + 2 * 50 + 5
     figure = pixel_figure(tops[2] + height + 30)
-
-    def panel(i, j):  # in the i-th row and the j-th column
-        return pixel_axes(figure, 95 + j * step, tops[i], width, height)
-
-    show(panel(0, 0), hr, "HR")
-    image = to_uint8(255 * own)
-    show(panel(1, 0), image, "SR, own DRA\n%.2f dB / %.4f" % score(image, hr, network.factor))
-    axis = panel(2, 0)
-    for i, (sr, difference) in enumerate(zip(swapped, differences), 1):
-        axes = panel(0, i)
-        show(axes, donors[i - 1][1], "donor %d" % i)
-        frame(axes, COLORS[i % len(COLORS)])
-        image = to_uint8(255 * sr)
-        show(panel(1, i), image, "DRA of donor %d\n%.2f dB / %.4f" % ((i,) + score(image, hr, network.factor)))
-        title = "difference on Y\nmean %.2f, max %.1f" % (difference.mean(), difference.max())
-        shown = show(panel(2, i), difference, title, cmap="cividis", vmin=0, vmax=limit)
-        axis.plot(values[i] - values[0], color=COLORS[i % len(COLORS)], linewidth=1.2)
+    lefts = [95 + j * step for j in range(len(patches))]
+    panels = [[pixel_axes(figure, left, top, width, height) for left in lefts] for top in tops]
+    axis = panels[2][0]
+    for i, (sr, difference) in enumerate(zip(outputs, differences)):
+        color = COLORS[i % len(COLORS)] if i else None
+        show(panels[0][i], patches[i][1], "donor %d" % i if i else "HR", color)
+        image, name = to_uint8(255 * sr), "DRA of donor %d" % i if i else "SR, own DRA"
+        show(panels[1][i], image, "%s\n%.2f dB / %.4f" % ((name,) + score(image, hr, network.factor)))
+        if i:
+            title = "difference on Y\nmean %.2f, max %.1f" % (difference.mean(), difference.max())
+            shown = show(panels[2][i], difference, title, cmap="cividis", vmin=0, vmax=limit)
+            axis.plot(values[i] - values[0], color=color, linewidth=1.2)
     axis.axhline(0, color="#808080", linewidth=0.8)
     axis.set_title("DRA, donor less own,\nof each DRAG", pad=3)
     axis.tick_params(labelsize=8)
     axis.locator_params(axis="y", nbins=5)
-    paths = len(values[0]) // len(network.dra)
-    axis.set_xticks([paths * k - 0.5 for k in range(len(network.dra) + 1)])
+    axis.set_xticks([len(values[0]) // drags * k - 0.5 for k in range(drags + 1)])
     axis.set_xticklabels([])
-    for k in range(len(network.dra)):
-        axis.annotate(str(k + 1), (paths * (k + 0.5) - 0.5, -0.03), xycoords=axis.get_xaxis_transform(), ha="center",
-                      va="top", fontsize=8)
+    for k in range(drags):
+        axis.text(len(values[0]) // drags * (k + 0.5) - 0.5, -0.03, str(k + 1), ha="center", va="top",
+                  fontsize=8, transform=axis.get_xaxis_transform())
     place = shown.axes.get_position()
     bar = figure.colorbar(shown, cax=figure.add_axes([place.x1 + 0.01, place.y0, 0.012, place.height]))
     bar.ax.tick_params(labelsize=8)
     return figure
 
 
-def draw_rsa(args):
-    """The attention maps of each DRSA for one image: the mean over the channels, and some channels of one DRSA."""
-    network = open_network(args.model, args.scale, args.checkpoint, args.gpu)
-    drags, blocks = len(network.rsa), len(network.rsa[0])
-    drag, block = args.at
+def draw_rsa(args, network):
+    """The attention maps of each DRSA for one image: the mean over the channels, and some channels of one
+    DRSA."""
+    drags, blocks, (drag, block) = len(network.rsa), len(network.rsa[0]), args.at
     if not (1 <= drag <= drags and 1 <= block <= blocks):
         raise UserError("DRSAN-%s has no DRSA %d.%d: DRAGs 1 to %d have DRSAs 1 to %d"
-                        % (args.model, drag, block, drags, blocks))
-    lr, _ = read_patch(parse_patch(args.patch, network.factor, args.data_dir), network.factor)
+                        % (network.model, drag, block, drags, blocks))
+    lr, _ = read_patch(args.patch, network.factor, args.data_dir)
     maps = fetch(network, network.rsa, lr[None])
     at = maps[drag - 1][block - 1][0]
     channels = args.channels or choose_channels(at, 3)
     if not 0 <= min(channels) <= max(channels) < at.shape[2]:
-        raise UserError("DRSAN-%s has the channels 0 to %d" % (args.model, at.shape[2] - 1))
+        raise UserError("DRSAN-%s has the channels 0 to %d" % (network.model, at.shape[2] - 1))
 
-    columns = max(blocks, 1 + len(channels))
-    step = (WIDTH - 10) // columns
+    step = (WIDTH - 10) // max(blocks, 1 + len(channels))
     width, height = magnified(lr.shape, step - 6)
     figure = pixel_figure(30 + (drags + 1) * (height + 32) + 5)
 
-    def panel(i, j):  # in the i-th row and the j-th column
-        return pixel_axes(figure, 10 + j * step, 58 + i * (height + 32), width, height)
+    def panel(row, column, title, attention=None):
+        axis = pixel_axes(figure, 10 + column * step, 58 + row * (height + 32), width, height)
+        if attention is None:
+            return show(axis, lr, title)
+        span = max(1e-6, np.percentile(np.abs(attention - 0.5), 99.5))  # sigmoid(0) = 0.5 is white
+        title = "%s:  \u00b1%.2g" % (title, span)
+        return show(axis, attention, title, cmap="PuOr_r", vmin=0.5 - span, vmax=0.5 + span)
 
-    show(panel(0, 0), lr, "LR")
+    panel(0, 0, "LR")
     for j, channel in enumerate(channels, 1):
-        show_attention(panel(0, j), at[:, :, channel], "%d.%d, channel %d" % (drag, block, channel))
+        panel(0, j, "%d.%d, channel %d" % (drag, block, channel), at[:, :, channel])
     for k in range(drags):
         for n in range(blocks):
-            show_attention(panel(k + 1, n), maps[k][n][0].mean(2), "DRSA %d.%d" % (k + 1, n + 1))
-    title = "RSA of DRSAN-%s %s: 0.5 is white, lower violet, higher orange, within \u00b1 the range in the title"
-    figure.text(0.5, 0.995, title % (args.model, args.scale), ha="center", va="top")
+            panel(k + 1, n, "DRSA %d.%d" % (k + 1, n + 1), maps[k][n][0].mean(2))
+    title = "RSA of DRSAN-%s %s: 0.5 is white, lower violet, higher orange, " % (network.model, network.scale)
+    figure.text(0.5, 0.995, title + "within \u00b1 the range in the title", ha="center", va="top")
     return figure
 
 
 def choose_channels(attention, count):
-    """The `count` channels of [H, W, C] that vary most over the image, by standard deviation, the first the most."""
+    """The `count` channels of [H, W, C] that vary most over the image, by standard deviation, the first the
+    most."""
     return [int(i) for i in np.argsort(-attention.std((0, 1)), kind="mergesort")[:count]]
-
-
-def show_attention(axis, attention, title):
-    """Show an attention map [H, W] around sigmoid(0) = 0.5, which is white, in its own range, stated in the title."""
-    span = max(1e-6, np.percentile(np.abs(attention - 0.5), 99.5))
-    show(axis, attention, "%s:  \u00b1%.2g" % (title, span), cmap="PuOr_r", vmin=0.5 - span, vmax=0.5 + span)

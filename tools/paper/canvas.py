@@ -1,22 +1,19 @@
-"""What the figures share: their style, patches named on the command line, axes in pixels, and files."""
+"""What the figures share: their style, patches named on the command line, and axes in pixels."""
 import collections
 import os
 
 from tools.command import UserError
-from tools.files import replacing
-from utils import DATASETS, Pair, find_dataset, read_pair, save_image
+from utils import DATASETS, Pair, find_dataset, read_pair
 
 import matplotlib
-import numpy as np
 
 matplotlib.use("Agg")  # before pyplot: no display is needed
 from matplotlib import pyplot
 
-MARKERS = "osD^vP*"
 DPI = 150
 WIDTH = 1050  # pixels, 7 inches: 9 points are 12 pixels where a README shows the figure 700 pixels wide
-STYLE = {"font.size": 9, "axes.titlesize": 9, "legend.fontsize": 8, "legend.frameon": False, "figure.dpi": DPI,
-         "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "DRSAN"}  # the same SVG every time
+STYLE = {"font.size": 9, "axes.titlesize": 9, "legend.fontsize": 8, "legend.frameon": False,
+         "figure.dpi": DPI, "axes.spines.top": False, "axes.spines.right": False}
 # box: (x, y, width, height) in HR pixels, or None for the whole image
 Patch = collections.namedtuple("Patch", "name pair box")
 
@@ -32,7 +29,8 @@ def parse_patch(text, scale, data_dir):
     else:
         pairs = [Pair(os.path.splitext(os.path.basename(name))[0], name, None)] * os.path.isfile(name)
     if not pairs:
-        raise UserError("there is no image %s: expected a file, or a data set and a name as Sample/chelsea" % name)
+        raise UserError("there is no image %s: expected a file, or a data set and a name as Sample/chelsea" %
+                        name)
     if box:
         box = tuple(map(int, filter(None, box.split(","))))
         if len(box) != 4 or 0 in box[2:]:
@@ -44,12 +42,15 @@ def cut(image, box):
     """The part of [H, W, ...] in box. Raises UserError if it is not inside."""
     x, y, width, height = box
     if x + width > image.shape[1] or y + height > image.shape[0]:
-        raise UserError("the patch %d,%d,%d,%d is not inside its image of %dx%d pixels" % (box + image.shape[1::-1]))
+        raise UserError("the patch %d,%d,%d,%d is not inside its image of %dx%d pixels" %
+                        (box + image.shape[1::-1]))
     return image[y:y + height, x:x + width]
 
 
-def read_patch(patch, scale):
-    """(LR, HR) of a patch alone, uint8, its box cut down to multiples of `scale`. Raises UserError."""
+def read_patch(text, scale, data_dir):
+    """(LR, HR) of the patch that an argument names, uint8, its box cut down to multiples of `scale`. Raises
+    UserError."""
+    patch = parse_patch(text, scale, data_dir)
     lr, hr = read_pair(patch.pair, scale)
     if patch.box:
         small = tuple(value // scale for value in patch.box)
@@ -71,45 +72,18 @@ def pixel_axes(figure, x, y, width, height):
 
 
 def magnified(shape, room):
-    """(width, height) in pixels of an image [H, W, ...] in a column of `room` pixels: a multiple of its own, if any."""
+    """(width, height) in pixels of an image [H, W, ...] in a column of `room` pixels: a multiple of its own,
+    if any."""
     zoom = room // shape[1] if shape[1] <= room else float(room) / shape[1]
     return int(shape[1] * zoom), int(shape[0] * zoom)
 
 
-def show(axis, image, title=None, **kwargs):
-    """Show an image without ticks, its pixels as they are."""
+def show(axis, image, title=None, frame=None, **kwargs):
+    """Show an image without ticks, its pixels as they are; frame: the color of a frame around it, or None."""
     shown = axis.imshow(image, interpolation="nearest", **kwargs)
     axis.set(xticks=[], yticks=[])
     for spine in axis.spines.values():
-        spine.set_visible(False)
+        spine.set(visible=frame is not None, color=frame, linewidth=2)
     if title:
         axis.set_title(title, pad=3)
     return shown
-
-
-def frame(axis, color):
-    """A frame in `color` around the image of an axis."""
-    for spine in axis.spines.values():
-        spine.set(visible=True, color=color, linewidth=2)
-
-
-def path_names(blocks):
-    """The residual paths of a DRAG in the order of its DRA values, r_0^1, r_0^2, r_1^2, ..., as mathtext."""
-    return ["$r_%d^%d$" % (i, n) for n in range(1, blocks + 1) for i in range(n)]
-
-
-def save(figure, path, formats=("png",)):
-    """Write `path` with each ending of `formats`, all or nothing; returns the paths. Raises UserError."""
-    paths = ["%s.%s" % (path, ending) for ending in formats]
-    for target in paths:
-        if target.endswith("png"):
-            figure.canvas.draw()
-            save_image(target, np.array(figure.canvas.buffer_rgba())[:, :, :3])
-            continue
-        try:
-            with replacing(target) as temporary:
-                figure.savefig(temporary, format=target[-3:], metadata={"Date": None})  # the same bytes every time
-        except OSError as error:
-            raise UserError("cannot write %s: %s" % (target, error.strerror))
-    pyplot.close(figure)
-    return paths

@@ -1,8 +1,8 @@
-"""Draw the paper's figures from this project's models: python tools/paper/figures.py structure
+"""Draw the paper's figures from this project's models: python tools/paper/figures.py swap
 
-NAME is one of structure, signal-flow (drawings of the graph), dra, swap, crops, rsa (of a trained model) and trade-off
-(of the tables). Each writes figures/NAME.png, the two drawings NAME.svg as well. An image is named by its data set and
-name, Sample/chelsea, or by its path; a patch of it by x,y,width,height in HR pixels behind a colon:
+NAME is one of dra, swap, rsa, crops (of a trained model) and trade-off (of the tables). Each writes
+runs/figures/NAME.png or, with --update, figures/NAME.png. An image is named by its data set and name,
+Sample/chelsea, or by its path; a patch of it by x,y,width,height in HR pixels behind a colon:
 Sample/chelsea:100,80,96,64.
 """
 import argparse
@@ -10,48 +10,167 @@ import collections
 import os
 import sys
 
-ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-sys.path.insert(0, ROOT)
-from model import MODELS
-from tools.command import positive, run_main
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
+from model import SCALES
+from tools.command import UserError, positive, run_main
 from tools.files import check_writable, short_path
 from tools.network import choose_variant
-from tools.options import add_checkpoint, add_data_dir, add_gpu, add_variant
-from tools.paper import drawings
-from tools.paper.attention import draw_dra, draw_rsa, draw_swap
-from tools.paper.canvas import STYLE, save
-from tools.paper.comparison import draw_crops, draw_trade_off
-from tools.paper.results import FIGURES
-from utils import BENCHMARKS
+from tools.options import add_checkpoint, add_data_dir, add_gpu
+from tools.paper.attention import draw_dra, draw_rsa, draw_swap, open_network, upscale
+from tools.paper.canvas import DPI, STYLE, WIDTH, cut, magnified, parse_patch, pixel_axes, pixel_figure, show
+from tools.paper.results import FIGURES, MEASURED, read_published
+from tools.plots import COLORS, save_figure
+from utils import BENCHMARKS, bicubic, read_pair, score
 
+import numpy as np
 from matplotlib import pyplot
+from matplotlib.text import Text
+from matplotlib.transforms import Bbox
 
-DRAWINGS = ("structure", "signal-flow")
+# the paper's three images; its crops are not published as numbers, so that the boxes are ours
+PAPER_CROPS = (("Urban100/img_067:450,150,84,56", "x2"), ("Urban100/img_049:225,270,84,56", "x3"),
+               ("B100/148026:140,300,84,56", "x4"))
 
 
-def draw_structure(args):
-    """The network and one of its DRAGs."""
-    return drawings.structure(args.model, args.scale)
+# ------------------------------------------------------------------------------------------------------ crops
+
+def crop_row(patch, model, scale, checkpoint, gpu):
+    """The panels of one crop: [(name, whole image uint8, (PSNR, SSIM) of the whole image or None)] for HR,
+    bicubic and ours. Raises UserError."""
+    lr, hr = read_pair(patch.pair, SCALES[scale])
+    with open_network(model, scale, checkpoint, gpu) as network:
+        images = [("bicubic", bicubic(lr, SCALES[scale])), ("DRSAN-" + model, upscale(network, lr))]
+    return [("HR", hr, None)] + [(name, sr, score(sr, hr, SCALES[scale])) for name, sr in images]
 
 
-def draw_signal_flow(args):
-    """One DRSA with its DRM."""
-    return drawings.signal_flow(args.model)
+def draw_crops(args, _):
+    """For each crop: the photograph with the crop marked, and the crop in HR, by bicubic and by our model;
+    PSNR / SSIM are those of the whole photograph."""
+    chosen = PAPER_CROPS if args.paper else [(text, args.scale) for text in args.crops]
+    patches = [(parse_patch(text, SCALES[scale], args.data_dir), scale) for text, scale in chosen]
+    if any(patch.box is None for patch, _ in patches):
+        raise UserError("a crop needs a box: IMAGE:x,y,width,height")
+    rows = [(patch, scale, crop_row(patch, args.model, scale, args.checkpoint, args.gpu))
+            for patch, scale in patches]
+    heights = [magnified((patch.box[3], patch.box[2]), 276)[1] for patch, _, _ in rows]
+    figure, top = pixel_figure(sum(heights) + 55 * len(rows) + 5), 0
+    for (patch, scale, panels), height in zip(rows, heights):
+        hr, (x, y, w, h) = panels[0][1], patch.box
+        top += 50
+        ratio = min(160.0 / hr.shape[1], height / hr.shape[0])
+        axis = pixel_axes(figure, 10, top, int(hr.shape[1] * ratio), int(hr.shape[0] * ratio))
+        show(axis, hr, "%s, %s" % (patch.name, scale)).set_interpolation("antialiased")
+        axis.title.set(fontsize=8, ha="left", x=0)
+        axis.add_patch(pyplot.Rectangle((x, y), w, h, fill=False, color=COLORS[4], linewidth=1.5))
+        for j, (name, image, scores) in enumerate(panels):
+            title = name + ("\n%.2f dB / %.4f" % scores if scores else "\nPSNR / SSIM")
+            show(pixel_axes(figure, 200 + 282 * j, top, *magnified((h, w), 276)), cut(image, patch.box),
+                 title)
+        top += height + 5
+    return figure
 
+
+# -------------------------------------------------------------------------------------------------- trade-off
+
+# kind: published, paper (its own models) or ours; params in M; multi_adds in G or None
+Point = collections.namedtuple("Point", "name kind params multi_adds psnr")
+KINDS = collections.OrderedDict([  # in the order in which their names are placed
+    ("ours", ("DRSAN, ours", dict(color=COLORS[1], marker="*", markersize=11, linestyle="none"))),
+    ("paper", ("DRSAN, the paper's", dict(color=COLORS[0], marker="o", markersize=5, linewidth=1))),
+    ("published", ("published methods", dict(color="#606060", marker=".", markersize=5, linestyle="none")))])
+
+
+def trade_off_points(measured, dataset):
+    """{scale: list of Point} for a data set, from our Measured and the published tables."""
+    points = collections.OrderedDict((scale, []) for scale in SCALES)
+    for kind, rows in zip(("paper", "published"), read_published()):
+        for row in rows:
+            if row[dataset + "_psnr"]:
+                multi_adds = float(row["multi_adds_G"]) if row["multi_adds_G"] else None
+                points[row["scale"]].append(Point(row["model"], kind, float(row["params_M"]), multi_adds,
+                                                  float(row[dataset + "_psnr"])))
+    for row in measured:
+        if row.dataset == dataset:
+            ours = Point(row.model, "ours", row.parameters / 1e6, row.multi_adds_G, row.psnr)
+            points[row.scale].append(ours)
+    return points
+
+
+def place_labels(axis, labels):
+    """Write (text, x, y, color, angle) beside their points, each at the nearest place where it covers no
+    other and no point; angle: of the first place that is tried, in eighths of pi."""
+    axis.autoscale_view()  # or transData would be that of an empty axis
+    renderer = axis.figure.canvas.get_renderer()
+    points = axis.transData.transform([label[1:3] for label in labels])
+    taken = [Bbox.from_bounds(x - 6, y - 6, 12, 12) for x, y in points]
+    for text, x, y, color, first in labels:
+        for place in range(16 * 12):
+            radius, angle = 8 + 4 * (place // 16), np.pi / 8 * (first + place % 16)
+            written = axis.annotate(
+                text, (x, y), (2 * radius * np.cos(angle), radius * np.sin(angle)), fontsize=7, color=color,
+                textcoords="offset points", ha="center", va="center",
+                arrowprops={"arrowstyle": "-", "color": "#b0b0b0", "linewidth": 0.6, "shrinkB": 4})
+            written.update_positions(renderer)
+            extent = Text.get_window_extent(written, renderer)  # without the line to the point
+            inside = (axis.bbox.min <= extent.min).all() and (extent.max <= axis.bbox.max).all()
+            if inside and not extent.count_overlaps(taken):
+                break
+            written.remove()
+        taken.append(extent)
+
+
+def draw_trade_off(args, _):
+    """PSNR against parameters and against multi-adds, one row for each scale.
+
+    The worst method lies far below the others, and is named at the lower edge.
+    """
+    points = trade_off_points(MEASURED.read(os.path.join(FIGURES, "our_table.csv")), args.dataset)
+    figure, axes = pyplot.subplots(3, 2, figsize=(WIDTH / DPI, 10.5), sharey="row", gridspec_kw={
+        "left": 0.09, "right": 0.99, "bottom": 0.045, "top": 0.96, "wspace": 0.05, "hspace": 0.2})
+    for row, (scale, methods) in zip(axes, points.items()):
+        row[0].set_ylabel("PSNR of Y on %s, %s (dB)" % (args.dataset, scale))
+        row[1].set_xscale("log")
+        worst = min(methods, key=lambda point: point.psnr)
+        methods.remove(worst)
+        for axis, column, label in zip(row, ("params", "multi_adds"),
+                                       ("parameters (M)", "multi-adds at 1280x720 (G)")):
+            labels = []
+            for kind, (name, style) in KINDS.items():
+                shown = sorted((getattr(point, column), point.psnr, point.name) for point in methods
+                               if point.kind == kind and getattr(point, column))
+                axis.plot([x for x, _, _ in shown], [y for _, y, _ in shown], label=name, **style)
+                labels += [(text, x, y, style["color"], 5 * (kind == "paper")) for x, y, text in shown]
+            axis.text(0.02, 0.015, "\u2193 %s: %.2f at %g" % (worst.name, worst.psnr, getattr(worst, column)),
+                      fontsize=7, color=KINDS["published"][1]["color"], transform=axis.transAxes)
+            axis.margins(x=0.14, y=0.12)
+            axis.grid(True, alpha=0.25)
+            axis.set_xlabel(label)
+            place_labels(axis, labels)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="upper center", ncol=3)
+    return figure
+
+
+# ---------------------------------------------------------------------------------------------------- command
 
 DRAW = collections.OrderedDict([
-    ("structure", draw_structure), ("signal-flow", draw_signal_flow), ("dra", draw_dra), ("swap", draw_swap),
-    ("trade-off", draw_trade_off), ("crops", draw_crops), ("rsa", draw_rsa)])
+    ("dra", draw_dra), ("swap", draw_swap), ("trade-off", draw_trade_off), ("crops", draw_crops),
+    ("rsa", draw_rsa)])
 
 
 def draw(args):
-    """Draw the figure that the arguments name, write it, and return the paths."""
-    check_writable(files=[args.output + ".png"])
-    os.makedirs(os.path.dirname(args.output) or ".", exist_ok=True)
-    if "checkpoint" in args:
+    """Draw the figure that the arguments name, write it, and return the path."""
+    path = args.output + ".png"
+    check_writable(files=[path])
+    if args.name != "trade-off":
         args.model, args.scale = choose_variant(args.model, args.scale, args.checkpoint)
     with pyplot.rc_context(STYLE):
-        return save(DRAW[args.name](args), args.output, ("png", "svg") if args.name in DRAWINGS else ("png",))
+        if args.name in ("trade-off", "crops"):
+            figure = DRAW[args.name](args, None)
+        else:
+            with open_network(args.model, args.scale, args.checkpoint, args.gpu) as network:
+                figure = DRAW[args.name](args, network)
+        save_figure(figure, path)
+    return path
 
 
 def drsa_number(text):
@@ -60,7 +179,7 @@ def drsa_number(text):
     return int(drag), int(block)
 
 
-def parse_args():
+def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="name", metavar="NAME")
     commands.required = True
@@ -69,18 +188,15 @@ def parse_args():
         target = command.add_mutually_exclusive_group()
         target.add_argument("--output", default=os.path.join("runs", "figures", name), metavar="PATH",
                             help="without an ending (default: runs/figures/%s)" % name)
-        target.add_argument("--update", action="store_true", help="draw the project's own: figures/%s" % name)
-        if name == "structure":
-            add_variant(command)
-        elif name == "signal-flow":
-            command.add_argument("--model", default="32s", choices=list(MODELS), help="default 32s")
-        elif name != "trade-off":
+        target.add_argument("--update", dest="output", action="store_const",
+                            const=os.path.join(FIGURES,
+                                               name), help="draw the project's own: figures/%s" % name)
+        if name != "trade-off":
             add_checkpoint(command)
             add_gpu(command)
             add_data_dir(command)
         add_own_options(name, command.add_argument)
-    args = parser.parse_args()
-    args.output = os.path.join(FIGURES, args.name) if args.update else args.output
+    args = parser.parse_args(argv)
     if args.name == "crops" and args.paper and args.checkpoint:
         parser.error("--paper is of three scales: it takes the shipped checkpoints")
     return args
@@ -90,29 +206,37 @@ def add_own_options(name, add):
     """The options that only figure `name` has; add: add_argument of its parser."""
     if name == "dra":
         add("--drag", type=int, default=1, metavar="K", help="which DRAG (default 1)")
-        add("--dataset", nargs="+", default=["Sample"], metavar="NAME", help="where patches are from (default Sample)")
+        add("--dataset", nargs="+", default=["Sample"], metavar="NAME",
+            help="where patches are from (default Sample)")
         add("--side", type=positive(int), default=32, help="of a patch in LR pixels (default 32)")
         add("--groups", type=positive(int), default=3, help="clusters of patches (default 3)")
-        add("--patches", type=positive(int), default=5, help="shown of each group, nearest to its mean (default 5)")
+        add("--patches", type=positive(int), default=5,
+            help="shown of each group, nearest to its mean (default 5)")
     elif name == "swap":
         add("--patch", default="Sample/astronaut:137,357,70,70", help="default %(default)s")
-        add("--donors", nargs="+", metavar="PATCH", help="default: three of Sample", default=[
-            "Sample/chelsea:40,200,70,70", "Sample/motorcycle_left:350,40,70,70", "Sample/rocket:565,60,70,70"])
+        add(
+            "--donors", nargs="+", metavar="PATCH", help="default: three of Sample", default=[
+                "Sample/chelsea:40,200,70,70", "Sample/motorcycle_left:350,40,70,70",
+                "Sample/rocket:565,60,70,70"
+            ])
     elif name == "crops":
-        add("--crops", nargs="+", metavar="PATCH", help="default: three of Sample", default=[
-            "Sample/astronaut:128,354,84,56", "Sample/motorcycle_left:545,300,84,56", "Sample/chelsea:115,80,84,56"])
+        add(
+            "--crops", nargs="+", metavar="PATCH", help="default: three of Sample", default=[
+                "Sample/astronaut:128,354,84,56", "Sample/motorcycle_left:545,300,84,56",
+                "Sample/chelsea:115,80,84,56"
+            ])
         add("--paper", action="store_true", help="the paper's three images, at x2, x3 and x4")
     elif name == "rsa":
         add("--patch", default="Sample/motorcycle_left:114,160,150,100", help="default %(default)s")
-        add("--at", type=drsa_number, default=(1, 1), metavar="K.N", help="DRSA whose channels are shown (default 1.1)")
+        add("--at", type=drsa_number, default=(1, 1), metavar="K.N",
+            help="DRSA whose channels are shown (default 1.1)")
         add("--channels", nargs="+", type=int, metavar="C", help="default: the three that vary most")
-    elif name == "trade-off":
+    else:
         add("--dataset", default="Set5", choices=BENCHMARKS, help="default Set5")
 
 
-def main():
-    for path in draw(parse_args()):
-        print("wrote %s" % short_path(path))
+def main(argv=None):
+    print("wrote %s" % short_path(draw(parse_args(argv))))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"""Results as data: what the shipped weights reach, what the paper says, and tables within Markdown files."""
+"""Results as data: what the shipped weights reach, what the paper says, and where the tables of both are
+written."""
 import collections
 import functools
 import os
@@ -11,9 +12,34 @@ from utils import find_dataset
 
 FIGURES = os.path.join(ROOT, "figures")
 BEGIN, END = "<!-- %s:begin -->", "<!-- %s:end -->"  # lines around a table of that name in a Markdown file
+
+
+class Table(object):
+    """A kind of CSV file: `row` is the namedtuple of its rows, `formats` says how each field is written, as
+    "%s %d %.4f"."""
+
+    def __init__(self, row, formats):
+        self.row, self.formats = row, formats.split()
+
+    def read(self, path):
+        """The rows of a file of write(), rounded as they are there. Raises UserError."""
+        types = [{"s": str, "d": int, "f": float}[text[-1]] for text in self.formats]
+        try:
+            return [self.row(*[kind(line[field]) for kind, field in zip(types, self.row._fields)])
+                    for line in read_csv(path)]
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError("%s is not a table of this tool: %s" % (path, error))
+
+    def write(self, path, rows):
+        write_text(path, to_csv([self.row._fields] + [[text % value for text, value in zip(self.formats, row)]
+                                                      for row in rows]))
+
+
 # means over the images of a data set; weights: digest of the checkpoint that gave them
 Measured = collections.namedtuple(
-    "Measured", "scale model weights parameters multi_adds_G dataset images psnr ssim bicubic_psnr bicubic_ssim")
+    "Measured", "scale model weights parameters multi_adds_G dataset images psnr ssim "
+    "bicubic_psnr bicubic_ssim")
+MEASURED = Table(Measured, "%s %s %s %d %.2f %s %d %.4f %.4f %.4f %.4f")
 
 
 def digest(prefix):
@@ -30,7 +56,8 @@ def costs(model, scale, without=None):
 
 
 def present(names, data_dir):
-    """Those data sets of `names` whose images are there; a line for each of the others."""
+    """Those data sets of `names` whose images are there; a line for each of the others. Raises UserError if
+    none is."""
     found = []
     for name in names:
         try:
@@ -38,29 +65,14 @@ def present(names, data_dir):
             found.append(name)
         except UserError as error:
             print("%s is left out: %s" % (name, error), flush=True)
+    if not found:
+        raise UserError("no data set of %s is present in %s" % (" ".join(names), data_dir))
     return found
 
 
-def read_measured(path):
-    """The Measured of a file of write_measured(), an empty list if there is none. Raises UserError."""
-    if not os.path.exists(path):
-        return []
-    try:
-        types = [str, str, str, int, float, str, int] + 4 * [float]
-        return [Measured(*[kind(row[field]) for kind, field in zip(types, Measured._fields)]) for row in read_csv(path)]
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError("%s is not a table of this tool: %s" % (path, error))
-
-
-def write_measured(path, rows):
-    """Write a list of Measured; read_measured() gives it back, rounded."""
-    cells = [row._replace(multi_adds_G="%.2f" % row.multi_adds_G)[:7] + tuple("%.4f" % value for value in row[7:])
-             for row in rows]
-    write_text(path, to_csv([Measured._fields] + cells))
-
-
 def read_published():
-    """(rows of the paper's own models, rows of the other methods), dicts of the text in the two published tables."""
+    """(rows of the paper's own models, rows of the other methods), dicts of the text in the two published
+    tables."""
     return [read_csv(os.path.join(FIGURES, name)) for name in ("paper_table.csv", "paper_table_others.csv")]
 
 
@@ -76,13 +88,16 @@ def published_scores(model, scale, dataset):
     return (row[dataset + "_psnr"], row[dataset + "_ssim"]) if dataset + "_psnr" in row else None
 
 
-def markdown_row(cells):
-    return "| " + " | ".join(cells) + " |\n"
+def markdown_table(rows):
+    """A Markdown table of rows of text, the first of which is its head."""
+    rows = [list(row) for row in rows]
+    lines = ["| " + " | ".join(row) + " |\n" for row in rows]
+    return "".join(lines[:1] + ["|" + "---|" * len(rows[0]) + "\n"] + lines[1:])
 
 
 def replace_block(text, table, name="results"):
-    """`text` with `table` between the two marker lines of that name. Raises UserError if they are not there once, in this
-    order."""
+    """`text` with `table` between the two marker lines of that name. Raises UserError if they are not there
+    once, in this order."""
     first, last = BEGIN % name, END % name
     head, begin, rest = text.partition(first + "\n")
     old, end, tail = rest.partition(last + "\n")
@@ -102,11 +117,21 @@ def replace_in_file(path, table, name="results"):
     return path
 
 
-def write_table(table, name, args):
-    """Write a table as <name>.md to the folder args.output or, with args.update, to its place in figures/README.md; prints where."""
-    if args.update:
+def add_target(parser, default, words):
+    """The options --output, a folder, and --update, which makes it that of the project's own tables and
+    figures."""
+    target = parser.add_mutually_exclusive_group()
+    target.add_argument("--output", default=default, metavar="DIR", help="default %s" % default)
+    target.add_argument("--update", dest="output", action="store_const", const=FIGURES,
+                        help="write the project's own: %s" % words)
+
+
+def write_table(table, name, folder):
+    """Write a table as <name>.md to a folder or, if it is the project's own, to its place in
+    figures/README.md; prints where."""
+    if folder == FIGURES:
         path = replace_in_file(os.path.join(FIGURES, "README.md"), table, name)
     else:
-        path = os.path.join(args.output, name + ".md")
+        path = os.path.join(folder, name + ".md")
         write_text(path, table)
     print("wrote %s" % short_path(path))

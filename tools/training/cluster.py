@@ -16,9 +16,9 @@ import time
 
 from ops import tf
 from tools.command import UserError
+from tools.compute import can_compile
 from tools.runtime import error_reason, list_gpus, open_session, session_config
 from tools.training.history import say
-from tools.xla import can_compile
 
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 GRACE = 7  # seconds in which a chief that gets a signal at the same time can end its step and save

@@ -2,48 +2,24 @@
 import collections
 import contextlib
 
-from model import dra_values, drsan, model_variables
-from ops import convolving_in, is_bad, muon_momentum, muon_step, tf
+from model import MODELS, dra_values, drsan, model_variables
+from ops import tf
 from tools.checkpoints import load_values, transfer_weights
 from tools.command import UserError
-from tools.training.recipes import uses_muon
+from tools.compute import convolving_in
+from tools.dra_range import measure_dra
+from tools.gate import hard_pictures, judge
+from tools.training.optimizer import optimize_by
 from utils import mean_scores, psnr_y, to_uint8
 
-
-def optimize_by(recipe, rate, loss, step):
-    """A training step by the optimizer of a Recipe; Muon leaves to Adam what is not for it.
-
-    Returns the operation, which also counts `step`, the norm of the gradient of all variables together, whether the step was
-    skipped (see is_bad), and the moving averages of the variables, [] without. A skipped step changes no variable but `step`.
-    """
-    adam = tf.train.AdamOptimizer(rate, 0.9, 0.999, 1e-8, name="AdamOptimizer")
-    pairs = adam.compute_gradients(loss, colocate_gradients_with_ops=True)
-    norm = tf.global_norm([gradient for gradient, _ in pairs])
-    skipped = is_bad(loss, norm, recipe.skip_above)
-    by_adam, by_muon = [], []
-    for gradient, variable in pairs:
-        if recipe.optimizer == "muon" and uses_muon(variable.shape.as_list()):
-            by_muon.append((variable, muon_momentum(variable), gradient))
-        else:
-            by_adam.append((gradient, variable))
-    average = tf.train.ExponentialMovingAverage(recipe.ema, num_updates=step) if recipe.ema else None
-
-    def apply():
-        with tf.name_scope(None):  # the names of variables made here are the published ones, not below that of the condition
-            updates = [muon_step(*one, rate=rate, decay=recipe.decay) for one in by_muon]
-            train = tf.group(adam.apply_gradients(by_adam), *updates)
-            if not average:
-                return train
-            with tf.control_dependencies([train]):
-                return average.apply(model_variables())
-
-    with tf.control_dependencies([step.assign_add(1)]):
-        train = tf.cond(skipped, tf.no_op, apply)
-    return train, norm, skipped, [average.average(variable) for variable in model_variables()] if average else []
+import numpy as np
 
 
 # norm: of the gradient; skipped: whether the step was; largest_dra, kernel_rms: what shows early that a training diverges
-Training = collections.namedtuple("Training", "lr hr rate sr loss step train averages norm skipped largest_dra kernel_rms")
+# dra: of each DRAG of the network of `sr`; dra_ranges: what they are limited by, a placeholder [DRAGs, 3, paths] that limits
+# nothing by default; both None for an ablation
+Training = collections.namedtuple(
+    "Training", "lr hr rate sr dra dra_ranges loss step train averages norm skipped largest_dra kernel_rms")
 
 
 def build_training(model, scale, recipe, devices=("",), without=None, precision="float32", compiled=False):
@@ -65,14 +41,25 @@ def build_training(model, scale, recipe, devices=("",), without=None, precision=
             sr = drsan(tf.cast(lr_part, tf.float32) / 255, model, scale, without)
             losses.append(tf.reduce_mean(tf.abs(tf.cast(hr_part, tf.float32) / 255 - sr)))
     dra = [tf.reduce_max(tf.abs(values)) for values in dra_values()] or [tf.ones([])]
-    sr = drsan(tf.cast(lr, tf.float32) / 255, model, scale, without)
+    ranges = None if without else no_limits(model)
+    ranges_of_drags = None if without else [tf.unstack(drag) for drag in tf.unstack(ranges)]
+    sr = drsan(tf.cast(lr, tf.float32) / 255, model, scale, without, ranges_of_drags)
     loss = tf.identity(tf.add_n(losses) / len(losses), "Loss")
     step = tf.Variable(0, trainable=False, name="Variable")
     train, norm, skipped, averages = optimize_by(recipe, rate, loss, step)
     kernels = [variable for variable in model_variables() if len(variable.shape) == 4]
     kernel_rms = tf.sqrt(2 * tf.add_n([tf.nn.l2_loss(kernel) for kernel in kernels])
                          / sum(kernel.shape.num_elements() for kernel in kernels))
-    return Training(lr, hr, rate, sr, loss, step, train, averages, norm, skipped, tf.reduce_max(tf.stack(dra)), kernel_rms)
+    pooled = None if without else dra_values()[-MODELS[model].drags:]
+    return Training(lr, hr, rate, sr, pooled, ranges, loss, step, train, averages, norm, skipped, tf.reduce_max(tf.stack(dra)), kernel_rms)
+
+
+def no_limits(model):
+    """A placeholder for drsan()'s dra_ranges, whose default limits nothing that is finite."""
+    _, drags, blocks = MODELS[model]
+    largest = np.finfo(np.float32).max
+    rows = np.float32([[-largest], [largest], [0]])
+    return tf.placeholder_with_default(np.tile(rows, [drags, 1, blocks * (blocks + 1) // 2]), [drags, 3, blocks * (blocks + 1) // 2], "dra_ranges")
 
 
 def start_from(session, training, prefix):
@@ -107,3 +94,13 @@ def validate(session, training, pairs, factor):
         raise UserError("not enough memory to upscale an image of %s: give --valid smaller ones" % " x ".join(
             map(str, max(lr.shape[:2] for lr, _ in pairs))))
     return mean_scores([(psnr_y(sr, hr, factor),) for sr, (_, hr) in zip(images, pairs)])[0], images
+
+
+def judge_dra(session, training, pairs):
+    """(the dra_ranges of the weights on (LR, HR) pairs, see tools/dra_range.py; within them, by how many grey levels the brightness of
+    SR is off on the worst of some hard pictures, see tools/gate.py). (None, None) for an ablation."""
+    if training.dra is None:
+        return None, None
+    ranges = measure_dra(lambda lr: session.run(training.dra, {training.lr: lr}), [lr for lr, _ in pairs])
+    found = judge(lambda lr: session.run(training.sr, {training.lr: lr, training.dra_ranges: ranges}), hard_pictures(28, 48))
+    return ranges, max(picture.mean for kind in found.values() for picture in kind)

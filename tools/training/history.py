@@ -187,7 +187,8 @@ def history_of(config, origin):
     weights, where they are from is all that is known."""
     if "trained_before" not in config:
         return [{"checkpoint": origin}]
-    own = {key: value for key, value in config.items() if key not in ("sha256", "trained_before")}
+    left_out = "sha256", "trained_before", "dra_ranges"
+    own = {key: value for key, value in config.items() if key not in left_out}
     return config["trained_before"] + [own]
 
 

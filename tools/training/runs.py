@@ -21,7 +21,7 @@ from PIL import Image
 # keys of log.jsonl, and what they are called in TensorBoard, where the figures of the paper have its names
 TAGS = {"loss": "Loss", "rate": "Learning_rate", "psnr": "PSNR_mean", "psnr_held_out": "PSNR_held_out",
         "gradient_norm": "Gradient_norm", "skipped": "Skipped_steps", "largest_dra": "Largest_DRA",
-        "kernel_rms": "Kernel_RMS"}
+        "kernel_rms": "Kernel_RMS", "gate": "Gate"}
 
 
 class Run(object):
@@ -126,15 +126,16 @@ class Run(object):
         cannot."""
         self._save(self.state_saver, os.path.join(self.state, "state"), step)
 
-    def save_best(self, step, psnr):
-        """Save the weights as the best so far; config.json beside them says how they were trained and how
-        good."""
+    def save_best(self, step, psnr, dra_ranges):
+        """Save the weights as the best so far; config.json beside them says how they were trained, what they
+        reach, and the range of their DRA."""
         self.best_psnr = psnr
         self._save(self.best_saver, os.path.join(self.best, "DRSAN%(model)s%(scale)s" % self.config), step)
         write_json(os.path.join(self.best, "config.json"), dict(
             self.config, trained_steps=step, trained_seconds=round(self.seconds),
             validation_psnr=round(psnr, 4), framework="TensorFlow %s" % tf.__version__,
-            device="GPU" if list_gpus(self.session, self.device) else "%d CPUs" % cpu_count()))
+            device="GPU" if list_gpus(self.session, self.device) else "%d CPUs" % cpu_count(),
+            **({"dra_ranges": dra_ranges} if dra_ranges else {})))
 
     def _save(self, saver, prefix, step):
         try:

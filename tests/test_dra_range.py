@@ -1,0 +1,116 @@
+"""DRA beyond the range that photographs have is replaced: the rule, its measurement, the gate, and the shipped weights."""
+import numpy as np
+import pytest
+
+from conftest import golden_weight
+from model import MODELS, SCALES, drsan, model_variables
+from ops import limit_dra, tf
+from tools import checkpoints, dra_range, gate
+from tools.command import UserError
+from tools.data import textures
+from tools.files import write_json
+from tools.network import Network
+from tools.pictures import export as export_tool
+
+LOW, HIGH, DETAILED = [-1.0, 0.0], [1.0, 2.0], [0.25, 0.5]
+
+
+def test_dra_is_replaced_for_the_images_that_leave_the_range():
+    dra = np.float32([[-1, 2], [0.5, 2.5], [-1.5, 1], [np.nan, 1], [np.inf, 1]])[:, None, None]
+    limited = limit_dra(tf.constant(dra), LOW, HIGH, DETAILED)
+    with tf.Session() as session:
+        values, flags = session.run([limited, "limited:0"])
+    assert values[:, 0, 0].tolist() == [[-1, 2]] + 4 * [DETAILED]
+    assert flags[:, 0, 0, 0].tolist() == [False, True, True, True, True]
+
+
+def test_range_is_that_of_patches_and_pictures_widened_by_half():
+    dark, bright = np.zeros([40, 40, 3], np.uint8), np.full([20, 50, 3], 100, np.uint8)
+    noise = np.random.RandomState(0).randint(200, 201, (32, 32, 3)).astype(np.uint8)
+    noise[::2] = 40  # the only picture with detail, of one brightness wherever a patch of an even side is taken
+
+    def run(batch):
+        mean = batch.mean((1, 2, 3))
+        return [np.stack([mean, -mean], 1)[:, None, None], np.stack([mean], 1)[:, None, None] / 100]
+
+    first, second = dra_range.measure_dra(run, [dark, bright, noise])
+    assert first == [[-60, -180], [180, 60], [120, -120]]  # means from 0 to 120, of which half is added on both sides
+    assert second == [[-0.6], [1.8], [1.2]]
+
+
+def save_golden(folder, ranges):
+    """A checkpoint of 48s x2 with golden weights, whose config.json has these ranges."""
+    tf.reset_default_graph()
+    drsan(tf.placeholder(tf.float32, [None, None, None, 3]), "48s", "x2")
+    with tf.Session() as session:
+        variables = model_variables()
+        session.run(tf.global_variables_initializer())
+        checkpoints.load_values(session, variables, [golden_weight(v.op.name, v.shape.as_list()) for v in variables])
+        prefix = checkpoints.save_weights(session, folder, "48s", "x2")
+    if ranges is not None:
+        write_json(folder + "/config.json", {"model": "48s", "scale": "x2", "dra_ranges": ranges})
+    return prefix
+
+
+def test_limits_hold_whole_in_tiles_compiled_and_exported(tmp_path, monkeypatch):
+    picture = np.random.RandomState(1).randint(256, size=(60, 50, 3)).astype(np.uint8)
+    paths = 6
+    prefix = save_golden(str(tmp_path / "weights"), [[[-9.0] * paths, [9.0] * paths, [0.0] * paths]] * 2 + [
+        [[5.0] * paths, [9.0] * paths, [90.0] * paths]] + [[[-9.0] * paths, [9.0] * paths, [0.0] * paths]])
+    outputs = []
+    for limit, tile, compiled_from in (True, None, 10 ** 5), (True, 24, 10 ** 5), (True, None, 1), (False, None, 10 ** 5):
+        monkeypatch.setattr("tools.pictures.tiles.COMPILED_FROM", compiled_from)
+        with Network("48s", "x2", prefix, -1, limit=limit) as network:
+            store = network.make_upscaler(tile)(picture)
+            assert store.limited == limit  # in one DRAG
+            outputs.append(store.array())
+            if not outputs[1:]:
+                frozen = export_tool.freeze(network.session)
+    with tf.Graph().as_default(), tf.Session() as session:
+        tf.import_graph_def(frozen, name="")
+        outputs.append(session.run("SR:0", {"LR:0": np.float32(picture[None]) / 255})[0])
+    for i in 1, 2, 4:
+        assert np.abs(outputs[i] - outputs[0]).max() < 1e-5
+    assert np.abs(outputs[3] - outputs[0]).max() > 1e-3
+
+
+def test_sr_that_explodes_is_an_error_and_ranges_of_another_model_are(tmp_path, monkeypatch):
+    prefix = save_golden(str(tmp_path / "weights"), None)
+    with Network("48s", "x2", prefix, -1) as network:
+        network.sr = network.sr * 1e3
+        with pytest.raises(UserError, match="explodes"):
+            network.upscale(np.zeros([16, 16, 3], np.uint8) + 200)
+        network.upscaler.sr = network.sr * np.nan
+        with pytest.raises(UserError, match="from nan to nan"):
+            network.upscale(np.zeros([16, 16, 3], np.uint8) + 200)
+    write_json(str(tmp_path / "weights" / "config.json"), {"dra_ranges": [[[0], [1], [0]]]})
+    with pytest.raises(UserError, match="not those of DRSAN-48s"):
+        Network("48s", "x2", prefix, -1)
+
+
+def test_deviation_is_that_of_blocks_and_the_gate_counts_failures():
+    lr = np.full([24, 24, 3], 100, np.uint8)
+    sr = np.full([48, 48, 3], 100 / 255)
+    sr[:24, :24] = 200 / 255
+    sr[0, 30], sr[1, 30] = 90 / 255, 110 / 255  # within a block, differences cancel
+    found = gate.deviation(sr, lr)
+    step = 100 * 219 / 255  # grey levels of luma
+    assert found == pytest.approx((step / 4, step), abs=1e-6)
+    assert gate.deviation(np.full_like(sr, np.nan), lr) == (np.inf, np.inf)
+    assert gate.failures({"a": [gate.Deviation(12, 70), gate.Deviation(12.1, 13)], "b": [gate.Deviation(5, 71)]}) == 2
+
+
+@pytest.mark.parametrize("texture", textures.TRAINED + textures.UNSEEN)
+def test_textures_are_a_function_of_photograph_and_seed(texture):
+    photograph = np.random.RandomState(2).randint(256, size=(30, 41, 3)).astype(np.uint8)
+    kept = photograph.copy()
+    first, second, *others = (texture(photograph, np.random.RandomState(seed)) for seed in (0, 0, 3, 4, 5))
+    assert first.shape == photograph.shape and first.dtype == np.uint8
+    assert (first == second).all() and any((first != other).any() for other in others) and (photograph == kept).all()
+
+
+@pytest.mark.parametrize("scale, model", sorted(checkpoints.shipped_checkpoints(checkpoints.SHIPPED)))
+def test_shipped_weights_pass_the_gate(scale, model):
+    with Network(model, scale, checkpoints.find_checkpoint(model, scale), -1) as network:
+        assert network.dra_ranges
+        assert gate.failures(gate.judge_network(network, gate.hard_pictures(14, 48))) == 0

@@ -1,0 +1,349 @@
+"""tools/gpu/: patches, steps, runs that are killed and resumed, and the way to a checkpoint and back."""
+import concurrent.futures
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+jax = pytest.importorskip("jax", reason="the tools that train with JAX need it: pip install jax")
+
+from conftest import ROOT, call, golden_weight, read_log
+from model import model_variables
+from ops import tf
+from tools.checkpoints import checkpoint_config, checkpoint_prefix, load_values, training_history
+from tools.command import UserError
+from tools.data import photographs
+from tools.gpu import export_weights, import_weights, state as states, tiles, train_jax, trainer, training
+from tools.gpu.network import variable_shapes
+from tools.gpu.schedule import next_rates
+from tools.training.graph import build_training
+from tools.training.history import Divergence
+from tools.training.recipes import OPTIMIZERS, learning_rate, make_recipe
+import test as evaluation
+from utils import downscale
+
+pytestmark = pytest.mark.usefixtures("tiny_model", "threads")
+RECIPE = make_recipe("fast", "32s", "x2")._replace(
+    warmup=5, steps=200, batch=4, patch=8, candidates=1, ema=0.99, optimizer="adam", decay=3)
+
+
+@pytest.fixture
+def threads(monkeypatch):
+    """Photographs are read by threads, since here JAX runs before processes are forked."""
+    monkeypatch.setattr(photographs, "process_pool", concurrent.futures.ThreadPoolExecutor)
+
+
+def textures(count, height, width):
+    """uint8 RGB images that a network can learn to sharpen: waves of random direction and wavelength."""
+    random, images = np.random.RandomState(1), []
+    y, x, c = np.meshgrid(np.arange(height), np.arange(width), np.arange(3), indexing="ij")
+    for _ in range(count):
+        a, b, phase = random.uniform(-0.6, 0.6), random.uniform(-0.6, 0.6), random.uniform(0, 6)
+        images.append(np.uint8(np.round(127.5 + 100 * np.sin(a * y + b * x + phase + 0.3 * c))))
+    return images
+
+
+@pytest.mark.parametrize("scale", [2, 3])
+def test_batches_are_all_positions_and_turns(scale):
+    """Tiles whose pixels say where they are: (tile, y, x), of LR and of HR by their own pixels."""
+    patch, pairs = 3, []
+    for tile, (height, width) in enumerate([(5, 4), (3, 6)]):
+        lr = np.stack(np.broadcast_arrays(tile, *np.mgrid[:height, :width]), 2).astype(np.uint8)
+        hr = np.stack(np.broadcast_arrays(tile, *np.mgrid[:scale * height, :scale * width]), 2)
+        pairs.append((lr, hr.astype(np.uint8)))
+    stacked = tiles.stack_tiles(pairs, patch)
+    patches = tiles.draw_patches(jax.random.key(0), stacked, 2000)
+    lr, hr = [np.asarray(batch) for batch in tiles.cut_patches(stacked, patches, patch, scale)]
+    assert lr.dtype == hr.dtype == np.uint8 and hr.shape == (2000, 3 * scale, 3 * scale, 3)
+    drawn = {}
+    for lr_patch, hr_patch in zip(lr, hr):
+        coarse = hr_patch[scale // 2::scale, scale // 2::scale, 1:] // scale
+        np.testing.assert_array_equal(coarse, lr_patch[:, :, 1:])
+        tile, top, left = lr_patch.min((0, 1))
+        np.testing.assert_array_equal(hr_patch.min((0, 1)), [tile, scale * top, scale * left])
+        down, right = lr_patch[2, 0] - lr_patch[0, 0], lr_patch[0, 2] - lr_patch[0, 0]
+        key = (tile, top, left) + tuple(down.astype(np.int8)[1:]) + tuple(right.astype(np.int8)[1:])
+        drawn[key] = drawn.get(key, 0) + 1
+    positions = {(0, y, x) for y in range(3) for x in range(2)} | {(1, 0, x) for x in range(4)}
+    assert {key[:3] for key in drawn} == positions
+    assert len(drawn) == 80 and max(drawn.values()) < 60  # 25 of each expected
+
+
+def test_the_most_detailed_candidates_are_taken(random):
+    pairs = [(downscale(hr, 2), hr) for hr in random.randint(256, size=(2, 30, 40, 3)).astype(np.uint8)]
+    stacked, key = tiles.stack_tiles(pairs, 5), jax.random.key(3)
+    drawn = [np.asarray(values).reshape(6, 4) for values in tiles.draw_patches(key, stacked, 24)]
+    recipe = RECIPE._replace(batch=6, patch=5, candidates=4)
+    taken = np.array(tiles.draw_detailed_patches(key, stacked, recipe)).T
+    for i in range(6):
+        patches = [pairs[tile][0][y:y + 5, x:x + 5].astype(float)
+                   for tile, y, x, _ in zip(*[values[i] for values in drawn])]
+        details = [np.abs(np.diff(patch, axis=0)).mean() + np.abs(np.diff(patch, axis=1)).mean()
+                   for patch in patches]
+        assert [values[i, np.argmax(details)] for values in drawn] == list(taken[i])
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_three_steps_equal_tensorflow(session, optimizer):
+    recipe, steps = RECIPE._replace(optimizer=optimizer), (5, 6, 7)
+    rates = np.float32([learning_rate(recipe, i) for i in steps])
+    weights = {name: golden_weight(name, shape) for name, shape in variable_shapes("tiny", "x2").items()}
+    stacked = tiles.stack_tiles([(downscale(hr, 2), hr) for hr in textures(3, 40, 40)], recipe.patch)
+    state = dict(training.new_state(recipe, weights, 7), step=np.int32(5))
+    ours = build_training("tiny", "x2", recipe)
+    session.run(tf.global_variables_initializer())
+    values = [weights[variable.op.name] for variable in model_variables()]
+    load_values(session, model_variables() + ours.averages + [ours.step], values + values + [5])
+    expected_losses = []
+    for i, rate in zip(steps, rates):
+        key = jax.random.fold_in(jax.random.wrap_key_data(state["random_key"]), i)
+        patches = tiles.draw_patches(key, stacked, recipe.batch)
+        lr, hr = tiles.cut_patches(stacked, patches, recipe.patch, 2)
+        feed = {ours.lr: np.asarray(lr), ours.hr: np.asarray(hr), ours.rate: rate}
+        expected_losses.append(session.run([ours.loss, ours.train], feed)[0])
+    expected = dict(zip([v.op.name for v in tf.global_variables()], session.run(tf.global_variables())))
+    setup = training.Setup("tiny", "x2", recipe, "float32")
+    state, (losses, norms, skipped) = training.run_steps(setup, state, stacked, rates)
+    np.testing.assert_allclose(losses, expected_losses, rtol=1e-5)
+    np.testing.assert_allclose(norms, expected["gradient_norms"][-3:], rtol=1e-4)
+    np.testing.assert_allclose(state.pop("gradient_norms"), expected.pop("gradient_norms"), rtol=1e-4)
+    assert not np.any(skipped) and state.pop("step") == expected.pop("Variable") == 8
+    del state["random_key"]
+    assert set(expected) == set(state)
+    for name in expected:
+        moved = name in weights or name.endswith(states.AVERAGE)
+        scale = np.sum(rates) if moved else np.max(np.abs(expected[name]))
+        assert np.max(np.abs(state[name] - expected[name])) <= 1e-3 * scale, name
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_a_bad_step_changes_nothing_but_the_step(random, optimizer):
+    recipe = RECIPE._replace(optimizer=optimizer)
+    kernel = random.standard_normal((3, 3, 16, 16)).astype(np.float32)
+    good = {"DRAN/conv2d/kernel": np.full_like(kernel, 0.01)}
+    norm = np.float32(0.01 * kernel.size ** 0.5)
+    state = training.new_state(recipe, {"DRAN/conv2d/kernel": kernel}, 0)
+    state["gradient_norms"] = np.float32([np.inf] * 50 + [norm] * 51)
+    for i, (factor, loss) in enumerate([(np.nan, 0.1), (1, np.inf), (1, 11), (10.1, 0.1)], 1):
+        gradients = {name: factor * value for name, value in good.items()}
+        after, _, bad = training.guarded_update(state, gradients, loss, 1e-3, recipe)
+        assert bad and after["step"] == i
+        for name in set(state) - {"step", "gradient_norms"}:
+            np.testing.assert_array_equal(after[name], state[name], name)
+        state = after
+    noted = state["gradient_norms"][-2:]  # finite ones are
+    np.testing.assert_allclose(noted, [norm, 10.1 * norm], rtol=1e-4)
+    gradients = {name: 9.9 * value for name, value in good.items()}
+    after, _, bad = training.guarded_update(state, gradients, 0.1, 1e-3, recipe)
+    assert not bad and (after["DRAN/conv2d/kernel"] != kernel).all()
+
+
+@pytest.mark.parametrize("total, pace", [(100, 0.01), (1000, 0.01), (3, 1)])
+def test_rates_follow_the_clock(total, pace):
+    """At a constant pace they are those of as many steps as fit, and end at 0 near the end of the time."""
+    recipe, rates, share = make_recipe("fast", "32s", "x2")._replace(warmup=0), [], 0
+    while share < 1:
+        these, share = next_rates(recipe, total, len(rates), pace * len(rates), pace if rates else None, 20)
+        rates += list(these)
+    assert rates[-1] == 0 and abs(len(rates) * pace - total) <= 40 * pace
+    expected = [learning_rate(recipe._replace(steps=len(rates)), i) for i in range(len(rates))]
+    assert total == 3 or np.max(np.abs(np.float32(rates) - expected)[20:]) < 1e-3 * 21 * pace / total * np.pi
+
+
+WITHOUT_TENSORFLOW = """import runpy, sys
+sys.modules.update(tensorflow=None, skimage=None)  # their import fails
+sys.path[0] = %r
+from model import MODELS, Variant
+MODELS["tiny"] = Variant(16, 1, 2)
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")""" % ROOT
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with photographs, and with JAX's compiled programs, so that each is compiled once."""
+    folder = tmp_path_factory.mktemp("jax")
+    for kind, images in ("data", textures(6, 48, 40)), ("valid", textures(8, 48, 40)[6:]):
+        (folder / kind).mkdir()
+        for i, image in enumerate(images):
+            Image.fromarray(image).save(str(folder / kind / ("%d.png" % i)))
+    settings = {"jax_compilation_cache_dir": str(folder / "cache"),
+                "jax_persistent_cache_min_compile_time_secs": 0}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in settings.items():
+            jax.config.update(name, value)
+            patch.setenv(name.upper(), str(value))
+        yield folder
+    jax.config.update("jax_compilation_cache_dir", None)
+
+
+def options(folder, run, **changes):
+    values = dict(
+        model="tiny", data=folder / "data", valid=folder / "valid", valid_share=0.4, run=run, recipe="fast",
+        warmup=5, steps=100, batch=4, patch=8, dispatch=10, valid_every=50, save_minutes=0, workers=1)
+    values.update(changes)
+    return [str(text) for key, value in values.items() if value is not None
+            for text in ("--" + key.replace("_", "-"), value)]
+
+
+@pytest.fixture(scope="module")
+def trained(folder):
+    """The folder of an uninterrupted run, in a process that has neither TensorFlow nor scikit-image."""
+    command = [sys.executable, "-c", WITHOUT_TENSORFLOW, os.path.join(ROOT, "tools", "gpu", "train_jax.py")]
+    out = subprocess.check_output(command + options(folder, folder / "run"), universal_newlines=True)
+    assert out.splitlines()[-1] == "done: %s" % (folder / "run" / "state.npz")
+    return folder / "run"
+
+
+def test_training_lowers_the_loss(trained, folder):
+    log = read_log(trained)
+    steps, valid = [[record for record in log if key in record] for key in ("loss", "psnr")]
+    assert [record["step"] for record in steps] == list(range(10, 101, 10))
+    assert [record["step"] for record in valid] == [50, 100]
+    assert steps[-1]["loss"] < 0.3 * steps[0]["loss"]
+    for key in "psnr", "psnr_held_out":
+        assert valid[1][key] > valid[0][key] + 0.5
+    _, config, _ = states.load_state(str(trained / "state.npz"))
+    held_out = [os.path.basename(path) for path in photographs.hold_out(str(folder / "data"), 0.4)[1]]
+    assert config["held_out"] == held_out and config["data"]["files"] == 6
+
+
+def test_killed_and_resumed_equals_uninterrupted(trained, folder, tmp_path, monkeypatch):
+    """Equal to the bit on a CPU. It is killed after steps that are in its log, but not in its state."""
+    class Killed(Exception):
+        pass
+
+    def dispatch(self):
+        if self.step == 30:
+            self.args.save_minutes = 1000
+        if self.step == 50:
+            raise Killed()
+        original(self)
+    original, run = trainer.Trainer.dispatch, tmp_path / "run"
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(trainer.Trainer, "dispatch", dispatch)
+        train_jax.main(options(folder, run))
+    assert states.load_state(str(run / "state.npz"))[0]["step"] == 30 and read_log(run)[-1]["step"] == 50
+    assert train_jax.main(options(folder, run)) == 0
+    keys = "step", "loss", "rate", "gradient_norm", "psnr", "psnr_held_out"
+    logs = [[[record.get(key) for key in keys] for record in read_log(path)] for path in (run, trained)]
+    assert logs[0] == logs[1]
+    state, config, _ = states.load_state(str(run / "state.npz"))
+    expected, expected_config, _ = states.load_state(str(trained / "state.npz"))
+    assert config == expected_config and set(state) == set(expected)
+    for name in expected:
+        np.testing.assert_array_equal(state[name], expected[name], name)
+
+
+def test_stopped_by_a_signal(folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(trainer.Trainer, "dispatch", lambda self: os.kill(os.getpid(), signal.SIGTERM))
+    assert train_jax.main(options(folder, tmp_path / "run")) == 143
+    assert capsys.readouterr().out.endswith("stopped at step 0; the same command resumes\n")
+    assert states.load_state(str(tmp_path / "run" / "state.npz"))[0]["step"] == 0
+
+
+def test_by_the_clock_from_other_weights(trained, folder, tmp_path):
+    """A training of so many minutes begins where another ended, ends with a rate of 0, and tells of both."""
+    run, start = tmp_path / "run", str(trained / "state.npz")
+    more = dict(minutes=0.02, steps=None, init_from=start, rate=1e-5, warmup=0)
+    assert train_jax.main(options(folder, run, **more)) == 0
+    log = [record for record in read_log(run) if "loss" in record]
+    assert log[-1]["rate"] == 0 and log[0]["loss"] < 1.5 * read_log(trained)[-2]["loss"]
+    config = states.trained_config(*states.load_state(str(run / "state.npz")))
+    assert config["steps"] == config["trained_steps"] == log[-1]["step"] and config["trained_seconds"] > 0.5
+    assert [config["init_from"], len(config["trained_before"])] == [start, 1]
+    assert config["trained_before"][0]["trained_steps"] == 100
+
+
+def test_what_diverges_goes_on_with_other_patches(trained, folder, tmp_path, monkeypatch):
+    """The first time, with the weights of now; then, with those of the last state."""
+    def bad(state, tiles, rates):
+        return dict(state, step=state["step"] + len(rates)), (
+            np.full(len(rates), np.nan), np.full(len(rates), np.inf), np.ones(len(rates), bool))
+    monkeypatch.setattr(trainer.Trainer, "compiled", lambda self, rates: bad)
+    for step in 10, 20:
+        message = "diverges at step %d, with a loss of nan .* the same command goes on" % step
+        with pytest.raises(Divergence, match=message):
+            train_jax.main(options(folder, tmp_path / "run"))
+        assert states.load_state(str(tmp_path / "run" / "state.npz"))[0]["step"] == step
+
+
+def test_imported_weights_are_the_averages_and_evaluated(trained, folder, tmp_path, monkeypatch, capsys):
+    import_weights.main([str(trained / "state.npz"), str(tmp_path / "out")])
+    assert "tiny x2 after 100 steps, " in capsys.readouterr().out
+    prefix = checkpoint_prefix(str(tmp_path / "out"))
+    reader, (state, begun, trained_how) = tf.train.NewCheckpointReader(prefix), states.load_state(
+        str(trained / "state.npz"))
+    names = set(variable_shapes("tiny", "x2"))
+    assert set(reader.get_variable_to_shape_map()) == names
+    for name in names:
+        np.testing.assert_array_equal(reader.get_tensor(name), state[name + states.AVERAGE])
+    config = checkpoint_config(prefix)
+    assert config.pop("validation_psnr") > 10 and config.pop("valid") == "Sample"
+    assert config == states.trained_config(state, begun, trained_how) and config["device"] == "cpu"
+    assert (tmp_path / "out" / "log.jsonl").read_bytes() == (trained / "log.jsonl").read_bytes()
+    status, out, err = call(monkeypatch, capsys, evaluation.main, "--gpu", -1, "--model", "tiny", "--dataset",
+                            folder / "valid", "--checkpoint", tmp_path / "out")
+    assert status == 0, err
+    mean = [line for line in out.splitlines() if line.startswith("mean")][0].split()
+    assert float(mean[1]) == pytest.approx(read_log(trained)[-1]["psnr"], abs=2e-3)
+
+
+def test_exported_weights_are_those_of_the_checkpoint(tmp_path, capsys):
+    source, path = os.path.join(ROOT, "checkpoints", "x2", "32s"), str(tmp_path / "a" / "32s.npz")
+    export_weights.main([source, path])
+    assert capsys.readouterr().out == "%s: 132 variables of %s\n" % (path, checkpoint_prefix(source))
+    weights, history = states.read_start(path)
+    reader = tf.train.NewCheckpointReader(checkpoint_prefix(source))
+    assert set(weights) == set(reader.get_variable_to_shape_map()) == set(variable_shapes("32s", "x2"))
+    for name, value in weights.items():
+        np.testing.assert_array_equal(value, reader.get_tensor(name))
+    assert history == json.loads(json.dumps(training_history(checkpoint_prefix(source)))) and len(history) > 1
+
+
+def test_damaged_states_are_named(trained, tmp_path):
+    content = (trained / "state.npz").read_bytes()
+    for damaged in content[:1000], b"", content[:-2000]:
+        (tmp_path / "state.npz").write_bytes(damaged)
+        for command, *arguments in (import_weights, tmp_path / "state.npz", tmp_path / "out"), (
+                train_jax, "--data", trained.parent / "data", "--run", tmp_path), (
+                train_jax, "--data", trained.parent / "data", "--run", tmp_path / "new",
+                "--init-from", tmp_path / "state.npz"):
+            with pytest.raises(UserError, match="cannot read .*state.npz: .*: copy it anew"):
+                command.main([str(argument) for argument in arguments])
+
+
+def test_first_errors(trained, folder, tmp_path, monkeypatch):
+    with pytest.raises(UserError, match="no checkpoint at nowhere: "):
+        export_weights.main(["nowhere", str(tmp_path / "a.npz")])
+    with pytest.raises(UserError, match="no training data below nowhere: "):
+        train_jax.main(["--data", "nowhere", "--run", str(tmp_path / "run")])
+    with pytest.raises(UserError, match="not finite at step 2: lower --rate, in another --run$"):
+        states.save_state(str(tmp_path / "state.npz"), {"step": 2, "DRAN/a": np.float32([1, np.nan])}, {}, {})
+    large = np.broadcast_to(np.uint8(0), (30000, 40000, 3))
+    with pytest.raises(UserError, match="have 2399580018 positions of a patch, 2.31 or more: give fewer"):
+        tiles.stack_tiles([(large, large)] * 2, 4)
+    with pytest.raises(UserError, match="run was started with batch = 4, not 5: give the same options, or"):
+        train_jax.main(options(folder, trained, batch=5))
+
+    def exhausted(self):
+        raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 1 byte.")
+    monkeypatch.setattr(trainer.Trainer, "train", exhausted)
+    with pytest.raises(UserError, match="the device's memory is too small: lower --batch"):
+        train_jax.main(options(folder, tmp_path / "run"))
+    monkeypatch.setattr(train_jax.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match="JAX is needed: pip install jax"):
+        train_jax.main(options(folder, tmp_path))
+
+
+@pytest.mark.parametrize("changes, message", [
+    ({"minutes": 1}, "give --steps or --minutes"), ({"textures": 0.1}, "--textures is for train.py alone")])
+def test_wrong_options(folder, changes, message, capsys):
+    with pytest.raises(SystemExit) as stop:
+        train_jax.main(options(folder, "run", **changes))
+    assert stop.value.code == 2 and message in capsys.readouterr().err
