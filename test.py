@@ -16,6 +16,7 @@ from model import ABLATIONS, MODELS, SCALES
 from tools.checkpoints import find_checkpoint
 from tools.command import UserError, positive, run_main
 from tools.data import download
+from tools.data.published import authors_checkpoint, benchmark_files, count_published, weight_files
 from tools.files import CsvLog, check_writable, short_path
 from tools.network import Network, choose_variant
 from tools.options import add_data_dir, add_gpu, add_limit, add_precision, scale_name
@@ -40,7 +41,7 @@ def open_upscaler(model, scale, args):
     UserError."""
     checkpoint = args.checkpoint
     if checkpoint == "authors":
-        checkpoint = download.authors_checkpoint(model, scale, args.data_dir)
+        checkpoint = authors_checkpoint(model, scale, args.data_dir)
     prefix = find_checkpoint(model, scale, checkpoint)
     with Network(model, scale, prefix, args.gpu, args.without, args.precision, not args.no_limit) as network:
         print("DRSAN-%s %s     {:,} parameters, %.2f G multi-adds at 1280x720".format(network.parameters)
@@ -109,10 +110,10 @@ def offer_downloads(args, variants):
     for name in args.dataset:  # in EDSR's layout, the images are the user's own
         if name in BENCHMARKS and not os.path.isdir(os.path.join(args.data_dir, name, "HR")):
             factors = sorted({SCALES[scale] for _, scale in variants})
-            files += download.benchmark_files(name, args.data_dir, factors)
+            files += benchmark_files(name, args.data_dir, factors)
     if args.checkpoint == "authors":
         for model, scale in variants:
-            files += download.weight_files(args.data_dir, model, scale)
+            files += weight_files(args.data_dir, model, scale)
     download.offer(files, args.data_dir, args.mirror, args.download)
 
 
@@ -124,7 +125,7 @@ def evaluate_named(upscaler, model, scale, name, args, csv_log):
     before, factor = time.time(), SCALES[scale]
     dataset = find_dataset(name, factor, args.data_dir)
     print("data             %s: %s" % (dataset.name, dataset.origin))
-    right, count = download.count_published(dataset, factor) if dataset.name in BENCHMARKS else (0, None)
+    right, count = count_published(dataset, factor) if dataset.name in BENCHMARKS else (0, None)
     if name in BENCHMARKS:
         print("                 as published: %d of %d files" % (right, count))
     output = args.output and os.path.join(args.output, "%s_%s" % (model, scale), dataset.name)

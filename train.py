@@ -1,18 +1,19 @@
-"""Train DRSAN on a folder of photographs: python train.py --gpu 0 --model 32s --scale x2 --data data/DIV2K/DIV2K_train_HR
+"""Train DRSAN on photographs: python train.py --gpu 0 --model 32s --scale x2 --data data/DIV2K/DIV2K_train_HR
 
-A run lives in runs/<model>_<scale>: config.json, log.jsonl, state/ (the training state, from which the same command resumes)
-and best/ (the weights with the best validation PSNR, to be evaluated by test.py --checkpoint). What a recipe, a run, a batch and
-the training graph are stands in tools/training/ and tools/data/; here they come together.
+A run lives in runs/<model>_<scale>: config.json, log.jsonl, state/ (the training state, from which the same
+command resumes) and best/ (the weights with the best validation PSNR, for test.py --checkpoint). The recipe,
+the graph and the run stand in tools/training/, what is read in tools/data/; here they come together.
 """
 import argparse
 import os
-import signal
 import sys
 import time
 
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from model import ABLATIONS, SCALES
 from ops import tf
-from tools.checkpoints import PATTERN_CHARACTERS, checkpoint_prefix, find_checkpoint, load_values, note_seen, training_history
+from tools.checkpoints import (PATTERN_CHARACTERS, checkpoint_prefix, find_checkpoint, load_values, note_seen,
+                               training_history)
 from tools.command import UserError, cpu_count, not_negative, positive, run_main
 from tools.data.patches import Sampler, prefetch
 from tools.data.photographs import describe_data, hold_out, load_photographs, open_valid
@@ -20,139 +21,125 @@ from tools.data.records import open_records, records_config
 from tools.files import check_writable, locked
 from tools.options import add_data_dir, add_precision, add_valid_share, add_variant, gpus
 from tools.runtime import check_precision, error_reason
-from tools.training.cluster import Devices, other_tasks, read_cluster, serve
+from tools.training.cluster import Devices, Watch, other_tasks, read_cluster, serve, watching
 from tools.training.graph import averaged_weights, build_training, judge_dra, start_from, validate
 from tools.training.history import Meter, divergence, say
 from tools.training.recipes import MAX_LOSS, MAX_SKIPPED, add_recipe_options, choose_recipe, learning_rate
 from tools.training.runs import Run
-from tools.training.watch import watching_tasks
 
 import numpy as np
 
 
-def train(args):
-    """What the command does: recipe, data and run from the options, then the training, from where the run was left; returns the exit
-    status."""
-    cluster = read_cluster()
+def parse_args(argv=None):
+    """The knobs of a training; each value of its recipe has one, too."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    add_variant(parser)
+    group, count = parser.add_argument_group("data"), positive(int)
+    add = group.add_argument
+    add("--data", metavar="DIR", help="photographs, searched recursively")
+    add("--records", metavar="DIR", help="train on TFRecords; with --data, they are written here first")
+    add("--prepare", action="store_true", help="only write the records")
+    add("--pairs", type=count, default=80000, metavar="N", help="how many records to write (default 80000)")
+    add("--shards", type=count, default=16, metavar="N", help="in how many files (default 16)")
+    add("--valid", default="Sample", metavar="NAME", help="data set or folder to judge by (default Sample)")
+    add_valid_share(group)
+    add_data_dir(group)
+    add_recipe_options(parser)
+    add = parser.add_argument_group("run").add_argument
+    add("--run", metavar="DIR", help="its folder (default runs/<model>_<scale>)")
+    add("--init-from", metavar="CHECKPOINT", help="start from these weights, also of another scale or depth")
+    add("--without", choices=ABLATIONS, help="train an ablation: without DRA, its dynamics, or RSA")
+    add("--seed", type=not_negative(int), default=0, metavar="N", help="of weights and patches (default 0)")
+    add("--valid-every", type=count, default=1000, metavar="STEPS", help="default 1000")
+    add("--log-every", type=count, default=100, metavar="STEPS", help="default 100")
+    add("--save-minutes", type=not_negative(float), default=10, metavar="N", help="between saves, default 10")
+    group = parser.add_argument_group("devices")
+    add = group.add_argument
+    add("--gpu", type=gpus, default=[0], metavar="I[,J...]",
+        help="index of the GPU, cpu or -1 for the CPU; the batch is split over several (default 0)")
+    add_precision(group)
+    add("--threads", type=count, default=cpu_count(), metavar="N", help="used by TensorFlow (default: all)")
+    add("--workers", type=count, default=cpu_count(), metavar="N", help="threads that read (default: all)")
+    add("--chief-timeout", type=positive(float), default=30, metavar="MINUTES",
+        help="in a cluster, end a task whose chief is gone for so long (default 30)")
+    args = parser.parse_args(argv)
+    args.run = args.run or os.path.join("runs", "%s_%s" % (args.model, args.scale))
+    for wrong, message in (
+            (not (args.data or args.records), "give photographs by --data or records by --records"),
+            (args.without and args.init_from, "--without trains from scratch, without --init-from"),
+            (args.prepare and not (args.data and args.records), "--prepare needs --data and --records"),
+            (args.candidates and not args.data, "--candidates goes with --data: records were chosen"),
+            (args.textures and not args.data, "--textures goes with --data: records are as they are"),
+            (args.valid_share and not args.data, "--valid-share goes with --data: it holds out photographs"),
+            (args.pairs < args.shards, "--pairs %d cannot fill --shards %d" % (args.pairs, args.shards)),
+            (set(args.run) & PATTERN_CHARACTERS, "--run %s: TensorFlow takes *?[ for a pattern" % args.run)):
+        if wrong:
+            parser.error(message)
+    return args
+
+
+def main(argv=None):
+    """Train from where the run was left; returns the exit status, after a signal 128 and its number."""
+    args, cluster = parse_args(argv), read_cluster()
     if cluster and cluster.type != "chief":
         return serve(cluster, args.gpu, args.chief_timeout)
-    check_precision(args.precision)
-    check_writable([None if args.prepare else args.run, args.records if args.data else None])
-    recipe, sampler = choose_recipe(args, args.model, args.scale), None
-    if args.records:
-        sampler = open_records(args, recipe, lambda: open_photographs(args, recipe))
-        recipe = recipe._replace(candidates=records_config(args.records).get("candidates", 1))
+    watch = Watch(other_tasks(cluster))
+    with watching(watch.check):
+        check_precision(args.precision)
+        check_writable([None if args.prepare else args.run, args.records if args.data else None])
+        recipe, sampler = choose_recipe(args, args.model, args.scale), None
+        if args.records:
+            sampler = open_records(args, recipe, lambda: open_photographs(args, recipe))
+            written = records_config(args.records)
+            recipe = recipe._replace(candidates=written.get("candidates", 1),
+                                     textures=written.get("textures", 0))
         if args.prepare:
-            return
-    held_out = hold_out(args.data, args.valid_share)[1] if args.valid_share else []
-    run, start = open_run(args, recipe, held_out)
-    valid = open_valid(args.valid, held_out, SCALES[args.scale], args.data_dir)
-    sampler = sampler or open_photographs(args, recipe)
-    print("recipe %s: %s" % (args.recipe, ", ".join("%s %s" % item for item in recipe._asdict().items())), flush=True)
-    trainer = Trainer(args, recipe, run, sampler, valid)
-    with locked(run.folder, "trains in", "--run"), watching_tasks(other_tasks(cluster), trainer.stop):
-        return trainer.train(start, cluster)
-
-
-def open_photographs(args, recipe):
-    """The Sampler of the photographs below --data."""
-    photographs = load_photographs(args.data, SCALES[args.scale], recipe.patch, args.workers, args.valid_share)
-    print("%d photographs, %.1f megapixels" % (
-        len(photographs), sum(hr.shape[0] * hr.shape[1] for _, hr in photographs) / 1e6), flush=True)
-    return Sampler(photographs, SCALES[args.scale], recipe.batch, recipe.patch, args.seed, recipe.candidates, recipe.textures)
-
-
-def open_run(args, recipe, held_out):
-    """The Run that the options name, and the checkpoint it starts from, or None if it resumes or starts from scratch."""
-    resumes = checkpoint_prefix(os.path.join(args.run, "state"))
-    start = find_checkpoint(args.model, args.scale, args.init_from) if args.init_from is not None and not resumes else None
-    names = [os.path.relpath(path, args.data) for path in held_out]
-    if start:
-        note_seen(start, names)
-    return Run(args.run, dict(
-        recipe._asdict(), model=args.model, scale=args.scale, recipe=args.recipe, seed=args.seed, init_from=args.init_from,
-        trained_before=training_history(start) if start else [], without=args.without, precision=args.precision,
-        valid=args.valid, valid_share=args.valid_share, held_out=names,
-        data=describe_data(args.records or args.data))), start
+            return 0
+        held_out = hold_out(args.data, args.valid_share)[1] if args.valid_share else []
+        run, start = open_run(args, recipe, held_out)
+        valid = open_valid(args.valid, held_out, SCALES[args.scale], args.data_dir)
+        sampler = sampler or open_photographs(args, recipe)
+        say("recipe %s: %s" % (args.recipe, ", ".join("%s %s" % item for item in recipe._asdict().items())))
+        with locked(run.folder, "trains in", "--run"):
+            step = Trainer(args, recipe, run, sampler, valid, watch).train(start, cluster)
+    if step < recipe.steps:
+        say("stopped at step %d; the same command resumes" % step)
+        return 128 + watch.signal
+    say("done: %s" % run.best)
+    return 0
 
 
 class Trainer(object):
     """A run in training: its graph on its devices, and the loop that trains, logs, validates and saves.
 
-    sampler: the batch of a step, as a function. valid: as open_valid() gives it.
+    sampler: the batch of a step, as a function. valid: as open_valid() gives it. watch: tells when to stop.
+    applied: what was fed to the last step that was not skipped, None before one.
     """
 
-    def __init__(self, args, recipe, run, sampler, valid):
-        self.args, self.recipe, self.run, self.sampler, self.valid = args, recipe, run, sampler, valid
-        self.judge = list(valid.values())[-1][0]  # the name of what the best weights are the best on
-        self.stopped = 0                          # the number of the signal that stops it
-
-    def train(self, start, cluster):
-        """Build the graph, and train from the run's last state, or else from the checkpoint `start` (None: initial weights), until
-        the training is done or stopped; returns the exit status, 130 or 143 if it was stopped by Ctrl-C or SIGTERM."""
-        args = self.args
-        devices = self.devices = Devices(args.gpu, args.threads, self.recipe.batch, cluster)
-        check_precision(args.precision, devices.on_cpu)
-        with devices.telling_failure():
-            tf.set_random_seed(args.seed)
-            self.training = build_training(args.model, args.scale, self.recipe, devices.names, args.without, args.precision,
-                                           devices.compiled)
-            self.run.build(devices.chief)
-            tf.get_default_graph().finalize()
-            for number in signal.SIGINT, signal.SIGTERM:
-                signal.signal(number, self.stop)
-            step = self.keep_optimizing(start)
-        if step < self.recipe.steps:
-            print("stopped at step %d; the same command resumes" % step)
-            return 128 + self.stopped
-        devices.tell(True)
-        print("done: %s" % self.run.best)
-
-    def keep_optimizing(self, start):
-        """As optimize(), from the last state again whenever a task of the cluster was lost."""
-        while True:
-            try:
-                with self.devices.connect() as session:
-                    return self.optimize(session, start)
-            except (tf.errors.UnavailableError, tf.errors.AbortedError) as error:
-                if not self.devices.others:
-                    raise
-                print("lost a task of the cluster (%s): going on from the last state when all are there" % (
-                    error_reason(error)), flush=True)
-
-    def stop(self, number, _):
-        """End after this step; a handler of signals."""
-        self.stopped = number
-
-    def start_or_resume(self, start):
-        """Bring the weights and whatever else there is into the variables; returns the step from which the run goes on."""
-        step = self.run.open(self.session, self.training.step)
-        if step:
-            print("resumed at step %d, %s" % (step, "before its first validation" if self.run.best_psnr == -np.inf else
-                                              "best PSNR of %s %.3f dB" % (self.judge, self.run.best_psnr)), flush=True)
-        elif start:
-            print(start_from(self.session, self.training, start), flush=True)
-        return step
+    def __init__(self, args, recipe, run, sampler, valid, watch):
+        self.args, self.recipe, self.run = args, recipe, run
+        self.sampler, self.valid, self.watch = sampler, valid, watch
 
     def optimize(self, session, start):
-        """Train to recipe.steps, or until stopped; returns the step reached, which is saved."""
-        self.session, recipe, args = session, self.recipe, self.args
+        """Train from the last state, or else from the checkpoint `start` (None: initial weights), to its last
+        step or until stopped; returns the step reached, which is saved."""
+        self.session, recipe, args, training = session, self.recipe, self.args, self.training
         step = first = self.start_or_resume(start)
         batches, saved = prefetch(self.sampler, step, recipe.steps), time.time()
-        self.applied, in_a_row = None, 0  # what was fed to the last step that was not skipped; how many were, since
+        self.applied, skips = None, 0  # skips: in a row
         with Meter(self.run, recipe, step, self.devices.on_cpu) as meter:
-            while step < recipe.steps and not self.stopped:
+            while step < recipe.steps and not self.watch.signal:
                 with meter.waiting():
                     lr, hr = next(batches)
-                feed = {self.training.lr: lr, self.training.hr: hr, self.training.rate: learning_rate(recipe, step)}
+                feed = {training.lr: lr, training.hr: hr, training.rate: learning_rate(recipe, step)}
                 loss, norm, skipped = self.run_step(feed, step)
-                step += 1
+                step, self.watch.begun = step + 1, True
                 meter.add(loss, norm, skipped)
-                self.applied, in_a_row = (self.applied, in_a_row + 1) if skipped else (feed, 0)
-                if in_a_row == MAX_SKIPPED:
+                self.applied, skips = (self.applied, skips + 1) if skipped else (feed, 0)
+                if skips == MAX_SKIPPED:
                     self.give_up(step, loss, norm)
                 if step % args.log_every == 0 or step == recipe.steps:
-                    meter.log(step, feed[self.training.rate])
+                    meter.log(step, feed[training.rate])
                 if step % args.valid_every == 0 or step == recipe.steps:
                     with meter.paused():
                         self.validate(step, feed)
@@ -165,16 +152,52 @@ class Trainer(object):
             self.run.save_state(step)
         return step
 
+    def train(self, start, cluster):
+        """Build the graph and optimize() in it, again from the last state if a task of a cluster is lost."""
+        args = self.args
+        devices = self.devices = Devices(args.gpu, args.threads, self.recipe.batch, cluster)
+        check_precision(args.precision, devices.on_cpu)
+        with devices.telling_failure():
+            tf.set_random_seed(args.seed)
+            self.training = build_training(args.model, args.scale, self.recipe, devices.names, args.without,
+                                           args.precision, devices.compiled)
+            self.run.build(devices.chief)
+            tf.get_default_graph().finalize()
+            while True:
+                try:
+                    with devices.connect() as session:
+                        step = self.optimize(session, start)
+                    break
+                except (tf.errors.UnavailableError, tf.errors.AbortedError) as error:
+                    if not devices.others:
+                        raise
+                    say("lost a task of the cluster (%s): going on from the last state when all are there"
+                        % error_reason(error))
+        if step == self.recipe.steps:
+            devices.tell(True)
+        return step
+
+    def start_or_resume(self, start):
+        """Bring the weights and whatever else there is into the variables; returns the step reached."""
+        step = self.run.open(self.session, self.training.step)
+        if step:
+            name, best = list(self.valid.values())[-1][0], self.run.best_psnr
+            say("resumed at step %d, %s" % (step, "before its first validation" if best == -np.inf else
+                                            "best PSNR of %s %.3f dB" % (name, best)))
+        elif start:
+            say(start_from(self.session, self.training, start))
+        return step
+
     def run_step(self, feed, step):
-        """The loss of a step, the norm of its gradient, and whether it was skipped. Raises UserError if the memory is too small."""
-        training = self.training
+        """The loss of a step, the norm of its gradient, and whether it was skipped."""
+        one = self.training
         try:
-            return self.session.run([training.train, training.loss, training.norm, training.skipped], feed)[1:]
+            return self.session.run([one.train, one.loss, one.norm, one.skipped], feed)[1:]
         except tf.errors.ResourceExhaustedError:
             raise UserError("not enough memory for step %d: lower --batch or --patch" % step)
 
     def validate(self, step, feed):
-        """Print and log what the averaged weights reach on the validation sets, and save them if they are the best so far."""
+        """Say and log what the averaged weights reach on the validation sets, and save the best."""
         dra, rms = self.session.run([self.training.largest_dra, self.training.kernel_rms], feed)
         record = dict(step=step, seconds=round(self.run.seconds, 1), largest_dra=float("%.4g" % dra),
                       kernel_rms=float("%.4g" % rms))
@@ -192,13 +215,13 @@ class Trainer(object):
         self.run.log(record, [image[:128, :128] for image in images[:4]] if better else ())
 
     def is_sound(self):
-        """Whether the weights have a loss on the patches of the step that made them; the loss of that step was of those before
-        it. Weights as they were loaded are sound."""
+        """Whether the weights have a loss on the patches of the step that made them; that step's own loss is
+        of the weights before it. Weights as they were loaded are sound."""
         return self.applied is None or self.session.run(self.training.loss, self.applied) < MAX_LOSS
 
     def give_up(self, step, loss, norm):
-        """Raise UserError for a training that diverges, and leave a state from which the same command goes on, if there is a good
-        one: with the weights of now if they are sound, else with those last saved; in either case with the patches after `step`."""
+        """Raise UserError for a training that diverges. If there are good weights, those of now or those last
+        saved, a state is left from which the same command goes on with new patches."""
         if not self.is_sound():
             if not self.run.restore_state():
                 raise divergence(step, loss, norm)
@@ -207,66 +230,29 @@ class Trainer(object):
         raise divergence(step, loss, norm, self.run.state)
 
 
-def add_data_options(parser):
-    group = parser.add_argument_group("data")
-    group.add_argument("--data", metavar="DIR", help="photographs, searched recursively")
-    group.add_argument("--records", metavar="DIR", help="train on TFRecords, first written here from --data if that is given")
-    group.add_argument("--prepare", action="store_true", help="only write the records")
-    group.add_argument("--pairs", type=positive(int), default=80000, metavar="N", help="how many records to write (default 80000)")
-    group.add_argument("--shards", type=positive(int), default=16, metavar="N", help="in how many files (default 16)")
-    group.add_argument("--valid", default="Sample", metavar="NAME", help="data set for validation (default Sample)")
-    add_valid_share(group)
-    add_data_dir(group)
+def open_photographs(args, recipe):
+    """The Sampler of the photographs below --data."""
+    factor = SCALES[args.scale]
+    photographs = load_photographs(args.data, factor, recipe.patch, args.workers, args.valid_share)
+    say("%d photographs, %.1f megapixels" % (len(photographs), sum(hr.size for _, hr in photographs) / 3e6))
+    return Sampler(photographs, factor, recipe.batch, recipe.patch, args.seed, recipe.candidates,
+                   recipe.textures)
 
 
-def add_run_options(parser):
-    group = parser.add_argument_group("run")
-    group.add_argument("--run", metavar="DIR", help="its folder (default runs/<model>_<scale>)")
-    group.add_argument("--init-from", metavar="CHECKPOINT", help="start from the weights of another scale or depth")
-    group.add_argument("--without", choices=ABLATIONS, help="train an ablation: without DRA, its dynamics, or RSA")
-    group.add_argument("--seed", type=not_negative(int), default=0, metavar="N", help="of initial weights and patches (default 0)")
-    group.add_argument("--valid-every", type=positive(int), default=1000, metavar="STEPS", help="default 1000")
-    group.add_argument("--log-every", type=positive(int), default=100, metavar="STEPS", help="default 100")
-    group.add_argument("--save-minutes", type=not_negative(float), default=10, metavar="MINUTES",
-                       help="between two states, from which a killed run resumes (default 10)")
-
-
-def add_device_options(parser):
-    group = parser.add_argument_group("devices")
-    group.add_argument("--gpu", type=gpus, default=[0], metavar="I[,J...]",
-                       help="index of the GPU, cpu or -1 for the CPU; the batch is split over several (default 0)")
-    add_precision(group)
-    group.add_argument("--threads", type=positive(int), default=cpu_count(), metavar="N",
-                       help="of TensorFlow on the CPU (default: one for each processor)")
-    group.add_argument("--workers", type=positive(int), default=cpu_count(), metavar="N",
-                       help="processes that read photographs (default: one for each processor)")
-    group.add_argument("--chief-timeout", type=positive(float), default=30, metavar="MINUTES",
-                       help="in a cluster, end a worker or parameter server whose chief is gone for so long (default 30)")
-
-
-def parse_args():
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    add_variant(parser)
-    for add_options in add_data_options, add_recipe_options, add_run_options, add_device_options:
-        add_options(parser)
-    args = parser.parse_args()
-    if not (args.data or args.records):
-        parser.error("give photographs by --data or records by --records")
-    if args.without and args.init_from:
-        parser.error("--without trains from scratch, without --init-from")
-    if args.prepare and not (args.data and args.records):
-        parser.error("--prepare needs --data and --records")
-    if args.candidates and not args.data:
-        parser.error("--candidates goes with --data: records hold the patches that were chosen")
-    if args.valid_share and not args.data:
-        parser.error("--valid-share goes with --data: it holds out photographs")
-    if args.pairs < args.shards:
-        parser.error("--pairs %d cannot fill --shards %d" % (args.pairs, args.shards))
-    args.run = args.run or os.path.join("runs", "%s_%s" % (args.model, args.scale))
-    if set(args.run) & PATTERN_CHARACTERS:
-        parser.error("--run %s: TensorFlow takes the characters *?[ for a pattern" % args.run)
-    return args
+def open_run(args, recipe, held_out):
+    """The Run that the options name, and the checkpoint it starts from: None if it resumes or starts from
+    scratch."""
+    start = None
+    if args.init_from is not None and not checkpoint_prefix(os.path.join(args.run, "state")):
+        start = find_checkpoint(args.model, args.scale, args.init_from)
+    names = [os.path.relpath(path, args.data) for path in held_out]
+    if start:
+        note_seen(start, names)
+    same = {key: getattr(args, key) for key in (
+        "model", "scale", "recipe", "seed", "init_from", "without", "precision", "valid", "valid_share")}
+    return Run(args.run, dict(recipe._asdict(), data=describe_data(args.records or args.data), held_out=names,
+                              trained_before=training_history(start) if start else [], **same)), start
 
 
 if __name__ == "__main__":
-    run_main(lambda: train(parse_args()))
+    run_main(main)

@@ -1,29 +1,23 @@
-"""Clusters: tasks that share a batch, are lost and come back, and end by signals, with their chief or without it."""
+"""Clusters: tasks that share a batch, are lost and come back, and end by signals; what TF_CONFIG says, and
+who sets it."""
 import collections
 import json
 import os
 import re
 import signal
 import socket
+import subprocess
+import sys
 import threading
 
-from conftest import start, state_values
+import train
+from conftest import ROOT, call, start, state_values
 from tools.command import UserError
 from tools.runtime import list_gpus
-from tools.training import cluster
+from tools.training import cluster, tf_config
 
 import numpy as np
 import pytest
-
-
-def free_ports(count):
-    sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind(("localhost", 0))
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
 
 
 def read_lines_until(process, text):
@@ -37,20 +31,27 @@ def read_lines_until(process, text):
 
 @pytest.fixture
 def start_task(photographs, tmp_path):
-    """start_task(job, options) starts the task of a cluster of chief, worker and ps; those that are left are killed in the end."""
-    cluster = {job: ["localhost:%d" % port] for job, port in zip(("chief", "worker", "ps"), free_ports(3))}
-    tasks = []
+    """start_task(job, options) starts the task of a cluster of chief, worker and ps; what is left is killed
+    in the end."""
+    sockets, tasks = [socket.socket() for _ in range(3)], []
+    for one in sockets:
+        one.bind(("localhost", 0))
+    ports = [one.getsockname()[1] for one in sockets]
+    addresses = {job: ["localhost:%d" % port] for job, port in zip(("chief", "worker", "ps"), ports)}
+    for one in sockets:
+        one.close()
 
     def start_one(job, *options):
-        config = {"cluster": cluster, "task": {"type": job, "index": 0}}
+        config = {"cluster": addresses, "task": {"type": job, "index": 0}}
         options = ("--save-minutes", "0", "--threads", "1", "--batch", "4") + options
-        tasks.append(start(photographs, tmp_path / "cluster", *options, env=dict(os.environ, TF_CONFIG=json.dumps(config))))
+        environment = dict(os.environ, TF_CONFIG=json.dumps(config))
+        tasks.append(start(photographs, tmp_path / "cluster", *options, env=environment))
         return tasks[-1]
 
     def kill():
         for task in tasks:
             task.kill()
-    watchdog = threading.Timer(300, kill)  # so that a cluster that hangs fails the test
+    watchdog = threading.Timer(600, kill)  # so that a cluster that hangs fails the test
     watchdog.start()
     yield start_one
     watchdog.cancel()
@@ -58,33 +59,26 @@ def start_task(photographs, tmp_path):
 
 
 def test_cluster_trains_as_one_machine_though_tasks_die(photographs, tmp_path, start_task):
-    """All are stopped at once, as by a scheduler; the chief is interrupted while it waits for a worker that was killed; another
-    worker is lost to the chief that goes on."""
+    """A worker is killed and comes back; all are stopped at once, as by a scheduler, and started again."""
     steps = "--steps", "96"
-    tasks = [start_task(job, "--save-minutes", "60", *steps) for job in ("worker", "ps", "chief")]
-    read_lines_until(tasks[2], "PSNR of")
-    for task in tasks:
-        task.send_signal(signal.SIGTERM)
-    stopped = int(re.search("stopped at step ([0-9]+);", read_lines_until(tasks[2], "stopped at step")[-1]).group(1))
-    assert [task.wait() for task in tasks] == [143, 143, 143]
+    alone = start(photographs, tmp_path / "alone", "--threads", "2", "--batch", "4", *steps)
     worker, ps, chief = [start_task(job, *steps) for job in ("worker", "ps", "chief")]
-    read_lines_until(chief, "resumed at step %d," % stopped)
     read_lines_until(chief, "PSNR of")
     worker.kill()
     read_lines_until(chief, "waiting for /job:worker/task:0 at localhost:")
-    chief.send_signal(signal.SIGINT)
-    read_lines_until(chief, "stopped while /job:worker/task:0 was waited for; the same command resumes")
-    assert chief.wait() == 130
-    chief, worker = start_task("chief", *steps), start_task("worker", *steps)
-    read_lines_until(chief, "resumed at step")
-    worker.kill()
-    worker.communicate()
     worker = start_task("worker", *steps)
     read_lines_until(chief, "lost a task of the cluster")  # TensorFlow 1.8 notices when it is back
     read_lines_until(chief, "resumed at step")
+    read_lines_until(chief, "loss")
+    for task in worker, ps, chief:
+        task.send_signal(signal.SIGTERM)
+    line = read_lines_until(chief, "stopped at step")[-1]
+    stopped = re.search("stopped at step ([0-9]+);", line).group(1)
+    assert [task.wait() for task in (worker, ps, chief)] == [143, 143, 143]
+    worker, ps, chief = [start_task(job, *steps) for job in ("worker", "ps", "chief")]
+    read_lines_until(chief, "resumed at step %s," % stopped)
     read_lines_until(chief, "done")
-    assert [process.wait() for process in (chief, worker, ps)] == [0, 0, 0]
-    alone = start(photographs, tmp_path / "alone", "--save-minutes", "0", "--threads", "2", "--batch", "4", *steps)
+    assert [task.wait() for task in (worker, ps, chief)] == [0, 0, 0]
     assert b"done" in alone.communicate()[0]
     alone, together = [state_values(tmp_path / name) for name in ("alone", "cluster")]
     assert sorted(alone) == sorted(together)
@@ -92,39 +86,38 @@ def test_cluster_trains_as_one_machine_though_tasks_die(photographs, tmp_path, s
         np.testing.assert_allclose(together[name], alone[name], rtol=0, atol=1e-4, err_msg=name)
 
 
-def test_signals_end_tasks_that_wait_for_others(start_task):
-    """None of these sees another: the worker has no chief, the chief no parameter server."""
-    worker, chief = start_task("worker"), start_task("chief")
-    read_lines_until(worker, "serving as job:worker/task:0 at localhost:")
-    worker.send_signal(signal.SIGINT)
-    assert worker.communicate()[0] == b"stopped\n" and worker.returncode == 130
+def test_tasks_end_that_wait_for_others(start_task):
+    """By a signal, though none of these sees another; or since the chief is gone too long, or has failed."""
+    ps, chief = start_task("ps"), start_task("chief")
+    read_lines_until(ps, "serving as job:ps/task:0 at localhost:")
+    ps.send_signal(signal.SIGINT)
+    assert ps.communicate()[0] == b"stopped\n" and ps.returncode == 130
     read_lines_until(chief, "waiting for /job:")
     chief.send_signal(signal.SIGTERM)
     assert b"was waited for; the same command resumes" in chief.communicate()[0] and chief.returncode == 143
-
-
-def test_tasks_end_without_a_chief(start_task):
-    """It is gone too long, or has failed."""
     gone = start_task("worker", "--chief-timeout", "0.01")
-    out = gone.communicate()[0].decode()
-    assert re.search("error: no chief at localhost:[0-9]+ for 0.01 minutes: start it", out) and gone.returncode == 1
+    assert re.search(b"error: no chief at localhost:[0-9]+ for 0.01 minutes: start it", gone.communicate()[0])
+    assert gone.returncode == 1
     others = [start_task("worker"), start_task("ps")]
     chief = start_task("chief", "--warmup", "0", "--rate", "1e9", "--steps", "100")
     assert b"error: the training diverges at step" in chief.communicate()[0] and chief.returncode == 1
     for task in others:
-        assert task.communicate()[0].decode().splitlines()[1:] == ["error: the chief failed: it says why"] and task.returncode == 1
+        lines = task.communicate()[0].decode().splitlines()
+        assert lines[1:] == ["error: the chief failed: it says why"] and task.returncode == 1
 
 
 def test_each_task_computes_on_its_own_gpus():
     """The GPUs of a parameter server are nobody's."""
-    Device, Session = collections.namedtuple("Device", "name device_type"), collections.namedtuple("Session", "list_devices")
-    devices = ["/job:chief/replica:0/task:0/device:CPU:0"] + ["/job:%s/replica:0/task:%d/device:GPU:%d" % place for place in (
-        ("ps", 0, 0), ("ps", 0, 1), ("worker", 1, 0), ("worker", 1, 1), ("worker", 0, 0))]
+    Device = collections.namedtuple("Device", "name device_type")
+    Session = collections.namedtuple("Session", "list_devices")
+    places = ("ps", 0, 0), ("ps", 0, 1), ("worker", 1, 0), ("worker", 1, 1), ("worker", 0, 0)
+    devices = ["/job:chief/replica:0/task:0/device:CPU:0"] + [
+        "/job:%s/replica:0/task:%d/device:GPU:%d" % place for place in places]
     session = Session(lambda: [Device(name, name.split(":")[-2]) for name in devices])
     tasks = ["/job:chief/task:0", "/job:worker/task:0", "/job:worker/task:1"]
+    gpus = [[], ["/job:worker/task:0/gpu:0"], ["/job:worker/task:1/gpu:0", "/job:worker/task:1/gpu:1"]]
     found = collections.OrderedDict((task, list_gpus(session, task)) for task in tasks)
-    assert list(found.values()) == [[], ["/job:worker/task:0/gpu:0"], ["/job:worker/task:1/gpu:0", "/job:worker/task:1/gpu:1"]]
-    assert cluster.split_batch(found, 4) == ["/job:chief/task:0", "/job:worker/task:0"] + found[tasks[2]]
+    assert list(found.values()) == gpus and cluster.split_batch(found, 4) == tasks[:2] + gpus[2]
     devices[1:] = devices[1:3]
     found = collections.OrderedDict((task, list_gpus(session, task)) for task in tasks)
     assert cluster.split_batch(found, 2) == [tasks[0]] * 2 + [tasks[1]] * 2 + [tasks[2]] * 2
@@ -134,18 +127,116 @@ def test_each_task_computes_on_its_own_gpus():
     assert cluster.split_batch({"": list_gpus(session)}, 4) == [""]
 
 
-def test_a_batch_that_machines_cannot_share():
+@pytest.mark.parametrize("batch, advice", [(16, "15 or 18"), (2, "3")])
+def test_a_batch_that_machines_cannot_share(batch, advice):
     addresses = {"chief": ["localhost:1"], "worker": ["localhost:2", "localhost:3"]}
-    with pytest.raises(UserError, match="a batch of 16 cannot be split over 3 machines: give --batch 15 or 18$"):
-        cluster.Devices([-1], 1, 16, cluster.Cluster(addresses, "chief", 0))
-    with pytest.raises(UserError, match="a batch of 2 cannot be split over 3 machines: give --batch 3$"):
-        cluster.Devices([-1], 1, 2, cluster.Cluster(addresses, "chief", 0))
+    message = "a batch of %d cannot be split over 3 machines: give --batch %s$" % (batch, advice)
+    with pytest.raises(UserError, match=message):
+        cluster.Devices([-1], 1, batch, cluster.Cluster(addresses, "chief", 0))
 
 
-@pytest.mark.parametrize("config", ["nothing", '{"cluster": {"chief": ["a:1"]}, "task": {"type": "worker", "index": 0}}',
-                                    '{"cluster": {"chief": [["a:1"]]}, "task": {"type": "chief", "index": 0}}',
-                                    '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 0}}'])
-def test_bad_cluster_is_one_line(config, monkeypatch):
+def test_a_port_that_is_taken():
+    with socket.socket() as taken:
+        taken.bind(("localhost", 0))
+        taken.listen(1)
+        addresses = {"chief": ["localhost:%d" % taken.getsockname()[1]], "ps": ["localhost:1"]}
+        message = "cannot serve at %s of TF_CONFIG: another process listens" % addresses["chief"][0]
+        with pytest.raises(UserError, match=message):
+            cluster.start_server(cluster.Cluster(addresses, "chief", 0), [-1])
+
+
+# TF_CONFIG
+
+TASK = ', "task": {"type": "%s", "index": %d}}'
+TWO = {"chief": ["a:1"], "worker": ["b:2"]}
+
+
+@pytest.mark.parametrize("config, expected", [
+    ("", None), ("null", None), ('{"environment": "cloud"}', None), ('{"cluster": {}, "task": {}}', None),
+    ('{"cluster": {"worker": ["a:1"]}' + TASK % ("worker", 0), None),
+    ('{"cluster": {"worker": ["a:1", "b:2"]}' + TASK % ("worker", 0), (TWO, "chief", 0)),
+    ('{"cluster": {"worker": ["a:1", "b:2"]}' + TASK % ("worker", 1), (TWO, "worker", 0)),
+    ('{"cluster": {"worker": ["a:1"], "ps": ["b:2"]}' + TASK % ("ps", 0), (
+        {"chief": ["a:1"], "ps": ["b:2"]}, "ps", 0)),
+    ('{"cluster": {"master": ["a:1"], "worker": ["b:2"]}' + TASK % ("master", 0), (TWO, "chief", 0))])
+def test_what_platforms_set(config, expected, monkeypatch):
     monkeypatch.setenv("TF_CONFIG", config)
-    with pytest.raises(UserError, match='TF_CONFIG lacks .*: expected {"cluster"'):
+    assert cluster.read_cluster() == expected
+
+
+@pytest.mark.parametrize("config", [
+    "nothing", "3", '{"cluster": {"chief": ["a:1"], "worker": ["b:1"]}}',
+    '{"cluster": {"ps": ["a:1", "b:1"]}' + TASK % ("ps", 0),
+    '{"cluster": {"chief": ["a:1"], "worker": ["b:1"]}' + TASK % ("worker", 1),
+    '{"cluster": {"chief": ["a:1"], "worker": [["b:1"]]}' + TASK % ("chief", 0),
+    '{"cluster": {"chief": ["a"], "worker": ["b:1"]}' + TASK % ("chief", 0)])
+def test_a_config_that_is_no_cluster(config, monkeypatch):
+    monkeypatch.setenv("TF_CONFIG", config)
+    with pytest.raises(UserError) as stop:
         cluster.read_cluster()
+    expected = "TF_CONFIG is not the JSON of a cluster and of a task in it, but %.80s: expected {" % config
+    assert str(stop.value).startswith(expected)
+
+
+SLURM = {"SLURM_JOB_ID": "1234567", "SLURM_STEP_NODELIST": "gpu[07-09]", "SLURM_STEP_NUM_TASKS": "3",
+         "SLURM_NODEID": "1", "SLURM_ARRAY_TASK_ID": "3"}
+COMMANDS = {  # stand-ins for what a scheduler's machine has
+    "scontrol": "#!/bin/sh\n[ \"$*\" = 'show hostnames gpu[07-09]' ] && printf 'gpu07\\ngpu08\\ngpu09\\n'\n",
+    "srun": "#!/bin/sh\nshift\nexec \"$@\"\n",
+    "python": "#!/bin/sh\n[ $1 = train.py ] && echo \"$TF_CONFIG\" && echo \"$*\" && exit\nexec '%s' \"$@\"\n"
+              % sys.executable}
+
+
+@pytest.fixture
+def commands(tmp_path, monkeypatch):
+    """COMMANDS, which come first in the PATH."""
+    for name, text in COMMANDS.items():
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", "%s:%s" % (tmp_path, os.environ["PATH"]))
+
+
+def test_roles_of_hosts():
+    hosts, addresses = ["a", "b", "c", "d"], {"chief": ["a:7"], "worker": ["b:7", "c:7"], "ps": ["d:7"]}
+    roles = ("chief", 0), ("worker", 0), ("worker", 1), ("ps", 0)
+    assert [tf_config.make_config(hosts, i, 7, 1) for i in range(4)] == [
+        {"cluster": addresses, "task": {"type": job, "index": index}} for job, index in roles]
+    for index, servers in (4, 1), (-1, 1), (0, 4):
+        message = "host %d of 4, with %d parameter servers, is none" % (index, servers)
+        with pytest.raises(UserError, match=message):
+            tf_config.make_config(hosts, index, 7, servers)
+
+
+def test_slurm(commands, monkeypatch, capsys):
+    def run(*arguments):
+        return call(monkeypatch, capsys, tf_config.main, *arguments)
+    status, _, err = run()
+    assert status == 1 and "no task of Slurm: 'SLURM_STEP_NODELIST' is not as srun sets it" in err
+    for name, value in SLURM.items():
+        monkeypatch.setenv(name, value)
+    status, out, _ = run("--ps", 1)
+    monkeypatch.setenv("TF_CONFIG", out)
+    assert status == 0 and cluster.read_cluster() == (
+        {"chief": ["gpu07:24567"], "worker": ["gpu08:24567"], "ps": ["gpu09:24567"]}, "worker", 0)
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "6")
+    assert run()[2] == "error: 6 tasks on 3 nodes: give srun --ntasks-per-node=1\n"
+    monkeypatch.setenv("SLURM_STEP_NODELIST", "nowhere")
+    assert run()[2].startswith("error: scontrol cannot say which hosts nowhere are: ")
+    assert run("--hosts", "a", "b")[0] == 2
+
+
+@pytest.mark.parametrize("kind", ["bash", "yaml"])
+def test_the_jobs_of_the_readme(kind, commands):
+    """TF_CONFIG, and the options of train.py, that their shell commands come to."""
+    with open(os.path.join(ROOT, "tools", "README.md")) as file:
+        text = re.search("```%s\n(.*?)```" % kind, file.read(), re.DOTALL).group(1)
+    hosts, port, scale, environment = ["gpu07", "gpu08", "gpu09"], 24567, "x3", SLURM
+    if kind == "yaml":
+        text = re.search('"(.*?)"', text, re.DOTALL).group(1)
+        hosts, port, scale = ["drsan-%d.drsan" % i for i in range(3)], 4000, "x2"
+        environment = {"JOB_COMPLETION_INDEX": "1"}
+    config, command = subprocess.check_output(
+        ["bash", "-c", text], cwd=ROOT, env=dict(os.environ, **environment)).decode().splitlines()
+    assert json.loads(config) == tf_config.make_config(hosts, 1, port, 1)
+    args = train.parse_args(command.split()[1:])
+    assert (args.scale, args.data) == (scale, "data/DIV2K/DIV2K_train_HR")

@@ -56,7 +56,7 @@ def test_limits_hold_whole_in_tiles_compiled_and_exported(weights, monkeypatch):
     write_json(weights + "/config.json", {"dra_ranges": [[[low] * 10, [99.0] * 10] for low in (-99, -99, 98, -99)]})
     outputs = []
     for limit, tile, compiled_from in (True, None, 10 ** 5), (True, 24, 10 ** 5), (True, None, 1), (False, None, 10 ** 5):
-        monkeypatch.setattr("tools.pictures.tiles.COMPILED_FROM", compiled_from)
+        monkeypatch.setattr("tools.pictures.tiles.COMPILED_AT_ONCE", compiled_from)
         with Network("32s", "x2", weights + "/DRSAN32sx2", -1, limit=limit) as network:
             store = network.make_upscaler(tile)(PICTURE)
             assert store.limited == limit

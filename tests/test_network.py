@@ -128,25 +128,27 @@ def test_bfloat16_is_near_float32(monkeypatch):
         return
     photograph = utils.read_image(utils.find_dataset("Sample", 2, "").pairs[1].hr)[60:220, 90:260] / np.float32(255)
     images = {}
-    for precision, tile, compiled_from in (("float32", None, tiles.COMPILED_FROM), ("bfloat16", None, tiles.COMPILED_FROM),
-                                           ("bfloat16", 48, tiles.COMPILED_FROM), ("bfloat16", None, 1), ("bfloat16", 48, 1)):
-        monkeypatch.setattr(tiles, "COMPILED_FROM", compiled_from)
+    for precision, tile, compiled_from in (("float32", None, tiles.COMPILED_AT_ONCE), ("bfloat16", None, tiles.COMPILED_AT_ONCE),
+                                           ("bfloat16", 48, tiles.COMPILED_AT_ONCE), ("bfloat16", None, 1), ("bfloat16", 48, 1)):
+        monkeypatch.setattr(tiles, "COMPILED_AT_ONCE", compiled_from)
         with load_model("32s", "x2", gpu=-1, precision=precision, tile=tile) as model:
             images[precision, tile, compiled_from] = 255 * model.upscale(photograph)
     plain, whole, in_tiles, compiled, compiled_in_tiles = images.values()
     for one in whole, compiled:
         assert 0.02 < np.sqrt(np.mean((one - plain) ** 2)) < 0.2 and np.abs(one - plain).max() < 2
     for one, other in (in_tiles, whole), (compiled_in_tiles, compiled):
-        assert np.sqrt(np.mean((one - other) ** 2)) < 0.05 and np.abs(one - other).max() < 1
+        # sums are rounded to bfloat16 in another order: by less than what its 8 bits differ from float32, on any processor
+        assert np.sqrt(np.mean((one - other) ** 2)) < np.sqrt(np.mean((other - plain) ** 2))
+        assert np.abs(one - other).max() < 2
 
 
 @pytest.mark.parametrize("model, scale", [("32s", "x2"), ("48s", "x3")])
 def test_compiled_network_equals_the_plain_one(model, scale, monkeypatch):
-    """From COMPILED_FROM pixels on, whole and in tiles; it has a program for each kind of operation, whatever how often it is there."""
+    """From COMPILED_AT_ONCE pixels on, whole and in tiles; it has a program for each kind of operation, whatever how often it is there."""
     photograph = skimage.data.astronaut()[:64, 100:200]
     images = {}
     for compiled_from, tile in (6401, None), (6400, None), (6400, 48):
-        monkeypatch.setattr(tiles, "COMPILED_FROM", compiled_from)
+        monkeypatch.setattr(tiles, "COMPILED_AT_ONCE", compiled_from)
         with load_model(model, scale, gpu=-1, tile=tile) as network:
             images[compiled_from, tile] = network.upscaler(photograph).array()
             calls = [node for node in network.session.graph.as_graph_def().node if node.op == "XlaLaunch"]

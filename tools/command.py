@@ -7,6 +7,7 @@ import io
 import os
 import sys
 import tempfile
+import threading
 
 from tools import INSTALL
 
@@ -106,28 +107,16 @@ def _bounded(kind, words, accepts):
     return convert
 
 
-_noticed = set()
-_held = None  # within held_notices(), what would have been printed
+_noticed, _noticing = set(), threading.Lock()
 
 
 def notice_once(text, where=None):
     """Print a note on stderr, if there has been none of this text; where: the file, which may be one of many, that it is about."""
-    if _held is not None:
-        _held.setdefault(text, where)
-    elif text not in _noticed:
+    with _noticing:
+        first = text not in _noticed
         _noticed.add(text)
+    if first:
         print("note: %s%s" % (text, " (first seen in %s)" % where if where else ""), file=sys.stderr)
-
-
-@contextlib.contextmanager
-def held_notices():
-    """Within this context notices are not printed but collected: a dict, for notice_once(*item) in another process."""
-    global _held
-    kept, _held = _held, {}
-    try:
-        yield _held
-    finally:
-        _held = kept
 
 
 @contextlib.contextmanager

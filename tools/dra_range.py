@@ -59,7 +59,7 @@ def main(argv=None):
     args = parser.parse_args(argv)
     prefix = find_checkpoint(None, None, args.checkpoint)
     model, scale = identify(prefix)
-    images = [pair[0] for pair in (load_pair(path, SCALES[scale])[0] for path in hold_out(args.data, args.share)[1])
+    images = [pair[0] for pair in (load_pair(path, SCALES[scale]) for path in hold_out(args.data, args.share)[1])
               if not isinstance(pair, UserError)]
     with Network(model, scale, prefix, -1, limit=False) as network:
         ranges = measure_network(network, images)

@@ -1,37 +1,58 @@
-"""Folders of photographs to train on: which files they have, which of them are held out for validation, and all in memory."""
+"""Folders of photographs to train on: which files they have, which of them are held out for validation, and
+all in memory."""
+import concurrent.futures
+import contextlib
 import functools
 import glob
 import hashlib
+import math
 import os
 import re
 from collections import OrderedDict
 
-from tools.command import UserError, held_notices, notice_once, process_pool
+from tools.command import UserError, notice_once
 from tools.files import read_csv
-from utils import IMAGE_SUFFIXES, Pair, check_size, find_dataset, list_images, read_pair
+from tools.training.history import say
+from tools.images import broken_links
+from utils import IMAGE_SUFFIXES, Pair, find_dataset, list_images, read_image, read_pair
 
 from tqdm import tqdm
 
+KINDS = "/".join(suffix[1:].upper() for suffix in IMAGE_SUFFIXES)
+
 
 def load_pair(path, factor):
-    """((LR, HR) of one photograph, uint8 RGB, or the UserError that says why it cannot be used; the notices held back)."""
-    with held_notices() as notices:
-        try:
-            return read_pair(Pair(path, path, None), factor), notices
-        except UserError as error:
-            return error, notices
+    """(LR, HR) of one photograph, uint8 RGB, or the UserError that says why it cannot be used."""
+    try:
+        return read_pair(Pair(path, path, None), factor)
+    except UserError as error:
+        return error
+
+
+def in_threads(function, items, workers):
+    """Yield function(item) of each item, in their order, called in so many threads; once the generator is
+    closed, no more calls begin."""
+    pool = concurrent.futures.ThreadPoolExecutor(workers)
+    futures = [pool.submit(function, item) for item in items]
+    try:
+        for future in futures:
+            yield future.result()
+    finally:
+        for future in futures:
+            future.cancel()
+        pool.shutdown()
 
 
 def list_photographs(folder):
-    """The paths of all image files below `folder`, sorted."""
-    return sorted(path for below in folders_below(folder) for path in list_images(below))
+    """The paths of all image files below `folder`, sorted; links to files that are not there are left out."""
+    return sorted(path for below in folders_below(folder) for path in list_images(below) if os.path.exists(path))
 
 
 def folders_below(folder):
     """`folder` and all folders below it; links to folders are followed, but each folder is there once."""
     found, waiting, links = OrderedDict(), [folder], []
     while waiting or links:
-        path = waiting.pop() if waiting else links.pop(0)  # real folders first, by whose names files are known then
+        path = waiting.pop() if waiting else links.pop(0)  # real folders first
         if found.setdefault(os.path.realpath(path), path) == path and os.path.isdir(path):
             for entry in os.scandir(path):
                 if entry.is_dir():
@@ -41,7 +62,8 @@ def folders_below(folder):
 
 
 def photograph_of(folder, paths):
-    """{path: photograph} of image files below `folder`: tiles that its manifest.csv says are of one photograph have the same."""
+    """{path: photograph} of image files below `folder`: tiles that its manifest.csv says are of one
+    photograph have the same."""
     photographs = {path: os.path.splitext(os.path.relpath(path, folder))[0] for path in paths}
     manifest = os.path.join(folder, "manifest.csv")
     if os.path.exists(manifest):
@@ -52,16 +74,18 @@ def photograph_of(folder, paths):
                 if path in photographs:
                     photographs[path] = "%s/%s" % (row["repo"], row["path"])
         except (KeyError, TypeError) as error:
-            raise UserError("%s is not the manifest of a photo set (%s): remove it, or build the set anew" % (manifest, error))
+            raise UserError("%s is not the manifest of a photo set (%s): remove it, or build the set anew" % (
+                manifest, error))
     return photographs
 
 
 def hold_out(folder, share):
-    """Divide the image files below `folder` into those for training and those for validation, two sorted lists of paths.
+    """Divide the image files below `folder` into those for training and those for validation, two sorted
+    lists of paths.
 
-    About `share` of the photographs are held out: those whose name, or repository and path, has a SHA-256 below this share of
-    all. Of each, validation gets one tile, that in the middle of the list, and training none. Raises UserError if there are none, or
-    no photograph is left on one of the sides.
+    About `share` of the photographs are held out: those whose name, or repository and path, has a SHA-256
+    below this share of all. Of each, validation gets one tile, that in the middle of the list, and training
+    none. Raises UserError if there are none, or no photograph is left on one of the sides.
     """
     paths = list_photographs(folder)
     if not paths:
@@ -71,62 +95,73 @@ def hold_out(folder, share):
     tiles = {}
     for path, photograph in sorted(photograph_of(folder, paths).items()):
         tiles.setdefault(photograph, []).append(path)
-    held = {name for name in tiles if int(hashlib.sha256(os.fsencode(name)).hexdigest()[:8], 16) < share * 16 ** 8}
+    held = {name for name in tiles
+            if int(hashlib.sha256(os.fsencode(name)).hexdigest()[:8], 16) < share * 16 ** 8}
     if not 0 < len(held) < len(tiles):
-        raise UserError("--valid-share %g holds out %d of the %d photographs below %s: give another share, or leave it out" % (
-            share, len(held), len(tiles), folder))
+        raise UserError("--valid-share %g holds out %d of the %d photographs below %s: give another share, "
+                        "or leave it out" % (share, len(held), len(tiles), folder))
     return (sorted(path for name in tiles if name not in held for path in tiles[name]),
             sorted(tiles[name][len(tiles[name]) // 2] for name in held))
 
 
 def no_images(folder):
     """The UserError for a folder that has nothing to train on."""
-    return UserError("no training data below %s: expected %s images" % (
-        folder, "/".join(suffix[1:].upper() for suffix in IMAGE_SUFFIXES)))
+    return UserError("no training data below %s: expected %s images%s" % (
+        folder, KINDS, describe_broken_links(folder, ", but there are %s")))
+
+
+def describe_broken_links(folder, words):
+    """In these words, with %s for how many and which, the links below `folder` to pictures that are not
+    there; "" without."""
+    links = [path for below in folders_below(folder) for path in broken_links(below)]
+    text = "%d links to pictures that are not there, the first %s: fetch them (git annex get, dvc pull)"
+    return words % (text % (len(links), links[0])) if links else ""
 
 
 def note_lr_folders(folder, paths):
-    """Note folders that seem to hold the LR images of a data set, which would be trained on as if they were HR."""
+    """Note folders that seem to hold the LR images of a data set, which would be trained on as if they were
+    HR."""
     parts = {part for path in paths for part in os.path.dirname(os.path.relpath(path, folder)).split(os.sep)}
     found = sorted(part for part in parts if re.match(r"((.*_)?LR(_.*)?|x[234])\Z", part, re.IGNORECASE))
     if found:
-        notice_once("%s holds folders named %s, whose images are trained on as HR, too: name the folder of HR images by --data"
-                    % (folder, " ".join(found)))
+        notice_once("%s holds folders named %s, whose images are trained on as HR, too: name the folder of "
+                    "HR images by --data" % (folder, " ".join(found)))
 
 
 def load_photographs(folder, factor, patch, workers, share=0):
-    """The photographs below `folder` as a list of (LR, HR) in memory, uint8 RGB, LR made by imresize, but for the share that is
-    held out.
+    """The photographs below `folder` as a list of (LR, HR) in memory, uint8 RGB, LR made by imresize, but for
+    the share that is held out.
 
-    Those that cannot be read, or are smaller than a patch (in LR pixels), are named and left out. Raises UserError if none is
-    left.
+    Those that cannot be read, or are smaller than a patch (in LR pixels), are named and left out. Raises
+    UserError if none is left.
     """
     paths, photographs, small = hold_out(folder, share)[0], [], 0
     note_lr_folders(folder, paths)
-    with process_pool(workers) as pool:
-        loaded = pool.map(functools.partial(load_pair, factor=factor), paths, chunksize=4)
-        for path, (pair, notices) in zip(paths, tqdm(loaded, "reading", len(paths), unit="photo", disable=None)):
-            for notice in notices.items():
-                notice_once(*notice)
+    broken = describe_broken_links(folder, "left out: %s")
+    if broken:
+        notice_once(broken)
+    load = functools.partial(load_pair, factor=factor)
+    with contextlib.closing(in_threads(load, paths, workers)) as loaded:
+        for path, pair in zip(paths, tqdm(loaded, "reading", len(paths), unit="photo", disable=None)):
             if isinstance(pair, UserError):
-                print("left out: %s" % pair)
+                say("left out: %s" % pair)
             elif min(pair[0].shape[:2]) < patch:
                 small += 1
-                print("left out: %s is smaller than a patch of %d LR pixels" % (path, patch))
+                say("left out: %s is smaller than a patch of %d LR pixels" % (path, patch))
             else:
                 photographs.append(pair)
     if small and not photographs:
-        raise UserError("%d of the %d photographs below %s are smaller than %d pixels a side, and no other can be used: lower "
-                        "--patch (%d LR pixels at x%d), or give larger ones" % (
+        raise UserError("%d of the %d photographs below %s are smaller than %d pixels a side, and no other "
+                        "can be used: lower --patch (%d LR pixels at x%d), or give larger ones" % (
                             small, len(paths), folder, patch * factor, patch, factor))
     if not photographs:
-        raise UserError("no usable photograph below %s: give --data a folder of %s images" % (folder, "/".join(
-            suffix[1:].upper() for suffix in IMAGE_SUFFIXES)))
+        raise UserError("no usable photograph below %s: give --data a folder of %s images" % (folder, KINDS))
     return photographs
 
 
 def describe_data(folder):
-    """What config.json says of a folder of photographs or records: its path, and a digest of the names and sizes of its files.
+    """What config.json says of a folder of photographs or records: its path, and a digest of the names and
+    sizes of its files.
 
     Raises UserError if there are none.
     """
@@ -140,15 +175,38 @@ def describe_data(folder):
 
 
 def open_valid(name, held_out, factor, data_dir):
-    """{key in the log: (name, (LR, HR) pairs)} of the validation sets: the data set of this name, if any, and those held out.
+    """{key in the log: (name, (LR, HR) pairs)} of the validation sets: the data set of this name, if any, and
+    the photographs held out.
 
-    The last of them judges which weights are the best. Raises UserError if an image is too small for PSNR and SSIM.
+    The last of them judges which weights are the best. Raises UserError if an image of the data set is too
+    small for PSNR and SSIM, or cannot be read; a photograph of which this is so is named and left out, unless
+    it is the last one.
     """
-    sets = OrderedDict([("psnr", (name, find_dataset(name, factor, data_dir).pairs))] if name else [])
-    if held_out:
-        sets["psnr_held_out"] = "held-out photographs", [Pair(path, path, None) for path in held_out]
-    for key, (name, pairs) in sets.items():
-        sets[key] = name, [read_pair(pair, factor) for pair in pairs]
-        for _, hr in sets[key][1]:
-            check_size(hr, factor)
+    sets = OrderedDict()
+    if name:
+        pairs = find_dataset(name, factor, data_dir).pairs
+        sets["psnr"] = name, [read_valid(pair, factor) for pair in pairs]
+    judged = []
+    for path in held_out:
+        try:
+            judged.append(read_valid(Pair(path, path, None), factor))
+        except UserError as error:
+            say("left out: %s" % error)
+    if held_out and not judged:
+        raise UserError("none of the %d photographs that --valid-share holds out can be validated on: give "
+                        "another share, or larger photographs" % len(held_out))
+    if judged:
+        sets["psnr_held_out"] = "held-out photographs", judged
     return sets
+
+
+def read_valid(pair, factor):
+    """(LR, HR) of a Pair, uint8 RGB. Raises UserError that names the file if it is too small for PSNR and
+    SSIM."""
+    lr, hr = read_pair(pair, factor)
+    needed = 2 * factor + factor * math.ceil(11 / factor)  # the border, and SSIM's window of 11
+    if min(hr.shape[:2]) < needed:
+        height, width = read_image(pair.hr).shape[:2]
+        raise UserError("%s has %dx%d pixels: at x%d, an image of at least %d a side is needed to validate on"
+                        % (pair.hr, width, height, factor, needed))
+    return lr, hr

@@ -184,7 +184,7 @@ def parse_args(argv=None):
     commands = parser.add_subparsers(dest="name", metavar="NAME")
     commands.required = True
     for name, function in DRAW.items():
-        command = commands.add_parser(name, help=function.(__doc__ or "").split("\n")[0].rstrip("."))
+        command = commands.add_parser(name, help=(function.__doc__ or "").split("\n")[0].rstrip("."))
         target = command.add_mutually_exclusive_group()
         target.add_argument("--output", default=os.path.join("runs", "figures", name), metavar="PATH",
                             help="without an ending (default: runs/figures/%s)" % name)

@@ -1,4 +1,5 @@
-"""The folder of a run of train.py: its config and log, the state from which it resumes, and its best weights."""
+"""The folder of a run of train.py: its config and log, the state from which it resumes, and its best
+weights."""
 import contextlib
 import glob
 import io
@@ -17,50 +18,66 @@ from tools.training.history import check_same_config, resume_log
 import numpy as np
 from PIL import Image
 
+# keys of log.jsonl, and what they are called in TensorBoard, where the figures of the paper have its names
+TAGS = {"loss": "Loss", "rate": "Learning_rate", "psnr": "PSNR_mean", "psnr_held_out": "PSNR_held_out",
+        "gradient_norm": "Gradient_norm", "skipped": "Skipped_steps", "largest_dra": "Largest_DRA",
+        "kernel_rms": "Kernel_RMS", "gate": "Gate"}
+
 
 class Run(object):
-    """The folder of a run: config.json, log.jsonl and TensorBoard's summaries, the last state, the best weights."""
+    """The folder of a run: config.json, log.jsonl and TensorBoard's summaries, the last state, the best
+    weights."""
 
     def __init__(self, folder, config):
-        """Check that the run in the folder, if it has come to any weights, was started with the same config. Raises UserError."""
+        """Raises UserError if the run in the folder has come to any weights, and was started with another
+        config."""
         self.folder, self.config = folder, dict(config)
         self.state, self.best = os.path.join(folder, "state"), os.path.join(folder, "best")
-        self.judged_by = "psnr_held_out" if config["valid_share"] else "psnr"  # the key of the PSNR in the log that `best` is of
+        self.judged_by = "psnr_held_out" if config["valid_share"] else "psnr"  # of which `best` is the best
         self.log_file = None
         path = os.path.join(folder, "config.json")
         if os.path.exists(path) and any(map(checkpoint_prefix, (self.state, self.best))):
-            with open(path) as file:
-                started = json.load(file)
+            try:
+                with open(path) as file:
+                    started = dict(json.load(file))
+            except (ValueError, TypeError) as error:
+                raise UserError("cannot read %s: %s; remove it to go on with the options of this command "
+                                "(those of the run are in %s, too)" % (
+                                    path, error, os.path.join(self.best, "config.json")))
             check_same_config(folder, started, config)
             self.config["trained_before"] = started.get("trained_before")
 
     def build(self, device):
-        """Add what saves and initialises the variables of the default graph; files are written by the given device's host."""
+        """Add what saves and initialises the variables of the default graph; this device's host writes the
+        files."""
         for folder in self.state, self.best:
             os.makedirs(folder, exist_ok=True)
-            for left in glob.glob(os.path.join(glob.escape(folder), "*temp*")):  # by a run that was killed while it saved
+            for left in glob.glob(os.path.join(glob.escape(folder), "*temp*")):  # by a run that was killed
                 shutil.rmtree(left) if os.path.isdir(left) else os.remove(left)
         write_json(os.path.join(self.folder, "config.json"), self.config)
         self.device = device
         with tf.device(device):
             self.state_saver, self.best_saver = (
-                tf.train.Saver(variables, max_to_keep=1, save_relative_paths=True)  # so that the folder can be moved
+                tf.train.Saver(variables, max_to_keep=1, save_relative_paths=True)  # the folder can be moved
                 for variables in (tf.global_variables(), model_variables()))
         for saver, folder in (self.state_saver, self.state), (self.best_saver, self.best):
-            known = None
             with contextlib.suppress(ValueError):  # a state file that is empty, as after a power cut
                 known = tf.train.get_checkpoint_state(folder)
-            saver.recover_last_checkpoints(known.all_model_checkpoint_paths if known else [])  # to delete them in time
+                # so that it deletes them in time
+                saver.recover_last_checkpoints(known.all_model_checkpoint_paths if known else [])
         self.initialize = tf.global_variables_initializer()
         self.summaries = tf.summary.FileWriter(self.folder)
 
     def open(self, session, step):
-        """Restore the last state into the variables of the default graph, or initialise them; returns the step reached."""
+        """Restore the last state into the variables of the default graph, or initialise them.
+
+        step: the variable that counts; returns its value. Raises UserError if a state cannot be read.
+        """
         self.session = session
         if not self.restore_state():
             if glob.glob(os.path.join(glob.escape(self.state), "*.index")):
-                raise UserError("%s holds several states, and its file `checkpoint` names none of them: remove all but the last "
-                                "one" % self.state)
+                raise UserError("%s holds several states, and its file `checkpoint` names none of them: "
+                                "remove all but the last one" % self.state)
             session.run(self.initialize)
         self.step = int(session.run(step))
         self.best_psnr, self.seconds = -np.inf, 0.0
@@ -77,17 +94,15 @@ class Run(object):
         return self.step
 
     def log(self, record, images=()):
-        """Append a record to log.jsonl and to TensorBoard's summaries, where its figures have the paper's names."""
+        """Append a record to log.jsonl and, with these uint8 [H, W, 3], to TensorBoard's summaries."""
         self.log_file.write(to_json(record) + "\n")
-        values = [tf.Summary.Value(tag=tag, simple_value=record[key]) for key, tag in (
-            ("loss", "Loss"), ("rate", "Learning_rate"), ("psnr", "PSNR_mean"), ("psnr_held_out", "PSNR_held_out"),
-            ("gradient_norm", "Gradient_norm"), ("skipped", "Skipped_steps"), ("largest_dra", "Largest_DRA"),
-            ("kernel_rms", "Kernel_RMS"), ("gate", "Gate")) if key in record]
+        values = [tf.Summary.Value(tag=TAGS[key], simple_value=record[key]) for key in TAGS if key in record]
         for i, image in enumerate(images):
             png = io.BytesIO()
             Image.fromarray(image).save(png, "PNG")
+            height, width = image.shape[:2]
             values.append(tf.Summary.Value(tag="SR/%d" % i, image=tf.Summary.Image(
-                height=image.shape[0], width=image.shape[1], colorspace=3, encoded_image_string=png.getvalue())))
+                height=height, width=width, colorspace=3, encoded_image_string=png.getvalue())))
         self.summaries.add_summary(tf.Summary(value=values), record["step"])
         self.summaries.flush()
 
@@ -95,24 +110,30 @@ class Run(object):
         """Load the last state into the variables of the default graph; returns whether there is one."""
         latest = checkpoint_prefix(self.state)
         if latest:
-            with checkpoint_errors(latest):
-                reader = tf.train.NewCheckpointReader(latest)
-                load_values(self.session, tf.global_variables(),
-                            [reader.get_tensor(variable.op.name) for variable in tf.global_variables()])
+            try:
+                with checkpoint_errors(latest):
+                    reader = tf.train.NewCheckpointReader(latest)
+                    values = [reader.get_tensor(variable.op.name) for variable in tf.global_variables()]
+            except UserError as error:
+                best = "from the best weights by --init-from %s " % self.best
+                raise UserError("%s; begin another run %s--run DIR" % (
+                    error, best if checkpoint_prefix(self.best) else "by "))
+            load_values(self.session, tf.global_variables(), values)
         return bool(latest)
 
     def save_state(self, step):
-        """Save everything that the run continues from. Raises UserError, and keeps the last state, if that is not possible."""
+        """Save everything that the run continues from. Raises UserError, and keeps the last state, if it
+        cannot."""
         self._save(self.state_saver, os.path.join(self.state, "state"), step)
 
     def save_best(self, step, psnr, dra_ranges):
-        """Save the weights as the best so far; config.json beside them says how they were trained, what they reach, and
-        the range of their DRA."""
+        """Save the weights as the best so far; config.json beside them says how they were trained, what they
+        reach, and the range of their DRA."""
         self.best_psnr = psnr
-        self._save(self.best_saver, os.path.join(self.best, "DRSAN%s%s" % (self.config["model"], self.config["scale"])), step)
+        self._save(self.best_saver, os.path.join(self.best, "DRSAN%(model)s%(scale)s" % self.config), step)
         write_json(os.path.join(self.best, "config.json"), dict(
-            self.config, trained_steps=step, trained_seconds=round(self.seconds), validation_psnr=round(psnr, 4),
-            framework="TensorFlow %s" % tf.__version__,
+            self.config, trained_steps=step, trained_seconds=round(self.seconds),
+            validation_psnr=round(psnr, 4), framework="TensorFlow %s" % tf.__version__,
             device="GPU" if list_gpus(self.session, self.device) else "%d CPUs" % cpu_count(),
             **({"dra_ranges": dra_ranges} if dra_ranges else {})))
 
@@ -120,4 +141,5 @@ class Run(object):
         try:
             saver.save(self.session, prefix, global_step=step, write_meta_graph=False)
         except (tf.errors.OpError, OSError, ValueError) as error:
-            raise UserError("cannot save step %d as %s: %s; the one before is kept" % (step, prefix, error_reason(error)))
+            raise UserError("cannot save step %d as %s: %s; the one before is kept" % (
+                step, prefix, error_reason(error)))
