@@ -249,9 +249,11 @@ def test_bfloat16_training_is_near_that_in_float32_and_validates_in_float32(smal
     norms = [np.linalg.norm(one) for one in results[0]]
     errors = [np.linalg.norm(two - one) / norm for one, two, norm in zip(*(results + [norms]))]
     of_kernels = [error for error, variable in zip(errors[1:], model_variables()) if len(variable.shape) == 4]
-    assert errors[0] < 1e-3 and errors[-1] < 0.03 and min(of_kernels) > 1e-4, errors
-    # those of the DRMs are so small that they differ most where processors round sums to bfloat16, too
-    assert all(error < (0.05 if norm > 1e-3 * norms[-1] else 0.1) for error, norm in zip(errors, norms)), errors
+    assert errors[0] < 1e-3 and min(of_kernels) > 1e-4, errors
+    # Some processors round sums of n products, too: by about sqrt(n) 2^-9, 0.02 for the 72 of a kernel of 8 channels. A
+    # gradient goes through at most ten such sums there and back. Those of the DRMs are too small to be held to that.
+    assert errors[-1] < 20 ** 0.5 * 0.02, errors
+    assert all(error < 2 * 20 ** 0.5 * 0.02 for error, norm in zip(errors, norms) if norm > 1e-3 * norms[-1]), errors
 
 
 @pytest.mark.skipif(not compute.can_compile(), reason="this TensorFlow has no XLA")

@@ -1,6 +1,8 @@
-"""TensorFlow V2 checkpoints with the authors' variable names: found, read into DRSAN in the default graph, and written.
+"""TensorFlow V2 checkpoints with the authors' variable names: found, read into DRSAN in the default graph,
+and written.
 
-What the config.json beside one says of its training is read here, too. Runs, which have optimizer slots, are in training/runs.py.
+What the config.json beside one says of its training is read here, too. Runs, which have optimizer slots, are
+in training/runs.py.
 """
 import collections
 import contextlib
@@ -24,8 +26,8 @@ PATTERN_CHARACTERS = set("*?[")  # characters in paths that TensorFlow expands w
 
 
 def checkpoint_prefix(path):
-    """The prefix of a TensorFlow V2 checkpoint named by its prefix, one of its files, its folder or the folder of its
-    run, of which it is the best one, or the last one; or None."""
+    """The prefix of a TensorFlow V2 checkpoint named by its prefix, one of its files, its folder or the
+    folder of its run, of which it is the best one, or the last one; or None."""
     if os.path.isdir(path):
         with contextlib.suppress(ValueError):  # a state file that is empty
             state = tf.train.get_checkpoint_state(path)  # latest_checkpoint() would take its path for a pattern
@@ -41,8 +43,8 @@ def checkpoint_prefix(path):
 
 
 def find_checkpoint(model, scale, path=None):
-    """The prefix of the checkpoint at `path`, by default the one shipped for model and scale. Raises UserError, also for a path
-    that TensorFlow cannot read."""
+    """The prefix of the checkpoint at `path`, by default the one shipped for model and scale. Raises
+    UserError, also for a path that TensorFlow cannot read."""
     prefix = checkpoint_prefix(os.path.join(SHIPPED, scale, model) if path is None else path)
     if prefix and set(prefix) & PATTERN_CHARACTERS:
         raise UserError("TensorFlow takes the characters *?[ in %s for a pattern: rename the folder" % prefix)
@@ -71,7 +73,8 @@ def shipped_checkpoints(folder):
 
 
 def checkpoint_config(prefix):
-    """What stands in the config.json beside a checkpoint: how it was trained; {} if there is none, as with the authors'."""
+    """What stands in the config.json beside a checkpoint: how it was trained; {} if there is none, as with
+    the authors'."""
     try:
         with open(os.path.join(os.path.dirname(prefix), "config.json")) as file:
             return dict(json.load(file))
@@ -80,8 +83,9 @@ def checkpoint_config(prefix):
 
 
 def dra_ranges(prefix, model):
-    """What stands in the config.json beside a checkpoint of the range of DRA (see tools/dra_range.py), as drsan() takes it; None if
-    nothing does, as with the authors'. Raises UserError if it is not that of the model."""
+    """What stands in the config.json beside a checkpoint of the range of DRA (see tools/dra_range.py), as
+    drsan() takes it; None if nothing does, as with the authors'. Raises UserError if it is not that of the
+    model."""
     ranges = checkpoint_config(prefix).get("dra_ranges")
     _, drags, blocks = MODELS[model]
     if ranges is not None and np.shape(ranges) != (drags, 2, blocks * (blocks + 1) // 2):
@@ -91,8 +95,8 @@ def dra_ranges(prefix, model):
 
 
 def identify(prefix):
-    """(model, scale) of a checkpoint, from the config.json beside it or, without one, from the shapes of its variables. Raises
-    UserError."""
+    """(model, scale) of a checkpoint, from the config.json beside it or, without one, from the shapes of its
+    variables. Raises UserError."""
     config = checkpoint_config(prefix)
     if config.get("model") in MODELS and config.get("scale") in SCALES:
         return config["model"], config["scale"]
@@ -111,13 +115,15 @@ def identify(prefix):
 
 
 def training_history(prefix):
-    """The configs of all trainings that led to a checkpoint, the first one first; that of unknown weights is their path alone."""
+    """The configs of all trainings that led to a checkpoint, the first one first; that of unknown weights is
+    their path alone."""
     return history_of(checkpoint_config(prefix), prefix)
 
 
 def note_seen(prefix, held_out):
-    """Note that the weights of a checkpoint may have been trained on photographs that are held out now, unless each training that
-    led to them held these out, too. held_out: their paths below the folder of photographs."""
+    """Note that the weights of a checkpoint may have been trained on photographs that are held out now,
+    unless each training that led to them held these out, too. held_out: their paths below the folder of
+    photographs."""
     if any(not set(held_out) <= set(one.get("held_out") or ()) for one in training_history(prefix)):
         notice_once("%s may have been trained on photographs that are held out here: it seems better on them than it is, and so does "
                     "what is close to it" % short_path(prefix))
@@ -133,7 +139,8 @@ def _check_sha256(prefix):
 
 
 def _check_ablation(prefix, without):
-    """Raise UserError if a checkpoint was trained without another part of the network than `without` (None: with all)."""
+    """Raise UserError if a checkpoint was trained without another part of the network than `without` (None:
+    with all)."""
     trained = checkpoint_config(prefix).get("without")
     if trained != without:
         raise UserError("%s was trained %s" % (prefix, "without %s: it needs test.py --without %s" % (trained, trained)
@@ -143,8 +150,8 @@ def _check_ablation(prefix, without):
 def restore_weights(session, prefix, without=None):
     """Load the variables of DRSAN in the default graph from a checkpoint; whatever else it holds is ignored.
 
-    without: as in drsan(). Raises UserError if the checkpoint is that of another ablation, and names the first variable that it
-    lacks or has in another shape.
+    without: as in drsan(). Raises UserError if the checkpoint is that of another ablation, and names the
+    first variable that it lacks or has in another shape.
     """
     _check_ablation(prefix, without)
     _check_sha256(prefix)
@@ -160,10 +167,11 @@ def restore_weights(session, prefix, without=None):
 
 
 def transfer_weights(session, prefix):
-    """Load what a checkpoint of another scale or depth has in common with DRSAN in the default graph (see weights.transfer).
+    """Load what a checkpoint of another scale or depth has in common with DRSAN in the default graph (see
+    weights.transfer).
 
-    Returns the names taken, the names not taken, and a line that says so. Raises UserError if the checkpoint is not DRSAN's, or its
-    features have another number of channels, so that nothing can be taken.
+    Returns the names taken, the names not taken, and a line that says so. Raises UserError if the checkpoint
+    is not DRSAN's, or its features have another number of channels, so that nothing can be taken.
     """
     source = read_weights(prefix)
     variables = model_variables()
@@ -174,7 +182,8 @@ def transfer_weights(session, prefix):
 
 
 def read_weights(prefix):
-    """{name: array} of the variables of DRSAN in a checkpoint. Raises UserError if it is that of an ablation, or damaged."""
+    """{name: array} of the variables of DRSAN in a checkpoint. Raises UserError if it is that of an ablation,
+    or damaged."""
     _check_ablation(prefix, None)
     with checkpoint_errors(prefix):
         reader = tf.train.NewCheckpointReader(prefix)
@@ -197,7 +206,8 @@ def load_values(session, variables, values):
 
 
 def save_weights(session, folder, model, scale):
-    """Write the variables of DRSAN, without optimiser slots, as the one checkpoint of `folder`; returns its prefix."""
+    """Write the variables of DRSAN, without optimiser slots, as the one checkpoint of `folder`; returns its
+    prefix."""
     os.makedirs(folder, exist_ok=True)
     saver = tf.train.Saver(model_variables(), save_relative_paths=True)
     return saver.save(session, os.path.join(folder, "DRSAN%s%s" % (model, scale)), write_meta_graph=False)

@@ -13,12 +13,13 @@ from tools import INSTALL
 
 
 class UserError(Exception):
-    """Something the user can mend; the message is one line that says what is wrong, where, and what to do next."""
+    """Something the user can mend; the message is one line that says what is wrong, where, and what to do
+    next."""
 
 
 def open_standard_files():
-    """Give stdin, stdout and stderr a file where they have been closed (2>&-), or else the next file that is opened would get what
-    is printed, or printing would fail."""
+    """Give stdin, stdout and stderr a file where they have been closed (2>&-), or else the next file that is
+    opened would get what is printed, or printing would fail."""
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         try:
             os.fstat(number)
@@ -50,8 +51,8 @@ owns_process = False  # whether this process is a command's, and not a program o
 
 
 def run_main(main):
-    """Call main() as a command: a UserError, and what the system refuses (a full disk, a folder that is gone), becomes one line
-    on stderr and exit status 1, Ctrl-C exit status 130."""
+    """Call main() as a command: a UserError, and what the system refuses (a full disk, a folder that is
+    gone), becomes one line on stderr and exit status 1, Ctrl-C exit status 130."""
     global owns_process
     owns_process = True
     escape_unprintable()
@@ -111,7 +112,8 @@ _noticed, _noticing = set(), threading.Lock()
 
 
 def notice_once(text, where=None):
-    """Print a note on stderr, if there has been none of this text; where: the file, which may be one of many, that it is about."""
+    """Print a note on stderr, if there has been none of this text; where: the file, which may be one of many,
+    that it is about."""
     with _noticing:
         first = text not in _noticed
         _noticed.add(text)
@@ -121,8 +123,8 @@ def notice_once(text, where=None):
 
 @contextlib.contextmanager
 def quiet_stderr():
-    """Drop what is written to the file descriptor of stderr: libraries in C and C++, as TensorFlow on import, write
-    lines there that no setting turns off. An exception still says what it says."""
+    """Drop what is written to the file descriptor of stderr: libraries in C and C++, as TensorFlow on import,
+    write lines there that no setting turns off. An exception still says what it says."""
     sys.stderr.flush()
     kept = os.dup(2)
     with tempfile.TemporaryFile() as dropped:
@@ -136,7 +138,8 @@ def quiet_stderr():
 
 
 def cpu_count():
-    """The processors that this process may use; `taskset` and schedulers can leave it fewer than there are."""
+    """The processors that this process may use; `taskset` and schedulers can leave it fewer than there are.
+    """
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 

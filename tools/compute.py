@@ -1,4 +1,5 @@
-"""How the blocks of DRSAN are computed: in which precision, and element-wise operations by XLA, the compiler of TensorFlow 2."""
+"""How the blocks of DRSAN are computed: in which precision, and element-wise operations by XLA, the compiler
+of TensorFlow 2."""
 import contextlib
 import functools
 import threading
@@ -18,11 +19,12 @@ _current = _Options()
 
 @contextlib.contextmanager
 def convolving_in(precision, compiled=False):
-    """Within this context, networks are built whose blocks compute in one of PRECISIONS: RB, DRM, the fusion of a DRAG, and
-    the upsampler. Variables, the sums of DRSA and of the DRM's pooling, the sum with x0, and the first and the last
-    convolution are float32.
+    """Within this context, networks are built whose blocks compute in one of PRECISIONS: RB, DRM, the fusion
+    of a DRAG, and the upsampler. Variables, the sums of DRSA and of the DRM's pooling, the sum with x0, and
+    the first and the last convolution are float32.
 
-    compiled: PReLU and DRSA take one pass over memory each, by XLA. What DRSA gives is then kept in the precision, too.
+    compiled: PReLU and DRSA take one pass over memory each, by XLA. What DRSA gives is then kept in the
+    precision, too.
     """
     before = _current.precision, _current.compiled
     _current.precision, _current.compiled = precision, compiled
@@ -55,11 +57,12 @@ def can_compile():
 
 
 def call_compiled(function, *inputs):
-    """function(*inputs) of element-wise operations on tensors. The result has the shape of the first input, to which the
-    others are broadcast, and, after a cast, its type.
+    """function(*inputs) of element-wise operations on tensors. The result has the shape of the first input,
+    to which the others are broadcast, and, after a cast, its type.
 
-    XLA compiles the function, and its gradient, when they run on a new shape, in some hundredths of a second, once for
-    all calls of the function. tf.function(jit_compile=True) would be compiled for every call, of which DRSAN has 52.
+    XLA compiles the function, and its gradient, when they run on a new shape, in some hundredths of a second,
+    once for all calls of the function. tf.function(jit_compile=True) would be compiled for every call, of
+    which DRSAN has 52.
     """
     @tf.custom_gradient
     def call(*inputs):
@@ -81,8 +84,8 @@ def _forward(function):
 
 @functools.lru_cache(maxsize=None)
 def _backward(function):
-    """The tf.function of the gradients of a function's inputs, from the gradient of its result and the inputs. All have the
-    shape of the result: XLA sums them up far slower than TensorFlow does."""
+    """The tf.function of the gradients of a function's inputs, from the gradient of its result and the
+    inputs. All have the shape of the result: XLA sums them up far slower than TensorFlow does."""
     def gradients(gradient, *inputs):
         wide = [tf.broadcast_to(value, tf.shape(inputs[0])) for value in inputs]
         return tf.gradients(tf.cast(function(*wide), inputs[0].dtype), wide, gradient)
@@ -91,7 +94,8 @@ def _backward(function):
 
 @functools.lru_cache(maxsize=1)
 def _tracing_graph():
-    """Where functions are traced: a tf.function has a program of its own for each graph in which it is called."""
+    """Where functions are traced: a tf.function has a program of its own for each graph in which it is
+    called."""
     return tf.Graph()
 
 

@@ -1,9 +1,10 @@
-"""The range that DRA values have on photographs, beyond which ops.limit_dra() drops them: measured, and put beside weights
+"""The range that DRA values have on photographs, beyond which ops.limit_dra() drops them: measured, and put
+beside weights
 
     python tools/dra_range.py CHECKPOINT --data FOLDER
 
-measures it on photographs of a folder, best such as the weights were not trained on, and writes it into the config.json beside
-the checkpoint. train.py does so by itself, on its validation photographs.
+measures it on photographs of a folder, best such as the weights were not trained on, and writes it into the
+config.json beside the checkpoint. train.py does so by itself, on its validation photographs.
 """
 import argparse
 import os
@@ -26,8 +27,9 @@ MARGIN = 0.5               # share of the range that it is widened by on both si
 def measure_dra(run, images):
     """For each DRAG [low, high], lists of a number for each residual path, as ops.limit_dra() takes them.
 
-    run: function of LR images, uint8 [N, H, W, 3], to the DRA values of each DRAG, arrays [N, 1, 1, paths]. images: LR of
-    photographs, uint8 [H, W, 3]. The range is that of the images and of random patches of them, widened by MARGIN of it.
+    run: function of LR images, uint8 [N, H, W, 3], to the DRA values of each DRAG, arrays [N, 1, 1, paths].
+    images: LR of photographs, uint8 [H, W, 3]. The range is that of the images and of random patches of them,
+    widened by MARGIN of it.
     """
     random, values = np.random.RandomState(0), []
     for image in images:

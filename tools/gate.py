@@ -1,7 +1,9 @@
-"""Whether weights stay sane on pictures that no photograph resembles: python tools/gate.py --model 32s --scale x2
+"""Whether weights stay sane on pictures that no photograph resembles: python tools/gate.py --model 32s
+--scale x2
 
-Upscales a hundred hard pictures, some of kinds that no training has (see tools/data/textures.py), and holds the brightness of SR
-to that of LR over blocks of 12x12 LR pixels. Prints the worst of each kind; exit status 1 if a picture fails.
+Upscales a hundred hard pictures, some of kinds that no training has (see tools/data/textures.py), and holds
+the brightness of SR to that of LR over blocks of 12x12 LR pixels. Prints the worst of each kind; exit status
+1 if a picture fails.
 """
 import argparse
 import collections
@@ -21,12 +23,14 @@ import numpy as np
 BLOCK = 12                            # side in LR pixels
 LARGEST_MEAN, LARGEST_BLOCK = 12, 70  # grey levels of 256 that brightness may be off, on average and in any block
 
-# of a picture: in grey levels, its mean and its largest difference of brightness; infinite where SR is not finite
+# of a picture: in grey levels, its mean and its largest difference of brightness; infinite where SR is not
+# finite
 Deviation = collections.namedtuple("Deviation", "mean largest")
 
 
 def hard_pictures(count=100, side=96, seed=0):
-    """[(kind, uint8 RGB [side, side, 3])] of every kind in turn, made of the photographs of Sample, halved; the same for a seed."""
+    """[(kind, uint8 RGB [side, side, 3])] of every kind in turn, made of the photographs of Sample, halved;
+    the same for a seed."""
     random = np.random.RandomState(seed)
     photographs = [downscale(image[:image.shape[0] // 2 * 2, :image.shape[1] // 2 * 2], 2) for image in (
         read_image(pair.hr) for pair in find_dataset("Sample", 2, None).pairs)]
@@ -60,7 +64,8 @@ def passes(one):
 
 
 def judge(run, pictures):
-    """{kind: [Deviation]} of what run(picture [1, H, W, 3], uint8) -> SR [1, s H, s W, 3] makes of hard_pictures()."""
+    """{kind: [Deviation]} of what run(picture [1, H, W, 3], uint8) -> SR [1, s H, s W, 3] makes of
+    hard_pictures()."""
     found = collections.OrderedDict()
     for kind, picture in pictures:
         found.setdefault(kind, []).append(deviation(run(picture[None])[0], picture))

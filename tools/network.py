@@ -1,4 +1,5 @@
-"""DRSAN with the weights of a checkpoint, ready to run: what the commands and the figures open, and scripts of your own.
+"""DRSAN with the weights of a checkpoint, ready to run: what the commands and the figures open, and scripts
+of your own.
 
     from tools.network import load_model
     with load_model("32s", "x2") as model:
@@ -21,14 +22,15 @@ MODES = "RGB", "L", "I;16", "F"  # of Pillow's pictures whose arrays are what th
 class Network(object):
     """DRSAN in a graph and a session of its own, so that several can be open at once.
 
-    lr, sr: placeholder and output, the tensors LR:0, float32 [N, H, W, 3] in [0, 1], and SR:0, [N, s H, s W, 3], not clipped.
-    prefix: of the checkpoint. parameters, multi_adds: how many there are, the latter for SR of 1280x720.
+    lr, sr: placeholder and output, the tensors LR:0, float32 [N, H, W, 3] in [0, 1], and SR:0, [N, s H, s W,
+    3], not clipped. prefix: of the checkpoint. parameters, multi_adds: how many there are, the latter for SR
+    of 1280x720.
     """
 
     def __init__(self, model, scale, prefix, gpu, without=None, precision="float32", limit=True):
-        """gpu: its index, or -1 for the CPU. without: of an ablation (see drsan). precision: see convolving_in. limit: DRA to the range
-        that stands beside the weights, if one does (see tools/dra_range.py). Raises UserError as restore_weights and
-        check_precision."""
+        """gpu: its index, or -1 for the CPU. without: of an ablation (see drsan). precision: see
+        convolving_in. limit: DRA to the range that stands beside the weights, if one does (see
+        tools/dra_range.py). Raises UserError as restore_weights and check_precision."""
         self.model, self.scale, self.factor, self.prefix = model, scale, SCALES[scale], prefix
         self.without, self.precision = without, precision
         self.dra_ranges = dra_ranges(prefix, model) if limit and not without else None
@@ -50,16 +52,18 @@ class Network(object):
         return self.upscaler
 
     def build_compiled(self, scope):
-        """Build the network once more in its graph, compiled (see convolving_in), below a name scope; returns SR."""
+        """Build the network once more in its graph, compiled (see convolving_in), below a name scope; returns
+        SR."""
         with self.session.graph.as_default(), tf.name_scope(scope), convolving_in(self.precision, compiled=True):
             return drsan(self.lr, self.model, self.scale, self.without, self.dra_ranges)
 
     def upscale(self, image):
         """SR of an image of any size, of the same type and s times as large.
 
-        image: RGB [H, W, 3] or gray [H, W], uint8, uint16, or floating point in [0, 1]. SR is clipped to the range of its type;
-        gray is the luma of SR. Raises ValueError for other arrays, and for pictures of Pillow of other MODES. Raises
-        UserError if the memory does not suffice, SR explodes, or the process was forked after the model was loaded.
+        image: RGB [H, W, 3] or gray [H, W], uint8, uint16, or floating point in [0, 1]. SR is clipped to the
+        range of its type; gray is the luma of SR. Raises ValueError for other arrays, and for pictures of
+        Pillow of other MODES. Raises UserError if the memory does not suffice, SR explodes, or the process
+        was forked after the model was loaded.
         """
         check_not_forked()
         image = check_image(image)
@@ -85,7 +89,8 @@ class Network(object):
 
 
 def check_image(image):
-    """An image as an array that Network.upscale() takes. Raises ValueError that says what is wrong with it."""
+    """An image as an array that Network.upscale() takes. Raises ValueError that says what is wrong with it.
+    """
     if getattr(image, "mode", "RGB") not in MODES:
         raise ValueError("a picture of the mode %s: convert it to one of %s" % (image.mode, ", ".join(MODES)))
     image = np.asarray(image)
@@ -99,8 +104,8 @@ def check_image(image):
 
 
 def choose_variant(model, scale, checkpoint):
-    """(model, scale) that these name, each of which may be None: a checkpoint alone tells both; without one they are 32s and x2.
-    Raises UserError if the checkpoint is that of others."""
+    """(model, scale) that these name, each of which may be None: a checkpoint alone tells both; without one
+    they are 32s and x2. Raises UserError if the checkpoint is that of others."""
     if checkpoint is None:
         return model or "32s", scale or "x2"
     prefix = find_checkpoint(model, scale, checkpoint)
@@ -115,10 +120,11 @@ def load_model(model=None, scale=None, checkpoint=None, gpu=0, tile=None, memory
                limit=True):
     """A Network that is ready to upscale images.
 
-    model, scale: keys of MODELS and SCALES (or 2 for "x2"), by default those of the checkpoint, or else "32s" and "x2". checkpoint: prefix, .index
-    file or folder, by default the weights shipped for model and scale. gpu: its index; on the CPU for -1 or "cpu", or if there is none.
-    tile, memory (GiB), ensemble, precision: as in test.py; limit=False is --no-limit. Raises UserError if there is no such checkpoint, it is that of another
-    model, or this TensorFlow lacks the precision.
+    model, scale: keys of MODELS and SCALES (or 2 for "x2"), by default those of the checkpoint, or else "32s"
+    and "x2". checkpoint: prefix, .index file or folder, by default the weights shipped for model and scale.
+    gpu: its index; on the CPU for -1 or "cpu", or if there is none. tile, memory (GiB), ensemble, precision:
+    as in test.py; limit=False is --no-limit. Raises UserError if there is no such checkpoint, it is that of
+    another model, or this TensorFlow lacks the precision.
     """
     if precision not in PRECISIONS:
         raise ValueError("precision %r: expected one of %s" % (precision, ", ".join(PRECISIONS)))

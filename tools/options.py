@@ -41,7 +41,8 @@ def add_variant(parser):
 
 
 def add_checkpoint(parser):
-    """The options --model, --scale and --checkpoint of commands that run one network, for choose_variant()."""
+    """The options --model, --scale and --checkpoint of commands that run one network, for choose_variant().
+    """
     parser.add_argument("--model", choices=list(MODELS), help="default: that of --checkpoint, or else 32s")
     parser.add_argument("--scale", type=scale_name, choices=list(SCALES), help="default: that of --checkpoint, or else x2")
     parser.add_argument("--checkpoint", metavar="PATH", help="prefix, .index file or folder (default: the shipped one)")

@@ -1,6 +1,8 @@
-"""Which TensorFlow runs the project, and its sessions: TensorFlow 1.x, or its graph-mode API within TensorFlow 2.x.
+"""Which TensorFlow runs the project, and its sessions: TensorFlow 1.x, or its graph-mode API within
+TensorFlow 2.x.
 
-`from ops import tf` is how the rest of the project gets it. What needs no TensorFlow does not import this module.
+`from ops import tf` is how the rest of the project gets it. What needs no TensorFlow does not import this
+module.
 """
 import contextlib
 import ctypes
@@ -17,8 +19,9 @@ GIVEN_GPUS = os.environ.get("CUDA_VISIBLE_DEVICES")  # by the user or a schedule
 
 
 def _keep_freed_memory():
-    """Let both allocators of TensorFlow 1.8 (jemalloc, and glibc within Eigen) keep what is freed. By default they give it
-    back to the system after every operation, and half of the time on a CPU goes to page faults."""
+    """Let both allocators of TensorFlow 1.8 (jemalloc, and glibc within Eigen) keep what is freed. By default
+    they give it back to the system after every operation, and half of the time on a CPU goes to page faults.
+    """
     M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8  # of malloc.h
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
     if mallopt:
@@ -36,7 +39,8 @@ if "tensorflow" not in sys.modules:  # which reads these when it is imported
 class TensorFlow(object):
     """TensorFlow 1.x, or the part of TensorFlow 2.x that has its API: an object with the module's names.
 
-    The module is imported when the first of them is used, so that --help and wrong options do not wait seconds for it.
+    The module is imported when the first of them is used, so that --help and wrong options do not wait
+    seconds for it.
     """
 
     def __getattr__(self, name):
@@ -47,7 +51,8 @@ class TensorFlow(object):
 
 @functools.lru_cache(maxsize=1)
 def _import_tensorflow():
-    """TensorFlow, of which a command makes TensorFlow 1 for all of its process; in other people's programs it stays as it is."""
+    """TensorFlow, of which a command makes TensorFlow 1 for all of its process; in other people's programs it
+    stays as it is."""
     try:
         with quiet_stderr() if command.owns_process else contextlib.suppress():
             import tensorflow
@@ -73,8 +78,8 @@ def _first_process():
 
 
 def check_not_forked():
-    """Raise UserError in a process that was forked from one that had a session: TensorFlow's threads are not there, and it
-    would wait for them for ever."""
+    """Raise UserError in a process that was forked from one that had a session: TensorFlow's threads are not
+    there, and it would wait for them for ever."""
     if _first_process() != os.getpid():
         raise UserError("this process was forked after TensorFlow had been used: load the model after the fork, or start "
                         "processes by spawn")
@@ -83,8 +88,8 @@ def check_not_forked():
 def open_session(gpus, target="", task="", **config):
     """A session on the GPUs with these indices, on the CPU if there is none (one line says so) or for [-1].
 
-    target, task: of this process's tf.train.Server, whose cluster the session spans. config: further fields of
-    tf.ConfigProto. Raises UserError as check_not_forked().
+    target, task: of this process's tf.train.Server, whose cluster the session spans. config: further fields
+    of tf.ConfigProto. Raises UserError as check_not_forked().
     """
     check_not_forked()
     config = session_config(gpus, **config)
@@ -100,7 +105,8 @@ def open_session(gpus, target="", task="", **config):
 
 @functools.lru_cache(maxsize=1)
 def _run_first_graph():
-    """Run a graph without its lines on stderr, which TensorFlow 2.20 writes for the first one whatever the log level is."""
+    """Run a graph without its lines on stderr, which TensorFlow 2.20 writes for the first one whatever the
+    log level is."""
     if not tf.__version__.startswith("1."):
         with quiet_stderr(), tf.Graph().as_default(), tf.Session(config=tf.ConfigProto(device_count={"GPU": 0})) as session:
             session.run(tf.constant(0))
@@ -118,7 +124,8 @@ def list_gpus(session, task=""):
 
 
 def session_config(gpus, **config):
-    """The tf.ConfigProto of a session that sees the GPUs with these indices alone, and takes their memory as needed."""
+    """The tf.ConfigProto of a session that sees the GPUs with these indices alone, and takes their memory as
+    needed."""
     config = tf.ConfigProto(allow_soft_placement=True, **config)
     config.gpu_options.allow_growth = True
     if command.owns_process:
@@ -134,7 +141,8 @@ def session_config(gpus, **config):
 def choose_gpus(gpus, given):
     """CUDA_VISIBLE_DEVICES for the GPUs with these indices among those that a scheduler gave this process.
 
-    given: the value of CUDA_VISIBLE_DEVICES that the process began with, indices or UUIDs, or None: all GPUs are its own.
+    given: the value of CUDA_VISIBLE_DEVICES that the process began with, indices or UUIDs, or None: all GPUs
+    are its own.
     """
     if given is None:
         return ",".join(map(str, gpus))
@@ -143,15 +151,16 @@ def choose_gpus(gpus, given):
 
 
 def given_environment():
-    """The environment that this process began with, for another one of this project, whose --gpu counts within the same GPUs."""
+    """The environment that this process began with, for another one of this project, whose --gpu counts
+    within the same GPUs."""
     environment = dict(os.environ)
     environment.pop("CUDA_VISIBLE_DEVICES", None)
     return environment if GIVEN_GPUS is None else dict(environment, CUDA_VISIBLE_DEVICES=GIVEN_GPUS)
 
 
 def last_line(command, bars=False, folder=None):
-    """The last line that a command prints. Raises UserError with the last line of its stderr if it fails. bars: on a terminal, its
-    stderr goes there. folder: where it runs."""
+    """The last line that a command prints. Raises UserError with the last line of its stderr if it fails.
+    bars: on a terminal, its stderr goes there. folder: where it runs."""
     try:
         stderr = None if bars and sys.stderr.isatty() else subprocess.PIPE
         return subprocess.check_output(command, stderr=stderr, env=given_environment(), cwd=folder).decode().splitlines()[-1]
@@ -180,8 +189,8 @@ def cpu_has_bfloat16():
 
 
 def check_precision(precision, on_cpu=False):
-    """Raise UserError if this TensorFlow cannot convolve in one of ops.PRECISIONS; one line says so if the processor, on which it
-    is to run, has no instructions for it."""
+    """Raise UserError if this TensorFlow cannot convolve in one of ops.PRECISIONS; one line says so if the
+    processor, on which it is to run, has no instructions for it."""
     if precision != "bfloat16":
         return
     if not has_bfloat16():
@@ -191,6 +200,7 @@ def check_precision(precision, on_cpu=False):
 
 
 def error_reason(error):
-    """The line of an error of either TensorFlow that says what went wrong; TensorFlow 2 writes lines before it that say where."""
+    """The line of an error of either TensorFlow that says what went wrong; TensorFlow 2 writes lines before
+    it that say where."""
     lines = str(error).splitlines() or [type(error).__name__]
     return next((line for line, following in zip(lines, lines[1:]) if following.startswith("\t [[")), lines[0])

@@ -1,8 +1,10 @@
-"""Put trained weights into checkpoints/: python tools/ship.py runs/32s_x2/best (or a folder by import_weights.py)
+"""Put trained weights into checkpoints/: python tools/ship.py runs/32s_x2/best (or a folder by
+import_weights.py)
 
-They become checkpoints/<scale>/<model>/DRSAN<model><scale>, under the authors' names and without optimiser slots, with
-the config.json and log.jsonl of their run, the SHA-256 of their files, and, if the run started from shipped weights, what
-trained those. Weights that are there already are replaced by better ones; --replace replaces them by any.
+They become checkpoints/<scale>/<model>/DRSAN<model><scale>, under the authors' names and without optimiser
+slots, with the config.json and log.jsonl of their run, the SHA-256 of their files, and, if the run started
+from shipped weights, what trained those. Weights that are there already are replaced by better ones;
+--replace replaces them by any.
 """
 import argparse
 import json
@@ -42,8 +44,8 @@ def validation(config):
 
 
 def check_better(config, target, replace):
-    """Print what the weights reach and what those at `target` do, if there are any; unless `replace`, raise UserError if they are
-    worse, or if that is not known."""
+    """Print what the weights reach and what those at `target` do, if there are any; unless `replace`, raise
+    UserError if they are worse, or if that is not known."""
     prefix = os.path.isdir(target) and checkpoint_prefix(target)
     if not prefix:
         return
@@ -68,7 +70,8 @@ def check_gate(prefix, config):
 
 
 def swap(new, target):
-    """Put the folder `new` in the place of the folder `target`, if there is one. At any moment both are whole under some name."""
+    """Put the folder `new` in the place of the folder `target`, if there is one. At any moment both are whole
+    under some name."""
     old = target + ".old"
     if os.path.exists(target):
         shutil.rmtree(old, ignore_errors=True)
@@ -78,7 +81,8 @@ def swap(new, target):
 
 
 def ship(folder, root, replace=False):
-    """Copy the checkpoint of `folder` below the folder `root`; returns its new prefix. replace: even if it is worse."""
+    """Copy the checkpoint of `folder` below the folder `root`; returns its new prefix. replace: even if it is
+    worse."""
     config = read_config(folder)
     prefix = checkpoint_prefix(folder)
     if not prefix:

@@ -1,4 +1,5 @@
-"""What a network starts with, as NumPy arrays, for any framework: initial weights, and weights of one scale or depth for another.
+"""What a network starts with, as NumPy arrays, for any framework: initial weights, and weights of one scale
+or depth for another.
 
 How checkpoints are read and written stands in checkpoints.py.
 """
@@ -12,9 +13,11 @@ FIRST = "DRAN/conv2d/kernel"  # whose last dimension is the number of channels o
 
 
 def resample_subpixels(value, shape, channels):
-    """The kernel or bias of a sub-pixel convolution, [..., r r channels], for another factor r: of this shape.
+    """The kernel or bias of a sub-pixel convolution, [..., r r channels], for another factor r: of this
+    shape.
 
-    Each of its r x r sub-pixels is interpolated linearly between those of `value`, the outermost repeated beyond.
+    Each of its r x r sub-pixels is interpolated linearly between those of `value`, the outermost repeated
+    beyond.
     """
     old, new = (int(round((size // channels) ** 0.5)) for size in (value.shape[-1], shape[-1]))
     centers = [(np.arange(r) + 0.5) / r for r in (old, new)]
@@ -27,8 +30,8 @@ def resample_subpixels(value, shape, channels):
 def neutral_value(role, shape, channels):
     """The kernel of a new convolution that passes on what it gets, or None where there is none.
 
-    The last of a DRAG, over the concatenated features [x, f_1, ...], has one that gives x; a second upsampling has bilinear
-    interpolation by 2.
+    The last of a DRAG, over the concatenated features [x, f_1, ...], has one that gives x; a second
+    upsampling has bilinear interpolation by 2.
     """
     if role.part == "kernel" and role.stage == "upsampler":
         taps = np.array([[0.25, 0.75, 0], [0, 0.75, 0.25]])  # [sub-pixel, tap]
@@ -38,8 +41,8 @@ def neutral_value(role, shape, channels):
     return None
 
 
-# part: kernel, bias or the name of a slope; stage: body, skip (the convolution before it), upsampler, output, or None for a slope;
-# index: of a convolution in its stage
+# part: kernel, bias or the name of a slope; stage: body, skip (the convolution before it), upsampler, output,
+# or None for a slope; index: of a convolution in its stage
 Role = collections.namedtuple("Role", "part stage index")
 
 
@@ -49,8 +52,8 @@ def convolution_number(layer):
 
 
 def roles(names):
-    """{name: Role} of DRSAN's variables among `names`: what a variable is for, whatever the depth and the scale make of the number
-    in its name."""
+    """{name: Role} of DRSAN's variables among `names`: what a variable is for, whatever the depth and the
+    scale make of the number in its name."""
     names = {name for name in names if name.startswith("DRAN/") and not name.endswith(
         ("/AdamOptimizer", "/AdamOptimizer_1", "/ExponentialMovingAverage"))}
     drags = sum(name.endswith("prelualpha") for name in names)
@@ -72,14 +75,15 @@ def roles(names):
 
 
 def transfer(source, own, origin):
-    """What a network starts with from the weights of one of another scale or depth: ({name: array} under its own names, the names
-    taken).
+    """What a network starts with from the weights of one of another scale or depth: ({name: array} under its
+    own names, the names taken).
 
-    source: {name: array}, and origin, where it is from, in words. own: {name: array}, the initial weights of the network.
-    A variable is taken if it has the same Role and shape: x0, the DRAGs that both have, the convolution before the skip, and the
-    output convolution. The upsampler of another scale is taken, too, with its sub-pixels interpolated. What is new stays as it was
-    initialised, but where it can, it passes on what it gets (see neutral_value), so that training starts from an image and does
-    not spoil what was taken. Raises UserError if nothing can be taken, as the features have another number of channels.
+    source: {name: array}, and origin, where it is from, in words. own: {name: array}, the initial weights of
+    the network. A variable is taken if it has the same Role and shape: x0, the DRAGs that both have, the
+    convolution before the skip, and the output convolution. The upsampler of another scale is taken, too,
+    with its sub-pixels interpolated. What is new stays as it was initialised, but where it can, it passes on
+    what it gets (see neutral_value), so that training starts from an image and does not spoil what was taken.
+    Raises UserError if nothing can be taken, as the features have another number of channels.
     """
     shape = own[FIRST].shape
     if FIRST not in source or source[FIRST].shape != shape:
@@ -108,7 +112,8 @@ def describe_transfer(taken, own, origin):
 def initial_weights(shapes, seed):
     """{name: array} as an untrained network has them: kernels by Glorot's uniform distribution, all else 0.
 
-    shapes: {name: shape}, in order. The law is that of the variables' initializers, the random numbers are not TensorFlow's.
+    shapes: {name: shape}, in order. The law is that of the variables' initializers, the random numbers are
+    not TensorFlow's.
     """
     random, weights = np.random.RandomState(seed), {}
     for name, shape in shapes.items():

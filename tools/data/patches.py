@@ -10,9 +10,11 @@ import numpy as np
 
 
 def detail(patch, numpy=np):
-    """How much detail [..., H, W, C] has: mean absolute difference of horizontal neighbours, plus that of vertical ones.
+    """How much detail [..., H, W, C] has: mean absolute difference of horizontal neighbours, plus that of
+    vertical ones.
 
-    patch: of a type that holds differences, so not uint8; one pixel has no detail. numpy: the library to compute with.
+    patch: of a type that holds differences, so not uint8; one pixel has no detail. numpy: the library to
+    compute with.
     """
     return sum((numpy.abs(numpy.diff(patch, axis=axis)).mean(axis=(-3, -2, -1)) for axis in (-3, -2) if patch.shape[axis] > 1),
                numpy.zeros(patch.shape[:-3]))
@@ -23,11 +25,12 @@ Position = collections.namedtuple("Position", "lr hr y x")
 
 
 class Sampler(object):
-    """Random batches of patches: uniform over all positions in all photographs, and over the 8 flips and rotations.
+    """Random batches of patches: uniform over all positions in all photographs, and over the 8 flips and
+    rotations.
 
-    With several candidates, the one with the most detail of so many such positions: flat patches teach little (S. Wang et al.,
-    SamplingAug, arXiv 2111.15185). With `textures`, that share of the patches becomes a hard texture (see textures.py); its HR is
-    what bicubic makes of its LR.
+    With several candidates, the one with the most detail of so many such positions: flat patches teach little
+    (S. Wang et al., SamplingAug, arXiv 2111.15185). With `textures`, that share of the patches becomes a hard
+    texture (see textures.py); its HR is what bicubic makes of its LR.
     """
 
     def __init__(self, photographs, factor, batch, patch, seed, candidates=1, textures=0):
@@ -46,7 +49,8 @@ class Sampler(object):
         return detail(position.lr[y:y + self.patch, x:x + self.patch].astype(np.int16))
 
     def __call__(self, step, batch=None):
-        """The batch of a step, a function of seed and step alone: LR [batch, p, p, 3], HR [batch, sp, sp, 3], uint8."""
+        """The batch of a step, a function of seed and step alone: LR [batch, p, p, 3], HR [batch, sp, sp, 3],
+        uint8."""
         random, s, p = np.random.RandomState([self.seed, step]), self.factor, self.patch
         lr_batch, hr_batch = [], []
         for _ in range(self.batch if batch is None else batch):
@@ -66,7 +70,8 @@ class Sampler(object):
 
 
 def prefetch(function, first, last, depth=4):
-    """Yield function(i) for i in range(first, last), computed ahead in a thread, which ends when the generator is closed."""
+    """Yield function(i) for i in range(first, last), computed ahead in a thread, which ends when the
+    generator is closed."""
     results, closed = queue.Queue(depth), threading.Event()
 
     def put(item):

@@ -1,7 +1,9 @@
-"""Hard textures, which no photograph has and on which DRA can explode: made of a photograph and random numbers.
+"""Hard textures, which no photograph has and on which DRA can explode: made of a photograph and random
+numbers.
 
-A texture is a function (photograph, random) -> picture, both uint8 RGB [H, W, 3]; random is a RandomState. TRAINED are those of
-the recipe's option --textures; UNSEEN are never trained on, so that tools/gate.py can judge weights by them.
+A texture is a function (photograph, random) -> picture, both uint8 RGB [H, W, 3]; random is a RandomState.
+TRAINED are those of the recipe's option --textures; UNSEEN are never trained on, so that tools/gate.py can
+judge weights by them.
 """
 import numpy as np
 from PIL import Image, ImageDraw

@@ -1,11 +1,12 @@
 """Export DRSAN for use without this project: python tools/pictures/export.py --model 32s --scale x2
 
-Writes to OUTPUT/DRSAN32sx2 + suffix, in each case from LR, float32 RGB in [0, 1], [N, H, W, 3] of any N, H and W, to SR,
-not clipped:
+Writes to OUTPUT/DRSAN32sx2 + suffix, in each case from LR, float32 RGB in [0, 1], [N, H, W, 3] of any N, H
+and W, to SR, not clipped:
   .pb            a frozen GraphDef, tensors LR:0 and SR:0
   _saved_model   a SavedModel, signature serving_default
   .onnx          an ONNX model, by tf2onnx (Python 3.9 or later)
-Each is loaded and run on two photographs, and gets its name if the outputs are those of the checkpoint to 1e-5.
+Each is loaded and run on two photographs, and gets its name if the outputs are those of the checkpoint to
+1e-5.
 """
 import argparse
 import os
@@ -34,7 +35,8 @@ class MissingPackage(UserError):
 
 
 def import_optional(name):
-    """Import a package that the export to ONNX alone needs. Raises MissingPackage that says how to install it."""
+    """Import a package that the export to ONNX alone needs. Raises MissingPackage that says how to install
+    it."""
     try:
         with quiet_stderr():
             return __import__(name, fromlist=["*"])
@@ -97,7 +99,8 @@ def freeze(session):
 
 
 def build(model, scale, checkpoint, limit=True):
-    """(session with the network, whose tensors are LR:0 and SR:0; the graph with its variables as constants)."""
+    """(session with the network, whose tensors are LR:0 and SR:0; the graph with its variables as constants).
+    """
     session = Network(model, scale, find_checkpoint(model, scale, checkpoint), -1, limit=limit).session
     return session, freeze(session)
 

@@ -1,4 +1,5 @@
-"""Upscaling of images of any size within a stated memory, whole or in tiles, by a restored network in a session."""
+"""Upscaling of images of any size within a stated memory, whole or in tiles, by a restored network in a
+session."""
 import os
 import tempfile
 from collections import namedtuple
@@ -24,9 +25,11 @@ SANE = -16, 17       # SR beyond this is that of a network that has exploded
 
 
 class Store(object):
-    """A float32 array of zeros in memory or, if `folder` is given, in a temporary file there that has no name.
+    """A float32 array of zeros in memory or, if `folder` is given, in a temporary file there that has no
+    name.
 
-    limited: in how many DRAGs the DRA was replaced when SR was made (see ops.limit_dra). Raises UserError if the disk is too full.
+    limited: in how many DRAGs the DRA was replaced when SR was made (see ops.limit_dra). Raises UserError if
+    the disk is too full.
     """
 
     def __init__(self, shape, folder=None):
@@ -45,12 +48,14 @@ class Store(object):
                 raise UserError("cannot keep %.2f GiB in %s: %s" % (size / 2 ** 30, folder, error.strerror))
 
     def array(self):
-        """The array. Call it for each use and keep no reference: pages of a file count as memory until it is let go."""
+        """The array. Call it for each use and keep no reference: pages of a file count as memory until it is
+        let go."""
         return self._array if self._file is None else np.memmap(self._file, np.float32, "r+", shape=self.shape)
 
 
 def to_image(store):
-    """The 8-bit image of the Store of an SR image, uint8 [H, W, 3]. Works in strips, as the Store may be on disk."""
+    """The 8-bit image of the Store of an SR image, uint8 [H, W, 3]. Works in strips, as the Store may be on
+    disk."""
     return np.concatenate([to_uint8(255 * store.array()[rows]) for rows in strips(*store.shape[:2])])
 
 
@@ -69,8 +74,9 @@ def limited_notes(store):
 
 
 def cut(size, largest, halo):
-    """Cut a side of `size` pixels into nearly equal Spans of at most `largest`. All of them read equally many, so that a network is
-    compiled once for them: at least the halo, which ends at the border, where SAME convolutions pad."""
+    """Cut a side of `size` pixels into nearly equal Spans of at most `largest`. All of them read equally
+    many, so that a network is compiled once for them: at least the halo, which ends at the border, where SAME
+    convolutions pad."""
     count = -(-size // largest)
     length = min(-(-size // count) + 2 * halo, size)
     for i in range(count):
@@ -85,7 +91,8 @@ def enlarge(span, factor):
 
 
 def tiles(height, width, side, halo):
-    """Cut an image into tiles of at most side x side pixels (see cut): Spans whose fields are (rows, columns)."""
+    """Cut an image into tiles of at most side x side pixels (see cut): Spans whose fields are (rows,
+    columns)."""
     return [Span(*zip(rows, columns)) for rows in cut(height, side, halo) for columns in cut(width, side, halo)]
 
 
@@ -102,8 +109,8 @@ def _dihedral(image, t):
 
 
 def network_input(image):
-    """uint8, uint16 or, in [0, 1], floating point [H, W, 3], or [H, W, 1] for gray, as the network takes it: float32 [1, H, W, 3]
-    in [0, 1]."""
+    """uint8, uint16 or, in [0, 1], floating point [H, W, 3], or [H, W, 1] for gray, as the network takes it:
+    float32 [1, H, W, 3] in [0, 1]."""
     white = 1 if image.dtype.kind == "f" else np.iinfo(image.dtype).max
     return np.repeat(image[None].astype(np.float32) / np.float32(white), 3 // image.shape[2], axis=3)
 
@@ -116,15 +123,15 @@ def to_gray(sr):
 class Upscaler(object):
     """Upscales images of any size by a restored network within a stated memory.
 
-    lr, sr: placeholder and output of the network in `session`. tile: the most pixels a side of a tile, or None: the
-    whole image where it fits. memory: the bytes that this process may take (on a GPU: of its memory), or None: 4/5 of
-    what is free. ensemble: average over the 8 flips and transpositions. folder: for temporary files, if the memory is
-    too small. compile_: a function that builds the network compiled, below a name scope, and returns SR, or None: see
-    is_compiled(). limits: whether the network limits its DRA.
+    lr, sr: placeholder and output of the network in `session`. tile: the most pixels a side of a tile, or
+    None: the whole image where it fits. memory: the bytes that this process may take (on a GPU: of its
+    memory), or None: 4/5 of what is free. ensemble: average over the 8 flips and transpositions. folder: for
+    temporary files, if the memory is too small. compile_: a function that builds the network compiled, below
+    a name scope, and returns SR, or None: see is_compiled(). limits: whether the network limits its DRA.
 
-    The result does not depend on the tiles (to 1e-5): the DRM pools over the whole image, so the network runs DRAG by
-    DRAG over all tiles, with the halo that its convolutions need, and the sums over all tiles become the DRA values of
-    the next pass. All of it is parts of one graph, cut off at its named tensors.
+    The result does not depend on the tiles (to 1e-5): the DRM pools over the whole image, so the network runs
+    DRAG by DRAG over all tiles, with the halo that its convolutions need, and the sums over all tiles become
+    the DRA values of the next pass. All of it is parts of one graph, cut off at its named tensors.
     """
 
     def __init__(self, session, lr, sr, model, scale, tile=None, memory=None, ensemble=False, folder=None, compile_=None,
@@ -139,9 +146,11 @@ class Upscaler(object):
         self.device = (memory or 0.8 * gpu) if gpu else None
 
     def __call__(self, image):
-        """Upscale uint8, uint16 or floating point [H, W, 3 or 1 (gray)] (see network_input): a Store of SR, float32 [s H, s W, 3].
+        """Upscale uint8, uint16 or floating point [H, W, 3 or 1 (gray)] (see network_input): a Store of SR,
+        float32 [s H, s W, 3].
 
-        White is 1 in SR, which is not clipped. Raises UserError if the memory does not suffice, or SR is not sane.
+        White is 1 in SR, which is not clipped. Raises UserError if the memory does not suffice, or SR is not
+        sane.
         """
         height, width = image.shape[:2]
         side, on_disk = self.plan(height, width, image.dtype.itemsize)
@@ -161,7 +170,8 @@ class Upscaler(object):
                 width, height, " in tiles of %d" % side if side else ""))
 
     def is_compiled(self, height, width):
-        """Whether the network for an image of this size is: that takes about half a second for each new size."""
+        """Whether the network for an image of this size is: that takes about half a second for each new size.
+        """
         known = (height, width) in self._shapes or self.ensemble
         return self._compile is not None and height * width >= (COMPILED_FROM if known else COMPILED_AT_ONCE)
 
@@ -174,7 +184,8 @@ class Upscaler(object):
         return self._compiled
 
     def leave_room(self):
-        """Leave an eighth of the memory to another picture, which is read or written meanwhile; returns it, in bytes."""
+        """Leave an eighth of the memory to another picture, which is read or written meanwhile; returns it,
+        in bytes."""
         room = self.host / 8
         self.host -= room
         return room
@@ -206,7 +217,8 @@ class Upscaler(object):
         return side, on_disk
 
     def halo(self, k):
-        """Pixels around a tile on which pass k depends: 3x3 convolutions, and in the last those after the DRAGs."""
+        """Pixels around a tile on which pass k depends: 3x3 convolutions, and in the last those after the
+        DRAGs."""
         if k == 0:
             return 1
         return 2 * self.variant.blocks + (3 if k == self.variant.drags else 1)
@@ -215,8 +227,8 @@ class Upscaler(object):
         return Store((height, width, channels), self.folder if on_disk else None)
 
     def _run(self, image, side, on_disk, add, network):
-        """Run a Built network on one image; add(region, values) takes the parts of SR, region being (rows, columns). Returns in how
-        many DRAGs the DRA was replaced."""
+        """Run a Built network on one image; add(region, values) takes the parts of SR, region being (rows,
+        columns). Returns in how many DRAGs the DRA was replaced."""
         if side is None:
             names = [tensor_name(k, "limited", network.scope) for k in range(1, self.variant.drags + 1)] if self.limits else []
             sr, limited = self.session.run([network.sr, names], {self.lr: network_input(image)})
@@ -232,10 +244,11 @@ class Upscaler(object):
         return limited
 
     def _pass(self, k, image, side, dra, source, target, add, network):
-        """Pass k over all tiles: DRAG k with these DRA values, from the features in `source` to those in `target`.
+        """Pass k over all tiles: DRAG k with these DRA values, from the features in `source` to those in
+        `target`.
 
-        Pass 0 has no DRAG, and pass 1 makes the features that it reads. Returns the DRA values of DRAG k + 1, as pool(), or None from
-        the last pass, which makes SR; and whether those of DRAG k were replaced.
+        Pass 0 has no DRAG, and pass 1 makes the features that it reads. Returns the DRA values of DRAG k + 1,
+        as pool(), or None from the last pass, which makes SR; and whether those of DRAG k were replaced.
         """
         last, scope = k == self.variant.drags, network.scope
         fetches = [network.sr] if last else [tensor_name(k + 1, "DRM", scope)] + [tensor_name(k, "features", scope)] * (k > 0)
@@ -262,16 +275,18 @@ class Upscaler(object):
         return None if last else self.pool(np.array(sums), np.array([[area(tile.own)] for tile in places])), replaced
 
     def pool(self, sums, pixels):
-        """The DRA values of each tile [tiles, paths], of the sums over it of what the DRM pools [tiles, paths] and its number of pixels
-        [tiles, 1]: all are the mean over the whole image, as in the network."""
+        """The DRA values of each tile [tiles, paths], of the sums over it of what the DRM pools [tiles,
+        paths] and its number of pixels [tiles, 1]: all are the mean over the whole image, as in the network.
+        """
         return np.broadcast_to(sums.sum(0) / pixels.sum(), sums.shape)
 
 
 def bytes_per_pixel(variant, factor):
-    """Bytes of memory that the network takes for a pixel of the LR image on a CPU, an upper bound of what was measured.
+    """Bytes of memory that the network takes for a pixel of the LR image on a CPU, an upper bound of what was
+    measured.
 
-    Feature maps of f float32 channels that live at the same time: some of LR's size, three of SR's in the upsampler.
-    TensorFlow 1 holds more of them.
+    Feature maps of f float32 channels that live at the same time: some of LR's size, three of SR's in the
+    upsampler. TensorFlow 1 holds more of them.
     """
     maps = 24 + 12 * factor ** 2 if tf.__version__.startswith("1.") else 10 + 3 * factor ** 2
     return 4 * variant.channels * maps
@@ -287,7 +302,8 @@ def resident_memory():
 
 
 def free_memory():
-    """Bytes of memory that are free on this machine or in its control group; 2^32 where the system does not say."""
+    """Bytes of memory that are free on this machine or in its control group; 2^32 where the system does not
+    say."""
     try:
         free = 1024 * int(_read_fields("/proc/meminfo")["MemAvailable:"])
     except OSError:

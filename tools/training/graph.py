@@ -1,4 +1,5 @@
-"""The training graph: DRSAN, the L1 loss, and a step of a recipe's optimizer; and the validation of its weights."""
+"""The training graph: DRSAN, the L1 loss, and a step of a recipe's optimizer; and the validation of its
+weights."""
 import collections
 import contextlib
 
@@ -15,22 +16,23 @@ from utils import mean_scores, psnr_y, to_uint8
 import numpy as np
 
 
-# norm: of the gradient; skipped: whether the step was; largest_dra, kernel_rms: what shows early that a training diverges
-# dra: of each DRAG of the network of `sr`; dra_ranges: what they are limited by, a placeholder [DRAGs, 2, paths] that limits
-# nothing by default; both None for an ablation
+# norm: of the gradient; skipped: whether the step was; largest_dra, kernel_rms: what shows early that a
+# training diverges dra: of each DRAG of the network of `sr`; dra_ranges: what they are limited by, a
+# placeholder [DRAGs, 2, paths] that limits nothing by default; both None for an ablation
 Training = collections.namedtuple(
     "Training", "lr hr rate sr dra dra_ranges loss step train averages norm skipped largest_dra kernel_rms")
 
 
 def build_training(model, scale, recipe, devices=("",), without=None, precision="float32", compiled=False):
-    """Build the Training of a Recipe: its optimizer on the L1 loss, and with `ema` a moving average of the weights.
+    """Build the Training of a Recipe: its optimizer on the L1 loss, and with `ema` a moving average of the
+    weights.
 
-    With several `devices`, each computes the gradient for an equal part of the batch. without: of an ablation (see drsan).
-    precision, compiled: of a step (see convolving_in); `sr`, for validation, of a batch of any size, is always computed in float32,
-    and not compiled.
+    With several `devices`, each computes the gradient for an equal part of the batch. without: of an ablation
+    (see drsan). precision, compiled: of a step (see convolving_in); `sr`, for validation, of a batch of any
+    size, is always computed in float32, and not compiled.
 
-    Variables are named as in the published training graphs: the step is Variable, Adam's slots are <name>/AdamOptimizer and
-    <name>/AdamOptimizer_1, and beta1_power and beta2_power.
+    Variables are named as in the published training graphs: the step is Variable, Adam's slots are
+    <name>/AdamOptimizer and <name>/AdamOptimizer_1, and beta1_power and beta2_power.
     """
     lr = tf.placeholder(tf.uint8, [None, None, None, 3], "LR")
     hr = tf.placeholder(tf.uint8, [None, None, None, 3], "HR")
@@ -63,8 +65,8 @@ def no_limits(model):
 
 
 def start_from(session, training, prefix):
-    """Load the weights, and their averages with them, from a checkpoint of this or of another scale or depth; returns a line that
-    says what was taken. Raises UserError as transfer_weights."""
+    """Load the weights, and their averages with them, from a checkpoint of this or of another scale or depth;
+    returns a line that says what was taken. Raises UserError as transfer_weights."""
     _, _, message = transfer_weights(session, prefix)
     if training.averages:
         load_values(session, training.averages, session.run(model_variables()))
@@ -86,8 +88,8 @@ def averaged_weights(session, training):
 
 
 def validate(session, training, pairs, factor):
-    """Mean PSNR of Y over (LR, HR) pairs (see mean_scores), and the SR images. Raises UserError if the memory is too small for
-    one."""
+    """Mean PSNR of Y over (LR, HR) pairs (see mean_scores), and the SR images. Raises UserError if the memory
+    is too small for one."""
     try:
         images = [to_uint8(255 * session.run(training.sr, {training.lr: lr[None]})[0]) for lr, _ in pairs]
     except tf.errors.ResourceExhaustedError:
@@ -97,8 +99,9 @@ def validate(session, training, pairs, factor):
 
 
 def judge_dra(session, training, pairs):
-    """(the dra_ranges of the weights on (LR, HR) pairs, see tools/dra_range.py; within them, by how many grey levels the brightness of
-    SR is off on the worst of some hard pictures, see tools/gate.py). (None, None) for an ablation."""
+    """(the dra_ranges of the weights on (LR, HR) pairs, see tools/dra_range.py; within them, by how many grey
+    levels the brightness of SR is off on the worst of some hard pictures, see tools/gate.py). (None, None)
+    for an ablation."""
     if training.dra is None:
         return None, None
     ranges = measure_dra(lambda lr: session.run(training.dra, {training.lr: lr}), [lr for lr, _ in pairs])

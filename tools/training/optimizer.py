@@ -9,8 +9,9 @@ import numpy as np
 def optimize_by(recipe, rate, loss, step):
     """A training step by the optimizer of a Recipe; Muon leaves to Adam what is not for it.
 
-    Returns the operation, which also counts `step`, the norm of the gradient of all variables together, whether the step was
-    skipped (see is_bad), and the moving averages of the variables, [] without. A skipped step changes no variable but `step`.
+    Returns the operation, which also counts `step`, the norm of the gradient of all variables together,
+    whether the step was skipped (see is_bad), and the moving averages of the variables, [] without. A skipped
+    step changes no variable but `step`.
     """
     adam = tf.train.AdamOptimizer(rate, 0.9, 0.999, 1e-8, name="AdamOptimizer")
     pairs = adam.compute_gradients(loss, colocate_gradients_with_ops=True)
@@ -45,8 +46,9 @@ def muon_momentum(kernel):
 
 
 def muon_step(kernel, momentum, gradient, rate, decay):
-    """The operation that updates a kernel W [kh, kw, in, out] by Muon with Nesterov's momentum and decoupled weight decay:
-    W <- W - rate (O + decay W), where O is the orthogonal update (J. Liu et al., arXiv 2502.16982, equation 3)."""
+    """The operation that updates a kernel W [kh, kw, in, out] by Muon with Nesterov's momentum and decoupled
+    weight decay: W <- W - rate (O + decay W), where O is the orthogonal update (J. Liu et al., arXiv
+    2502.16982, equation 3)."""
     height, width, inputs, outputs = kernel.shape.as_list()
     rows, columns = height * width * inputs, outputs
     with tf.colocate_with(kernel):
@@ -61,8 +63,9 @@ def muon_step(kernel, momentum, gradient, rate, decay):
 
 
 def is_bad(loss, norm, skip_above):
-    """Whether a step is to be skipped, a boolean tensor: its loss or the norm of its gradient is not finite, or the norm is more than
-    `skip_above` times (0: no limit) the median of the last NORMS finite ones, for which the limit waits until there are half as many.
+    """Whether a step is to be skipped, a boolean tensor: its loss or the norm of its gradient is not finite,
+    or the norm is more than `skip_above` times (0: no limit) the median of the last NORMS finite ones, for
+    which the limit waits until there are half as many.
 
     With a limit, the norms are the variable `gradient_norms`; evaluating the tensor adds this step's.
     """

@@ -1,4 +1,5 @@
-"""Recipes of training, as numbers: learning rates, what Muon does to a kernel, when a step is skipped. For any framework."""
+"""Recipes of training, as numbers: learning rates, what Muon does to a kernel, when a step is skipped. For
+any framework."""
 import collections
 
 from tools.command import fraction, not_negative, positive
@@ -15,7 +16,8 @@ PAPER_RATE = {  # read from the published training graphs; 32l exists for x2 onl
 
 
 def make_recipe(name, model, scale):
-    """The recipe `paper` (every published value; the number of steps is not known) or `fast` (for hours of a CPU)."""
+    """The recipe `paper` (every published value; the number of steps is not known) or `fast` (for hours of a
+    CPU)."""
     if name == "paper":
         return Recipe(PAPER_RATE[scale][model], "halve", 0, 1000000, 16, 48, 1, 0, 0, "adam", 0, 0)
     return Recipe(1e-3, "cosine", 200, 30000, 8, 32, 3, 0, 0.999, "muon", 1, 10)
@@ -24,11 +26,11 @@ def make_recipe(name, model, scale):
 def learning_rate(recipe, step, share=None):
     """The learning rate of the step with that number, from 0.
 
-    `halve`: halved every 200,000 steps (staircase). `cosine`: half a cosine from the start rate to 0 at `recipe.steps`. The
-    first `recipe.warmup` steps rise linearly to it.
+    `halve`: halved every 200,000 steps (staircase). `cosine`: half a cosine from the start rate to 0 at
+    `recipe.steps`. The first `recipe.warmup` steps rise linearly to it.
 
-    share: where the length of a training is given as a time, which share of it is used, in [0, 1]. It takes the place of
-    step / recipe.steps; `halve` then halves after each fifth, as it does in its 1,000,000 steps.
+    share: where the length of a training is given as a time, which share of it is used, in [0, 1]. It takes
+    the place of step / recipe.steps; `halve` then halves after each fifth, as it does in its 1,000,000 steps.
     """
     if recipe.schedule == "halve":
         rate = recipe.rate * 0.5 ** (step // 200000 if share is None else int(5 * share))
@@ -41,23 +43,26 @@ NORMS = 101     # the last norms of gradients, of which the median is taken
 # A step that cannot be good is skipped, which costs one step: applied, it can cost the training.
 MAX_LOSS = 10   # RGB is in [0, 1]: a larger loss, or none that is a number, is that of a network that has exploded
 MAX_SKIPPED = 5  # in a row: then training stops
-# Muon (K. Jordan et al., 2024, https://kellerjordan.github.io/posts/muon): the momentum of a kernel, a matrix whose columns are
-# the output channels, is replaced by the nearest matrix whose singular values are about 1. The weak directions of the momentum
-# thus count as much as the strong ones.
+# Muon (K. Jordan et al., 2024, https://kellerjordan.github.io/posts/muon): the momentum of a kernel, a matrix
+# whose columns are the output channels, is replaced by the nearest matrix whose singular values are about 1.
+# The weak directions of the momentum thus count as much as the strong ones.
 MOMENTUM = 0.95
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # of the polynomial that brings singular values in (0, 1] to about 1 in 5 rounds
-# root mean square of the entries of an update for a learning rate of 1, whatever the kernel's shape. Adam's have about 0.2 (J. Liu
-# et al., arXiv 2502.16982, section 2.2); here, kernels do best with four times the learning rate of what is left to Adam.
+# root mean square of the entries of an update for a learning rate of 1, whatever the kernel's shape. Adam's
+# have about 0.2 (J. Liu et al., arXiv 2502.16982, section 2.2); here, kernels do best with four times the
+# learning rate of what is left to Adam.
 UPDATE_RMS = 0.8
 
 
 def uses_muon(shape):
-    """Whether a variable of this shape is for Muon: a kernel between features, with 16 or more channels on both sides."""
+    """Whether a variable of this shape is for Muon: a kernel between features, with 16 or more channels on
+    both sides."""
     return len(shape) == 4 and min(shape[2:]) >= 16
 
 
 def orthogonalize(x, matmul):
-    """x, [m, n] with m <= n and a Frobenius norm of 1, with its singular values brought to between 0.7 and 1.2.
+    """x, [m, n] with m <= n and a Frobenius norm of 1, with its singular values brought to between 0.7 and
+    1.2.
 
     matmul(a, b, transpose): a b, or a b^T; of any library.
     """
