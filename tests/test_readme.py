@@ -13,14 +13,10 @@ import pytest
 
 with open(os.path.join(ROOT, "README.md"), encoding="utf-8") as file:
     README = file.read()
-BLOCKS = re.findall(r"^```(sh|python)\n(.*?)^```\n(?:```text\n(.*?)^```\n)?", README, re.MULTILINE | re.DOTALL)
+BLOCKS = re.findall(r"^```(sh|python)\n(.*?)^```\n(?:```text\n(.*?)^```\n)?", README, re.M | re.S)
 NOT_RUN = {  # commands that need a network, a GPU or minutes, by what they contain
-    "--download": "the authors' weights", "download.py DIV2K": "4 GB", "--data data/DIV2K": "days", "-m pytest": "these tests",
-    "python3.6": "another Python", "requirements.txt | ": "another Python", "--gpu 0 --model 32s --scale x2 --dataset Set5": "Set5"}
-
-
-def is_run(command):
-    return not any(part in command for part in NOT_RUN)
+    "--download": "the authors' weights", "--data data/DIV2K": "days", "-m venv": "the installation",
+    "requirements.txt | ": "another Python", "--gpu 0 --model 32s --scale x2 --dataset Set5": "Set5"}
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +24,8 @@ def clone(tmp_path_factory):
     """A copy of the project, with a photo.jpg of 600x400 pixels."""
     folder = tmp_path_factory.mktemp("copy") / "clone"
     left_out = shutil.ignore_patterns(".*", "runs", "out", "tests", "__pycache__")
-    shutil.copytree(ROOT, str(folder), ignore=lambda path, names: left_out(path, names) | ({"data"} if path == ROOT else set()))
+    shutil.copytree(ROOT, str(folder), ignore=lambda path, names: left_out(path, names) | (
+        {"data"} if path == ROOT else set()))
     photograph = find_dataset("Sample", 2, "").pairs[2].hr  # of this size
     save_image(str(folder / "photo.png"), read_image(photograph))
     shutil.move(str(folder / "photo.png"), str(folder / "photo.jpg"))  # what it is, its content says
@@ -43,18 +40,15 @@ def run(clone, *command):
     return out.decode()
 
 
-def without_times(text):
-    return re.sub(r"[\d.]+ s\b|[\d.]+ megapixels/s", "-", text)
-
-
 def split_numbers(text):
-    """(text with its decimal numbers left out, these numbers)."""
-    pattern = r"\d+\.\d+"
+    """(text without times and decimal numbers, these numbers)."""
+    text, pattern = re.sub(r"[\d.]+ s\b|[\d.]+ megapixels/s", "-", text), r"\d+\.\d+"
     return re.sub(pattern, "-", text), [float(number) for number in re.findall(pattern, text)]
 
 
-def test_two_screens():
-    assert len(README.splitlines()) <= 200
+def test_length():
+    assert len(README.splitlines()) <= 150
+    assert not [line for line in README.splitlines() if len(line) > 110 and not line.startswith("|")]
 
 
 def test_what_is_not_run_is_there():
@@ -67,18 +61,18 @@ def test_blocks_run_as_printed(clone, block):
     kind, text, shown = BLOCKS[block]
     printed = ""
     if kind == "python":
-        printed = run(clone, sys.executable, "-c", text)
+        printed, shown = run(clone, sys.executable, "-c", text), re.search(r"# (\(.*\n)", text).group(1)
     for line in text.splitlines() if kind == "sh" else ():
-        command = line.split(" && ")[-1].replace(".venv/bin/python ", "python ")  # without the installation
-        if not is_run(line):
+        command = line.replace(".venv/bin/python ", "python ")
+        if any(part in line for part in NOT_RUN):
             continue
         assert command.startswith("python "), command
         shutil.rmtree(str(clone / "out"), ignore_errors=True)
         printed += run(clone, sys.executable, *command.split("#")[0].split()[1:])
     if shown:
-        (words, numbers), (shown_words, shown_numbers) = map(split_numbers, map(without_times, (printed, shown)))
+        (words, numbers), (shown_words, shown_numbers) = split_numbers(printed), split_numbers(shown)
         assert words == shown_words
-        np.testing.assert_allclose(numbers, shown_numbers, rtol=0, atol=1.1e-3)  # a last digit that either TensorFlow rounds
+        np.testing.assert_allclose(numbers, shown_numbers, rtol=0, atol=1.1e-3)  # TensorFlows round
 
 
 def test_commands_leave_the_clone_clean():
@@ -100,4 +94,5 @@ def test_links_lead_somewhere():
             if anchor:
                 with open(target, encoding="utf-8") as file:
                     titles = re.findall(r"^#+ (.*)$", file.read(), re.MULTILINE)
-                assert anchor in [re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles], (path, anchor)
+                anchors = [re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles]
+                assert anchor in anchors, (path, anchor)

@@ -9,6 +9,7 @@ from conftest import ROOT, call
 from tools import checkpoints
 from tools.command import UserError
 from tools.paper import results, tables
+from tools.training.recipes import make_recipe
 
 import pytest
 
@@ -80,6 +81,14 @@ def test_block_is_replaced():
     for bad in "a\n", text + text, "<!-- results:end -->\n<!-- results:begin -->\n":
         with pytest.raises(UserError, match="there must be one line"):
             results.replace_block(bad, "new\n")
+
+
+def test_options_of_a_training_are_those_that_fast_has_not():
+    training = dict(make_recipe("fast", "32s", "x2")._asdict(), model="32s", scale="x2", recipe="fast",
+                    rate=5e-5, steps=1000, trained_steps=900, precision="float32", valid_share=0.01)
+    del training["decay"]  # as in the configs of before there was one
+    assert tables.describe_options(training) == (
+        "`--rate=5e-05 --steps=1000 --decay=0 --precision=float32 --valid-share=0.01`, weights of step 900")
 
 
 def test_kept_figures_survive_writing(tmp_path):

@@ -20,6 +20,7 @@ from tools.files import ROOT, check_writable, file_digest, read_csv, short_path,
 from tools.options import add_data_dir, add_gpu
 from tools.paper.results import (FIGURES, MEASURED, Measured, add_target, costs, digest, markdown_table,
                                  present, published_variants, read_published, replace_in_file)
+from tools.training.recipes import make_recipe
 from utils import BENCHMARKS, DATASETS
 
 import numpy as np
@@ -194,12 +195,23 @@ def to_readme(measured):
     return markdown_table(rows)
 
 
+def describe_options(training):
+    """The options of train.py that a training has beside `--recipe fast --precision bfloat16`, from its
+    config, and the step of its weights, if that is not the last. What a config does not name yet was 0 then."""
+    usual = dict(make_recipe("fast", training["model"], training["scale"])._asdict(),
+                 recipe="fast", precision="bfloat16", seed=0, valid_share=0)
+    given = ["--%s=%s" % (key.replace("_", "-"), training.get(key, 0)) for key in usual
+             if training.get(key, 0) != usual[key]]
+    taken, steps = training["trained_steps"], training["steps"]
+    return "`%s`" % " ".join(given) + (", weights of step {:,}".format(taken) if taken < steps else "")
+
+
 def to_checkpoints(measured, shipped):
     """The tables of checkpoints/README.md: what the shipped weights reach, and the trainings that led to them
     in order."""
     scores = {(row.scale, row.model, row.dataset): "%.2f / %.4f" % (row.psnr, row.ssim) for row in measured}
     reached = [("checkpoint",) + DATASETS + ("SHA-256 of the values",)]
-    trainings = [("model", "recipe", "started from", "steps", "hours", "images", "framework", "device")]
+    trainings = [("model", "started from", "options", "hours, device")]
     for (scale, model), prefix in shipped.items():
         cells = [scores.get((scale, model, dataset), "-") for dataset in DATASETS]
         values = "`%s`" % file_digest(prefix + ".data-00000-of-00001")
@@ -208,13 +220,8 @@ def to_checkpoints(measured, shipped):
         for one in config.get("trained_before", []) + [config]:
             if "recipe" not in one:  # someone else's weights, named in the next row
                 continue
-            recipe = ("{recipe}: {optimizer}, rate {rate:g}, {schedule}, batch {batch}, patch {patch}, "
-                      "best of {candidates}, EMA {ema:g}, {precision}").format(**one)
-            recipe += ", decay %g" % one["decay"] if one.get("decay") else ""
-            training = ("{scale}/{model}".format(**one), recipe, one["init_from"] or "-",
-                        "{trained_steps:,} of {steps:,}".format(**one),
-                        "%.2f" % (one["trained_seconds"] / 3600),
-                        "{:,}".format(one["data"]["files"]), one["framework"], one["device"])
+            training = ("{scale}/{model}".format(**one), one["init_from"] or "-", describe_options(one),
+                        "%.2f, %s" % (one["trained_seconds"] / 3600, one["device"]))
             if training not in trainings:  # several may build on it
                 trainings.append(training)
     return markdown_table(reached) + "\n" + markdown_table(trainings)
