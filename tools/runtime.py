@@ -49,12 +49,26 @@ class TensorFlow(object):
         return value
 
 
+@contextlib.contextmanager
+def _importing_alone():
+    """Within this context, stderr is dropped, and TensorFlow finds no JAX and no matplotlib. It would import them, which
+    takes a third of its time, to convert from the one and plot with the other."""
+    hidden = [name for name in ("jax", "matplotlib") if name not in sys.modules]
+    sys.modules.update((name, None) for name in hidden)
+    try:
+        with quiet_stderr():
+            yield
+    finally:
+        for name in hidden:
+            del sys.modules[name]
+
+
 @functools.lru_cache(maxsize=1)
 def _import_tensorflow():
     """TensorFlow, of which a command makes TensorFlow 1 for all of its process; in other people's programs it
     stays as it is."""
     try:
-        with quiet_stderr() if command.owns_process else contextlib.suppress():
+        with _importing_alone() if command.owns_process else contextlib.suppress():
             import tensorflow
     except ImportError as error:
         raise ImportError("%s: %s" % (str(error).strip().splitlines()[-1], INSTALL))
