@@ -15,13 +15,13 @@ def test_paper_recipe():
     assert {rates[model, "x2"] for model in MODELS} == {2e-4}
     assert [rates[model, "x3"] for model in ("32s", "48s", "48m", "32m")] == [2e-4, 1e-4, 1e-4, 5e-5]
     assert [rates[model, "x4"] for model in ("32s", "48s", "32m", "48m")] == [2e-4, 2e-4, 1e-4, 1e-4]
-    assert make_recipe("paper", "32s", "x2")._replace(steps=0) == Recipe(2e-4, "halve", 0, 0, 16, 48, 1, 0, "adam", 0, 0)
+    assert make_recipe("paper", "32s", "x2")._replace(steps=0) == Recipe(2e-4, "halve", 0, 0, 16, 48, 1, 0, 0, "adam", 0, 0)
 
 
 def test_learning_rate():
     paper = make_recipe("paper", "32s", "x2")
     assert [learning_rate(paper, step) for step in (0, 199999, 200000, 399999, 400000)] == [2e-4, 2e-4, 1e-4, 1e-4, 5e-5]
-    fast = Recipe(1e-3, "cosine", 9, 1000, 16, 32, 1, 0.999, "muon", 1, 10)
+    fast = Recipe(1e-3, "cosine", 9, 1000, 16, 32, 1, 0, 0.999, "muon", 1, 10)
     assert learning_rate(fast, 0) == pytest.approx(1e-4)
     assert learning_rate(fast, 4) == pytest.approx(5e-4, rel=1e-3)
     assert learning_rate(fast, 500) == pytest.approx(5e-4)
