@@ -69,7 +69,7 @@ def test_cluster_trains_as_one_machine_though_tasks_die(photographs, tmp_path, s
     worker = start_task("worker", *steps)
     read_lines_until(chief, "lost a task of the cluster")  # TensorFlow 1.8 notices when it is back
     read_lines_until(chief, "resumed at step")
-    read_lines_until(chief, "loss")
+    read_lines_until(chief, "PSNR of")
     for task in worker, ps, chief:
         task.send_signal(signal.SIGTERM)
     line = read_lines_until(chief, "stopped at step")[-1]
