@@ -53,8 +53,8 @@ class TensorFlow(object):
 
 @contextlib.contextmanager
 def _importing_alone():
-    """Within this context, stderr is dropped, and TensorFlow finds no JAX and no matplotlib. It would import them, which
-    takes a third of its time, to convert from the one and plot with the other."""
+    """Within this context, stderr is dropped, and TensorFlow finds no JAX and no matplotlib. It would import
+    them, which takes a third of its time, to convert from the one and plot with the other."""
     hidden = [name for name in ("jax", "matplotlib") if name not in sys.modules]
     sys.modules.update((name, None) for name in hidden)
     try:
