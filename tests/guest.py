@@ -2,6 +2,7 @@
 
 Usage: guest.py ROOT. ROOT is the folder of DRSAN. Ends with "a good guest" and exit status 0.
 """
+import concurrent.futures
 import os
 import sys
 import threading
@@ -61,6 +62,13 @@ try:
             assert dense(np.ones([2, 3], np.float32)).numpy().shape == (2, 1)
             import matplotlib
             assert matplotlib.__version__
+
+        large = np.random.RandomState(1).randint(256, size=(510, 500, 3)).astype(np.uint8)  # is compiled
+        with concurrent.futures.ThreadPoolExecutor(4) as pool:
+            results = list(pool.map(first.upscale, [large] * 2 + [picture] * 4))
+        np.testing.assert_array_equal(*results[:2])
+        for result in results[2:]:
+            np.testing.assert_array_equal(result, sr)
 
         child = os.fork()
         if child == 0:

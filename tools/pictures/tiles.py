@@ -1,6 +1,7 @@
 """Upscaling of images of any size within a stated memory, whole or in tiles, by a restored network."""
 import os
 import tempfile
+import threading
 from collections import namedtuple
 
 from model import MODELS, SCALES, tensor_name
@@ -144,6 +145,7 @@ class Upscaler(object):
         self.session, self.lr, self.sr, self.factor = session, lr, sr, SCALES[scale]
         self.variant = MODELS[model]
         self._compile, self._compiled = compile_, None
+        self._lock = threading.Lock()
         self._shapes = set()  # (height, width) of the images before
         self.tile, self.ensemble, self.limits = tile, ensemble, limits
         self.folder = folder or tempfile.gettempdir()
@@ -182,9 +184,10 @@ class Upscaler(object):
         """The Built network that is for an image of this size."""
         if not self.is_compiled(height, width):
             return Built(self.sr, "")
-        if self._compiled is None:
-            self._compiled = Built(self._compile("compiled"), "compiled/")
-        return self._compiled
+        with self._lock:  # other threads may upscale, too
+            if self._compiled is None:
+                self._compiled = Built(self._compile("compiled"), "compiled/")
+            return self._compiled
 
     def leave_room(self):
         """Leave an eighth of the memory to a picture that is read or written meanwhile; returns its bytes."""
