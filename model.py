@@ -1,5 +1,4 @@
-"""DRSAN, the dynamic residual self-attention network (K. Park, J. W. Soh, N. I. Cho, IEEE TMM 25, 2023, pp.
-907-918).
+"""DRSAN, the dynamic residual self-attention network (K. Park, J. W. Soh, N. I. Cho, IEEE TMM 25, 2023).
 
 Variables are named as in the authors' checkpoints: all in the scope DRAN, the convolutions conv2d, conv2d_1,
 ... in order of creation, the PReLU slopes conv_block{k}prelualpha (DRM of DRAG k, from 1) and
@@ -20,15 +19,16 @@ MODELS = {
     "48m": Variant(48, 8, 3),
 }
 SCALES = {"x2": 2, "x3": 3, "x4": 4}
-ABLATIONS = ("dra", "dynamics", "rsa")  # what can be left out: DRA (plain sums), its dynamics (learned constants), RSA
+# what can be left out: DRA (plain sums), its dynamics (learned constants), RSA
+ABLATIONS = ("dra", "dynamics", "rsa")
 
 
 def drag(x, blocks, k, without=None, dra_range=None):
-    """DRAG k, the dynamic residual attention group: [N, H, W, f] -> the same shape, through `blocks` pairs of
-    RB and DRSA.
+    """DRAG k, the dynamic residual attention group: [N, H, W, f] -> the same shape.
 
-    Block n has the residual paths from f_0 ... f_{n-1}; the DRM gives their r in this order: r_0^1, r_0^2,
-    r_1^2, ... without: None, or one of ABLATIONS. dra_range: of this DRAG (see limit_dra), or None.
+    It is `blocks` pairs of RB and DRSA. Block n has the residual paths from f_0 ... f_{n-1}; the DRM gives
+    their r in this order: r_0^1, r_0^2, r_1^2, ... without: None, or one of ABLATIONS. dra_range: of this
+    DRAG (see limit_dra), or None.
     """
     with tf.name_scope("DRAG%d" % k):
         paths = blocks * (blocks + 1) // 2
@@ -52,11 +52,11 @@ def drsan(lr, model, scale, without=None, dra_ranges=None):
     """Build DRSAN `model` (a key of MODELS) for `scale` (a key of SCALES) on LR images.
 
     lr: float32 RGB in [0, 1], [N, H, W, 3], any H and W, also unknown ones. Returns SR, [N, s H, s W, 3], not
-    clipped. The DRA values of DRAG k are the tensor tensor_name(k, "DRA"), [N, 1, 1, N_blocks (N_blocks + 1)
-    / 2], and its output is tensor_name(k, "features"): fetch them, or replace them through feed_dict.
+    clipped. The DRA values of DRAG k are the tensor tensor_name(k, "DRA"),
+    [N, 1, 1, N_blocks (N_blocks + 1) / 2], and its output is tensor_name(k, "features"): fetch them, or
+    replace them through feed_dict.
 
-    dra_ranges: for each DRAG what limit_dra() takes, or None for the network as published, whose DRA nothing
-    bounds.
+    dra_ranges: for each DRAG what limit_dra() takes, or None: DRA is not bounded, as published.
     """
     channels, drags, blocks = MODELS[model]
     with tf.variable_scope("DRAN", reuse=tf.AUTO_REUSE, use_resource=False):
@@ -69,8 +69,7 @@ def drsan(lr, model, scale, without=None, dra_ranges=None):
 
 
 def model_variables():
-    """The trainable variables of DRSAN in the default graph, in order of creation: the checkpoint contract.
-    """
+    """The trainable variables of DRSAN in the default graph, in order of creation: those of a checkpoint."""
     return tf.get_collection(tf.GraphKeys.TRAINABLE_VARIABLES, "DRAN/")
 
 
@@ -92,15 +91,15 @@ def count_parameters():
 
 
 def count_multi_adds(scale, height, width):
-    """The multiplications of all convolutions of DRSAN in the default graph for one SR image of height x
-    width.
+    """The multiplications of all convolutions of DRSAN in the default graph for an SR image of this size.
 
     For each convolution, its kernel's values times the positions of its output: of LR, of what a sub-pixel
     convolution before it has made, or of SR. Additions of biases, PReLU, DRA, RSA and pooling are not
     counted. The paper's own rule is not known; this one gives 0.4 to 0.8 % less.
     """
     factor = SCALES[scale]
-    kernels = [variable.shape.num_elements() for variable in model_variables() if variable.op.name.endswith("/kernel")]
+    kernels = [variable.shape.num_elements() for variable in model_variables()
+               if variable.op.name.endswith("/kernel")]
     sides = [1]  # of the output of the upsampler's convolutions, and of the last one, in sides of LR
     for step in UPSAMPLING[factor]:
         sides.append(sides[-1] * step)

@@ -20,15 +20,14 @@ def residual_block(x, names):
 
 
 def drm(x, paths, name, dra_range=None):
-    """DRM, the dynamic residual module: [N, H, W, C] -> DRA values r, a list of `paths` tensors of shape [N,
-    1, 1, 1].
+    """DRM, the dynamic residual module: [N, H, W, C] -> DRA values r, a list of `paths` tensors [N, 1, 1, 1].
 
     Global average pool of conv1x1(PReLU(conv1x1(x, 16)), paths). No softmax and no sigmoid: r is unbounded.
     `name` is the name of the slope. dra_range: as in limit_dra(), or None: r as published.
 
-    In the current name scope, `DRM:0` [N, H, W, paths] is what is pooled, `pooled:0` its means [N, 1, 1,
-    paths], and `DRA:0`, of the same shape, all of r. sess.run() can fetch each and, through feed_dict,
-    replace the last two.
+    In the current name scope, `DRM:0` [N, H, W, paths] is what is pooled, `pooled:0` [N, 1, 1, paths] its
+    means, and `DRA:0`, of the same shape, all of r. sess.run() can fetch each and, through feed_dict, replace
+    the last two.
     """
     x = conv2d(prelu(conv2d(to_compute_dtype(x), 16, 1), name), paths, 1)
     x = tf.identity(to_float32(x), name="DRM")
@@ -39,12 +38,11 @@ def drm(x, paths, name, dra_range=None):
 
 
 def limit_dra(dra, low, high):
-    """The DRA values r [N, 1, 1, paths] of the images whose r are all from `low` to `high`; 0 for the other
-    images.
+    """The DRA values r [N, 1, 1, paths] of images whose r are all from `low` to `high`; 0 for the others.
 
     low, high: lists of `paths` numbers (see tools/dra_range.py). Without DRA, DRSA is RSA alone, which keeps
-    brightness on hard textures better than any r of photographs. In the current name scope, `limited:0` [N,
-    1, 1, 1] is whether r was replaced.
+    brightness on hard textures better than any r of photographs. In the current name scope, `limited:0`
+    [N, 1, 1, 1] is whether r was replaced.
     """
     inside = tf.reduce_all(tf.logical_and(dra >= low, dra <= high), 3, keepdims=True)  # false for NaN, too
     limited = tf.logical_not(inside, name="limited")
@@ -52,18 +50,17 @@ def limit_dra(dra, low, high):
 
 
 def learned_dra(paths, name):
-    """What an ablation has in the place of drm(): r as the variable `name` [1, 1, 1, paths], the same for
-    every image."""
+    """What an ablation has in the place of drm(): r as the variable `name`, [1, 1, 1, paths]."""
     r = tf.get_variable(name, [1, 1, 1, paths], initializer=tf.zeros_initializer())
     return tf.split(tf.identity(r, name="DRA"), paths, axis=3)
 
 
 def drsa(y, features, dra, attention=True):
-    """DRSA: (y + sum_i r_i f_i) * sigmoid(y). The sum is the dynamic residual attention (DRA) over the
-    earlier features f_i with their r_i. The sigmoid is the residual self-attention (RSA) of the block's
-    output y.
+    """DRSA: (y + sum_i r_i f_i) * sigmoid(y).
 
-    attention=False leaves out the sigmoid, for an ablation.
+    The sum is the dynamic residual attention (DRA) over the earlier features f_i with their r_i. The sigmoid
+    is the residual self-attention (RSA) of the block's output y; attention=False leaves it out, for an
+    ablation.
     """
     return elementwise(_drsa if attention else _dra, y, *(list(dra) + list(features)))
 
@@ -80,8 +77,7 @@ def _drsa(y, *residuals):
 
 
 def upsampler(x, scale):
-    """Sub-pixel convolution [N, H, W, C] -> [N, scale H, scale W, C]: one step for x2 and x3, two of x2 for
-    x4."""
+    """Sub-pixel convolution [N, H, W, C] -> [N, scale H, scale W, C]: one step, or two of x2 for x4."""
     channels, x = int(x.shape[3]), to_compute_dtype(x)
     for factor in UPSAMPLING[scale]:
         x = tf.depth_to_space(conv2d(x, channels * factor ** 2, 3), factor)
@@ -89,8 +85,7 @@ def upsampler(x, scale):
 
 
 def conv2d(x, filters, size):
-    """Convolution with bias, stride 1, zero padding that keeps the size: [N, H, W, C] -> [N, H, W, filters],
-    in x's type.
+    """Convolution with bias, stride 1, and zero padding: [N, H, W, C] -> [N, H, W, filters], in x's type.
 
     The variables of the n-th call in a variable scope are conv2d_n/kernel [size, size, C, filters] and
     conv2d_n/bias, n counting from 0; the first has no number.
@@ -105,7 +100,8 @@ def conv2d(x, filters, size):
 
 def prelu(x, name):
     """PReLU with one slope per channel, the variable `name`: x where x > 0, else slope * x."""
-    return elementwise(_prelu, x, tf.get_variable(name, [int(x.shape[3])], initializer=tf.zeros_initializer()))
+    slope = tf.get_variable(name, [int(x.shape[3])], initializer=tf.zeros_initializer())
+    return elementwise(_prelu, x, slope)
 
 
 def _prelu(x, slope):

@@ -1,7 +1,7 @@
 """Rooms of libraries and commands: see README.md.
 
-Importing this checks the Python, the packages that everything needs, and that the modules of this project are found. What is
-wrong is one line. The modules of this project are therefore imported before those of others.
+Importing this checks the Python, the packages that everything needs, and that the modules of this project are
+found. What is wrong is one line. The modules of this project are therefore imported before those of others.
 """
 import importlib.util
 import os

@@ -1,5 +1,4 @@
-"""TensorFlow V2 checkpoints with the authors' variable names: found, read into DRSAN in the default graph,
-and written.
+"""TensorFlow V2 checkpoints with the authors' variable names: found, read into DRSAN, and written.
 
 What the config.json beside one says of its training is read here, too. Runs, which have optimizer slots, are
 in training/runs.py.
@@ -30,10 +29,12 @@ def checkpoint_prefix(path):
     folder of its run, of which it is the best one, or the last one; or None."""
     if os.path.isdir(path):
         with contextlib.suppress(ValueError):  # a state file that is empty
-            state = tf.train.get_checkpoint_state(path)  # latest_checkpoint() would take its path for a pattern
+            # latest_checkpoint() would take its path for a pattern
+            state = tf.train.get_checkpoint_state(path)
             if state and os.path.exists(state.model_checkpoint_path + ".index"):
                 return state.model_checkpoint_path
-        indexes = glob.glob(os.path.join(glob.escape(path), "*.index"))  # its state file may name another machine's path
+        # its state file may name another machine's path
+        indexes = glob.glob(os.path.join(glob.escape(path), "*.index"))
         if len(indexes) == 1:
             return indexes[0][:-len(".index")]
         below = [os.path.join(path, name) for name in ("best", "state")] if not indexes else []
@@ -51,13 +52,16 @@ def find_checkpoint(model, scale, path=None):
     if prefix:
         return prefix
     if path is not None:
-        raise UserError("no checkpoint at %s: expected a prefix, an .index file, or the folder of one checkpoint or of a run" % path)
+        raise UserError("no checkpoint at %s: expected a prefix, an .index file, or the folder of one "
+                        "checkpoint or of a run" % path)
     shipped = " ".join("%s_%s" % (model, scale) for scale, model in shipped_checkpoints(SHIPPED)) or "none"
     authors = "the authors' are evaluated by %s --checkpoint authors --download" % script("test.py")
     if model == "32l" and scale != "x2":
         authors = "the paper publishes none"
-    raise UserError("no weights for %s %s in %s (there: %s); %s; train it with: python %s --model %s --scale %s --data FOLDER" % (
-        model, scale, short_path(SHIPPED), shipped, authors, script("train.py"), model, scale))
+    raise UserError("no weights for %s %s in %s (there: %s); %s; train it with: "
+                    "python %s --model %s --scale %s --data FOLDER" % (
+                        model, scale, short_path(SHIPPED), shipped, authors,
+                        script("train.py"), model, scale))
 
 
 def shipped_checkpoints(folder):
@@ -73,8 +77,7 @@ def shipped_checkpoints(folder):
 
 
 def checkpoint_config(prefix):
-    """What stands in the config.json beside a checkpoint: how it was trained; {} if there is none, as with
-    the authors'."""
+    """What the config.json beside a checkpoint says of its training; {} without one, as with the authors'."""
     try:
         with open(os.path.join(os.path.dirname(prefix), "config.json")) as file:
             return dict(json.load(file))
@@ -83,14 +86,13 @@ def checkpoint_config(prefix):
 
 
 def dra_ranges(prefix, model):
-    """What stands in the config.json beside a checkpoint of the range of DRA (see tools/dra_range.py), as
-    drsan() takes it; None if nothing does, as with the authors'. Raises UserError if it is not that of the
-    model."""
+    """The range of DRA in the config.json beside a checkpoint (see tools/dra_range.py), as drsan() takes it;
+    None if there is none, as with the authors'. Raises UserError if it is not that of the model."""
     ranges = checkpoint_config(prefix).get("dra_ranges")
     _, drags, blocks = MODELS[model]
     if ranges is not None and np.shape(ranges) != (drags, 2, blocks * (blocks + 1) // 2):
-        raise UserError("dra_ranges in the config.json beside %s are not those of DRSAN-%s: measure them by %s" % (
-            prefix, model, script("tools/dra_range.py")))
+        raise UserError("dra_ranges in the config.json beside %s are not those of DRSAN-%s: "
+                        "measure them by %s" % (prefix, model, script("tools/dra_range.py")))
     return ranges
 
 
@@ -103,30 +105,32 @@ def identify(prefix):
     with checkpoint_errors(prefix):
         shapes = tf.train.NewCheckpointReader(prefix).get_variable_to_shape_map()
     channels = shapes.get("DRAN/conv2d/kernel", [0])[-1]
-    variant = Variant(channels, sum(name.endswith("prelualpha") for name in shapes),
-                      sum(name.startswith("DRAN/conv_block1_pReLU_") and name.endswith("alpha") for name in shapes) // 2)
+    drags = sum(name.endswith("prelualpha") for name in shapes)
+    slopes = sum(name.startswith("DRAN/conv_block1_pReLU_") and name.endswith("alpha") for name in shapes)
+    variant = Variant(channels, drags, slopes // 2)
     factors = [shapes[name][-1] // channels for name, role in roles(shapes).items()
                if (role.stage, role.part) == ("upsampler", "kernel")] if channels else []
     models = [model for model in MODELS if MODELS[model] == variant]
-    scales = [scale for scale in SCALES if sorted(factors) == [factor ** 2 for factor in UPSAMPLING[SCALES[scale]]]]
+    scales = [scale for scale in SCALES
+              if sorted(factors) == [factor ** 2 for factor in UPSAMPLING[SCALES[scale]]]]
     if not (models and scales):
-        raise UserError("%s is no checkpoint of DRSAN: it has not the variables of any of its models" % prefix)
+        raise UserError("%s is no checkpoint of DRSAN: it has not the variables of any of its models"
+                        % prefix)
     return models[0], scales[0]
 
 
 def training_history(prefix):
-    """The configs of all trainings that led to a checkpoint, the first one first; that of unknown weights is
-    their path alone."""
+    """The configs of all trainings that led to a checkpoint, in order; of unknown weights, their path."""
     return history_of(checkpoint_config(prefix), prefix)
 
 
 def note_seen(prefix, held_out):
     """Note that the weights of a checkpoint may have been trained on photographs that are held out now,
-    unless each training that led to them held these out, too. held_out: their paths below the folder of
-    photographs."""
-    if any(not set(held_out) <= set(one.get("held_out") or ()) for one in training_history(prefix)):
-        notice_once("%s may have been trained on photographs that are held out here: it seems better on them than it is, and so does "
-                    "what is close to it" % short_path(prefix))
+    unless each training that led to them held these out, too. held_out: paths below the photographs' folder.
+    """
+    if any(not set(held_out) <= set(config.get("held_out") or ()) for config in training_history(prefix)):
+        notice_once("%s may have been trained on photographs that are held out here: it seems better on them "
+                    "than it is, and so does what is close to it" % short_path(prefix))
 
 
 def _check_sha256(prefix):
@@ -135,16 +139,18 @@ def _check_sha256(prefix):
     for file, digest in sorted(checkpoint_config(prefix).get("sha256", {}).items()):
         path = os.path.join(folder, file)
         if file.startswith(name + ".") and os.path.exists(path) and file_digest(path) != digest:
-            notice_once("%s is not the file that was trained: its SHA-256 differs from that in config.json" % path)
+            notice_once("%s is not the file that was trained: its SHA-256 differs from that in config.json"
+                        % path)
 
 
 def _check_ablation(prefix, without):
-    """Raise UserError if a checkpoint was trained without another part of the network than `without` (None:
-    with all)."""
+    """Raise UserError if a checkpoint was trained without another part than `without` (None: with all)."""
     trained = checkpoint_config(prefix).get("without")
     if trained != without:
-        raise UserError("%s was trained %s" % (prefix, "without %s: it needs test.py --without %s" % (trained, trained)
-                                               if trained else "with all parts of the network: leave out --without"))
+        reason = "with all parts of the network: leave out --without"
+        if trained:
+            reason = "without %s: it needs test.py --without %s" % (trained, trained)
+        raise UserError("%s was trained %s" % (prefix, reason))
 
 
 def restore_weights(session, prefix, without=None):
@@ -161,14 +167,14 @@ def restore_weights(session, prefix, without=None):
         for variable in model_variables():
             name, shape = variable.op.name, variable.shape.as_list()
             if shapes.get(name) != shape:
-                raise UserError("%s is a checkpoint of another model or scale: %s should have the shape %s, but %s" % (
-                    prefix, name, shape, "has %s" % shapes[name] if name in shapes else "is missing"))
+                found = "has %s" % shapes[name] if name in shapes else "is missing"
+                raise UserError("%s is a checkpoint of another model or scale: %s should have the shape %s, "
+                                "but %s" % (prefix, name, shape, found))
         load_values(session, model_variables(), [reader.get_tensor(v.op.name) for v in model_variables()])
 
 
 def transfer_weights(session, prefix):
-    """Load what a checkpoint of another scale or depth has in common with DRSAN in the default graph (see
-    weights.transfer).
+    """Load what a checkpoint of another scale or depth has in common with DRSAN (see weights.transfer).
 
     Returns the names taken, the names not taken, and a line that says so. Raises UserError if the checkpoint
     is not DRSAN's, or its features have another number of channels, so that nothing can be taken.
@@ -182,8 +188,7 @@ def transfer_weights(session, prefix):
 
 
 def read_weights(prefix):
-    """{name: array} of the variables of DRSAN in a checkpoint. Raises UserError if it is that of an ablation,
-    or damaged."""
+    """{name: array} of DRSAN in a checkpoint. Raises UserError if it is an ablation's, or damaged."""
     _check_ablation(prefix, None)
     with checkpoint_errors(prefix):
         reader = tf.train.NewCheckpointReader(prefix)
@@ -195,19 +200,20 @@ def checkpoint_errors(prefix):
     """Turn what TensorFlow raises while it reads a checkpoint into a UserError that names it."""
     try:
         yield
-    except (tf.errors.OpError, ValueError, RuntimeError, IndexError) as error:  # the last two by TensorFlow 2's reader
+    # the last two by TensorFlow 2's reader
+    except (tf.errors.OpError, ValueError, RuntimeError, IndexError) as error:
         raise UserError("cannot read the checkpoint %s: %s" % (prefix, error_reason(error)))
 
 
 def load_values(session, variables, values):
     """Assign arrays to variables in one call, without new operations in the graph."""
     initializers = [variable.initializer for variable in variables]
-    session.run(initializers, {initializer.inputs[1]: value for initializer, value in zip(initializers, values)})
+    session.run(initializers, {initializer.inputs[1]: value
+                               for initializer, value in zip(initializers, values)})
 
 
 def save_weights(session, folder, model, scale):
-    """Write the variables of DRSAN, without optimiser slots, as the one checkpoint of `folder`; returns its
-    prefix."""
+    """Write the variables of DRSAN, without slots, as the one checkpoint of `folder`; returns its prefix."""
     os.makedirs(folder, exist_ok=True)
     saver = tf.train.Saver(model_variables(), save_relative_paths=True)
     return saver.save(session, os.path.join(folder, "DRSAN%s%s" % (model, scale)), write_meta_graph=False)

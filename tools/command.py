@@ -1,5 +1,4 @@
-"""What every command has in common: errors as one line, exit statuses, types of options, notices,
-standard files, and processors."""
+"""What every command has in common: errors, exit statuses, types of options, notices, files, processors."""
 import concurrent.futures
 import contextlib
 import errno
@@ -13,8 +12,7 @@ from tools import INSTALL
 
 
 class UserError(Exception):
-    """Something the user can mend; the message is one line that says what is wrong, where, and what to do
-    next."""
+    """Something the user can mend; the message says in one line what is wrong, where, and what to do."""
 
 
 def open_standard_files():
@@ -43,11 +41,13 @@ def escape_unprintable():
             stream.reconfigure(errors="backslashreplace")
         elif hasattr(stream, "buffer") and stream.errors != "backslashreplace":  # Python 3.6
             stream.flush()
-            _streams.append(io.TextIOWrapper(stream.buffer, stream.encoding, "backslashreplace", line_buffering=True))
+            _streams.append(io.TextIOWrapper(stream.buffer, stream.encoding, "backslashreplace",
+                                             line_buffering=True))
             setattr(sys, name, _streams[-1])
 
 
-owns_process = False  # whether this process is a command's, and not a program of other people's that uses the library
+# whether this process is a command's, and not a program of other people's that uses the library
+owns_process = False
 
 
 def run_main(main):
@@ -112,8 +112,7 @@ _noticed, _noticing = set(), threading.Lock()
 
 
 def notice_once(text, where=None):
-    """Print a note on stderr, if there has been none of this text; where: the file, which may be one of many,
-    that it is about."""
+    """Print a note on stderr, if there has been none of this text; where: one of the files it is about."""
     with _noticing:
         first = text not in _noticed
         _noticed.add(text)
@@ -138,8 +137,7 @@ def quiet_stderr():
 
 
 def cpu_count():
-    """The processors that this process may use; `taskset` and schedulers can leave it fewer than there are.
-    """
+    """The processors that this process may use; `taskset` and schedulers can leave it fewer than all."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 

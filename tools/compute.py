@@ -1,5 +1,4 @@
-"""How the blocks of DRSAN are computed: in which precision, and element-wise operations by XLA, the compiler
-of TensorFlow 2."""
+"""How the blocks of DRSAN are computed: in which precision, and which operations by XLA, a compiler."""
 import contextlib
 import functools
 import threading
@@ -49,7 +48,7 @@ def elementwise(function, *inputs):
     return call_compiled(function, *inputs) if _current.compiled else function(*inputs)
 
 
-# ------------------------------------------------------------------------------------------------------------- XLA
+# -------------------------------------------------------------------------------------------------------- XLA
 
 def can_compile():
     """Whether this TensorFlow has XLA."""
@@ -94,16 +93,17 @@ def _backward(function):
 
 @functools.lru_cache(maxsize=1)
 def _tracing_graph():
-    """Where functions are traced: a tf.function has a program of its own for each graph in which it is
-    called."""
+    """Where functions are traced: a tf.function has a program for each graph in which it is called."""
     return tf.Graph()
 
 
 def _run(traceable, shape, inputs):
     """The results, of a shape, of a tf.function of tensors, as one compiled operation."""
     with _tracing_graph().as_default():
-        program = traceable.get_concrete_function(*[tf.TensorSpec(value.shape, value.dtype) for value in inputs])
-    names, types = ["input%d" % i for i in range(len(inputs))], [value.dtype.as_datatype_enum for value in inputs]
+        program = traceable.get_concrete_function(
+            *[tf.TensorSpec(value.shape, value.dtype) for value in inputs])
+    names = ["input%d" % i for i in range(len(inputs))]
+    types = [value.dtype.as_datatype_enum for value in inputs]
     graph = tf.GraphDef()
     graph.library.function.extend([program.function_def])
     for name, type_ in zip(names, types):

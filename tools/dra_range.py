@@ -1,5 +1,4 @@
-"""The range that DRA values have on photographs, beyond which ops.limit_dra() drops them: measured, and put
-beside weights
+"""Measure the range of DRA values on photographs, beyond which ops.limit_dra() drops them
 
     python tools/dra_range.py CHECKPOINT --data FOLDER
 
@@ -20,8 +19,9 @@ from tools.network import Network
 
 import numpy as np
 
-PATCH, PATCHES = 32, 1000 # side in LR pixels; how many in all: DRA varies more on patches than on whole pictures
-MARGIN = 0.5               # share of the range that it is widened by on both sides
+# side in LR pixels; how many in all: DRA varies more on patches than on whole pictures
+PATCH, PATCHES = 32, 1000
+MARGIN = 0.5  # share of the range that it is widened by on both sides
 
 
 def measure_dra(run, images):
@@ -49,7 +49,8 @@ def measure_dra(run, images):
 def measure_network(network, images):
     """As measure_dra(), of a Network that does not limit its DRA."""
     names = [tensor_name(k, "pooled") for k in range(1, MODELS[network.model].drags + 1)]
-    return measure_dra(lambda batch: network.session.run(names, {network.lr: np.float32(batch) / 255}), images)
+    return measure_dra(lambda batch: network.session.run(names, {network.lr: np.float32(batch) / 255}),
+                       images)
 
 
 def main(argv=None):
@@ -61,8 +62,8 @@ def main(argv=None):
     args = parser.parse_args(argv)
     prefix = find_checkpoint(None, None, args.checkpoint)
     model, scale = identify(prefix)
-    images = [pair[0] for pair in (load_pair(path, SCALES[scale]) for path in hold_out(args.data, args.share)[1])
-              if not isinstance(pair, UserError)]
+    pairs = (load_pair(path, SCALES[scale]) for path in hold_out(args.data, args.share)[1])
+    images = [pair[0] for pair in pairs if not isinstance(pair, UserError)]
     with Network(model, scale, prefix, -1, limit=False) as network:
         ranges = measure_network(network, images)
     path = os.path.join(os.path.dirname(prefix), "config.json")

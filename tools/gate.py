@@ -1,9 +1,8 @@
-"""Whether weights stay sane on pictures that no photograph resembles: python tools/gate.py --model 32s
---scale x2
+"""Whether weights stay sane on hard pictures: python tools/gate.py --model 32s --scale x2
 
-Upscales a hundred hard pictures, some of kinds that no training has (see tools/data/textures.py), and holds
-the brightness of SR to that of LR over blocks of 12x12 LR pixels. Prints the worst of each kind; exit status
-1 if a picture fails.
+Upscales a hundred pictures that no photograph resembles, some of kinds that no training has (see
+tools/data/textures.py), and holds the brightness of SR to that of LR over blocks of 12x12 LR pixels. Prints
+the worst of each kind; exit status 1 if a picture fails.
 """
 import argparse
 import collections
@@ -20,25 +19,26 @@ from utils import downscale, find_dataset, luma, read_image, to_uint8
 
 import numpy as np
 
-BLOCK = 12                            # side in LR pixels
-LARGEST_MEAN, LARGEST_BLOCK = 12, 70  # grey levels of 256 that brightness may be off, on average and in any block
+BLOCK = 12  # side in LR pixels
+# grey levels of 256 that brightness may be off, on average and in any block
+LARGEST_MEAN, LARGEST_BLOCK = 12, 70
 
-# of a picture: in grey levels, its mean and its largest difference of brightness; infinite where SR is not
-# finite
+# in grey levels, the mean and the largest difference of brightness of a picture; infinite if SR is not finite
 Deviation = collections.namedtuple("Deviation", "mean largest")
 
 
 def hard_pictures(count=100, side=96, seed=0):
-    """[(kind, uint8 RGB [side, side, 3])] of every kind in turn, made of the photographs of Sample, halved;
-    the same for a seed."""
+    """[(kind, uint8 RGB [side, side, 3])] of every kind in turn, made of photographs of Sample, halved."""
     random = np.random.RandomState(seed)
     photographs = [downscale(image[:image.shape[0] // 2 * 2, :image.shape[1] // 2 * 2], 2) for image in (
         read_image(pair.hr) for pair in find_dataset("Sample", 2, None).pairs)]
     pictures = []
     for i in range(count):
-        texture, photograph = (TRAINED + UNSEEN)[i % len(TRAINED + UNSEEN)], photographs[random.randint(len(photographs))]
+        texture = (TRAINED + UNSEEN)[i % len(TRAINED + UNSEEN)]
+        photograph = photographs[random.randint(len(photographs))]
         y, x = (random.randint(size - side + 1) for size in photograph.shape[:2])
-        pictures.append((texture.__name__, texture(np.ascontiguousarray(photograph[y:y + side, x:x + side]), random)))
+        crop = np.ascontiguousarray(photograph[y:y + side, x:x + side])
+        pictures.append((texture.__name__, texture(crop, random)))
     return pictures
 
 
@@ -58,14 +58,13 @@ def deviation(sr, lr):
     return Deviation(difference.mean(), difference.max())
 
 
-def passes(one):
+def passes(picture):
     """Whether a picture of this Deviation is sane."""
-    return one.mean <= LARGEST_MEAN and one.largest <= LARGEST_BLOCK
+    return picture.mean <= LARGEST_MEAN and picture.largest <= LARGEST_BLOCK
 
 
 def judge(run, pictures):
-    """{kind: [Deviation]} of what run(picture [1, H, W, 3], uint8) -> SR [1, s H, s W, 3] makes of
-    hard_pictures()."""
+    """{kind: [Deviation]} of run(picture, uint8 [1, H, W, 3]) -> SR [1, s H, s W, 3] on hard_pictures()."""
     found = collections.OrderedDict()
     for kind, picture in pictures:
         found.setdefault(kind, []).append(deviation(run(picture[None])[0], picture))
@@ -74,7 +73,8 @@ def judge(run, pictures):
 
 def judge_network(network, pictures):
     """As judge(), of a Network."""
-    return judge(lambda picture: network.session.run(network.sr, {network.lr: np.float32(picture) / 255}), pictures)
+    return judge(lambda picture: network.session.run(network.sr, {network.lr: np.float32(picture) / 255}),
+                 pictures)
 
 
 def failures(found):
@@ -89,13 +89,16 @@ def main(argv=None):
     add_gpu(parser, -1)
     args = parser.parse_args(argv)
     model, scale = choose_variant(args.model, args.scale, args.checkpoint)
-    with Network(model, scale, find_checkpoint(model, scale, args.checkpoint), args.gpu, limit=not args.no_limit) as network:
+    prefix = find_checkpoint(model, scale, args.checkpoint)
+    with Network(model, scale, prefix, args.gpu, limit=not args.no_limit) as network:
         found = judge_network(network, hard_pictures())
     print("%-16s %8s %8s %12s %12s" % ("kind", "pictures", "failed", "mean", "largest"))
     for kind, pictures in found.items():
-        print("%-16s %8d %8d %12.1f %12.1f" % (kind, len(pictures), failures({kind: pictures}), max(p.mean for p in pictures),
-                                               max(p.largest for p in pictures)))
-    print("DRSAN-%s %s: %d of %d pictures fail" % (model, scale, failures(found), sum(map(len, found.values()))))
+        print("%-16s %8d %8d %12.1f %12.1f" % (
+            kind, len(pictures), failures({kind: pictures}), max(picture.mean for picture in pictures),
+            max(picture.largest for picture in pictures)))
+    print("DRSAN-%s %s: %d of %d pictures fail" % (
+        model, scale, failures(found), sum(map(len, found.values()))))
     return 1 if failures(found) else 0
 
 

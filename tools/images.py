@@ -179,7 +179,7 @@ def upright(picture):
 
 
 def pixels(image, notes, rawmode=""):
-    """(color, alpha, ICC profile), as in a Picture, of the current frame of an image, as deep as Pillow has it."""
+    """(color, alpha, ICC profile), as in a Picture, of the current frame, as deep as Pillow has it."""
     image.load()
     profile, key = image.info.get("icc_profile") or None, image.info.get("transparency")
     if image.mode[0] in "IF":
@@ -301,8 +301,8 @@ def list_images(folder):
 
 
 def broken_links(folder):
-    """The links in `folder` with names of images that lead to no file, sorted: git-annex and DVC leave them for what is not
-    fetched."""
+    """The links in `folder` with names of images that lead to no file, sorted: git-annex and DVC leave them
+    for what is not fetched."""
     return sorted(path for path in glob.glob(os.path.join(glob.escape(folder), "*"))
                   if os.path.splitext(path)[1].lower() in IMAGE_SUFFIXES
                   and os.path.islink(path) and not os.path.exists(path))

@@ -1,5 +1,4 @@
-"""DRSAN with the weights of a checkpoint, ready to run: what the commands and the figures open, and scripts
-of your own.
+"""DRSAN with the weights of a checkpoint, ready to run, for the commands and for scripts of your own.
 
     from tools.network import load_model
     with load_model("32s", "x2") as model:
@@ -22,15 +21,17 @@ MODES = "RGB", "L", "I;16", "F"  # of Pillow's pictures whose arrays are what th
 class Network(object):
     """DRSAN in a graph and a session of its own, so that several can be open at once.
 
-    lr, sr: placeholder and output, the tensors LR:0, float32 [N, H, W, 3] in [0, 1], and SR:0, [N, s H, s W,
-    3], not clipped. prefix: of the checkpoint. parameters, multi_adds: how many there are, the latter for SR
-    of 1280x720.
+    lr, sr: placeholder and output, the tensors LR:0, float32 [N, H, W, 3] in [0, 1], and SR:0,
+    [N, s H, s W, 3], not clipped. prefix: of the checkpoint. parameters, multi_adds: how many there are, the
+    latter for SR of 1280x720.
     """
 
     def __init__(self, model, scale, prefix, gpu, without=None, precision="float32", limit=True):
-        """gpu: its index, or -1 for the CPU. without: of an ablation (see drsan). precision: see
-        convolving_in. limit: DRA to the range that stands beside the weights, if one does (see
-        tools/dra_range.py). Raises UserError as restore_weights and check_precision."""
+        """gpu: its index, or -1 for the CPU. without: of an ablation (see drsan).
+
+        precision: see convolving_in. limit: DRA to the range that stands beside the weights, if one does (see
+        tools/dra_range.py). Raises UserError as restore_weights and check_precision.
+        """
         self.model, self.scale, self.factor, self.prefix = model, scale, SCALES[scale], prefix
         self.without, self.precision = without, precision
         self.dra_ranges = dra_ranges(prefix, model) if limit and not without else None
@@ -47,14 +48,15 @@ class Network(object):
     def make_upscaler(self, tile=None, memory=None, ensemble=False, folder=None):
         """How images are upscaled from now on: an Upscaler, whose options these are; memory: in GiB."""
         compilable = can_compile() and not gpu_memory(self.session)
-        self.upscaler = Upscaler(self.session, self.lr, self.sr, self.model, self.scale, tile, memory and memory * 2 ** 30,
-                                 ensemble, folder, self.build_compiled if compilable else None, bool(self.dra_ranges))
+        self.upscaler = Upscaler(self.session, self.lr, self.sr, self.model, self.scale, tile,
+                                 memory and memory * 2 ** 30, ensemble, folder,
+                                 self.build_compiled if compilable else None, bool(self.dra_ranges))
         return self.upscaler
 
     def build_compiled(self, scope):
-        """Build the network once more in its graph, compiled (see convolving_in), below a name scope; returns
-        SR."""
-        with self.session.graph.as_default(), tf.name_scope(scope), convolving_in(self.precision, compiled=True):
+        """Build the network once more, compiled (see convolving_in), below a name scope; returns SR."""
+        with self.session.graph.as_default(), tf.name_scope(scope), \
+                convolving_in(self.precision, compiled=True):
             return drsan(self.lr, self.model, self.scale, self.without, self.dra_ranges)
 
     def upscale(self, image):
@@ -89,8 +91,7 @@ class Network(object):
 
 
 def check_image(image):
-    """An image as an array that Network.upscale() takes. Raises ValueError that says what is wrong with it.
-    """
+    """An image as an array that Network.upscale() takes. Raises ValueError that says what is wrong."""
     if getattr(image, "mode", "RGB") not in MODES:
         raise ValueError("a picture of the mode %s: convert it to one of %s" % (image.mode, ", ".join(MODES)))
     image = np.asarray(image)
@@ -99,7 +100,8 @@ def check_image(image):
     if image.dtype not in (np.uint8, np.uint16) and image.dtype.kind != "f":
         raise ValueError("an image of the type %s: expected uint8, uint16 or floating point" % image.dtype)
     if image.dtype.kind == "f" and not (image.min() >= 0 and image.max() <= 1):
-        raise ValueError("an image with values from %g to %g: expected from 0 to 1" % (image.min(), image.max()))
+        raise ValueError("an image with values from %g to %g: expected from 0 to 1" % (
+            image.min(), image.max()))
     return image
 
 
@@ -116,8 +118,8 @@ def choose_variant(model, scale, checkpoint):
     return found
 
 
-def load_model(model=None, scale=None, checkpoint=None, gpu=0, tile=None, memory=None, ensemble=False, precision="float32",
-               limit=True):
+def load_model(model=None, scale=None, checkpoint=None, gpu=0, tile=None, memory=None, ensemble=False,
+               precision="float32", limit=True):
     """A Network that is ready to upscale images.
 
     model, scale: keys of MODELS and SCALES (or 2 for "x2"), by default those of the checkpoint, or else "32s"
@@ -133,6 +135,7 @@ def load_model(model=None, scale=None, checkpoint=None, gpu=0, tile=None, memory
         if name is not None and name not in known:
             raise ValueError("%r: expected one of %s" % (name, ", ".join(known)))
     model, scale = choose_variant(model, scale, checkpoint)
-    network = Network(model, scale, find_checkpoint(model, scale, checkpoint), gpu, precision=precision, limit=limit)
+    prefix = find_checkpoint(model, scale, checkpoint)
+    network = Network(model, scale, prefix, gpu, precision=precision, limit=limit)
     network.make_upscaler(tile, memory, ensemble)
     return network

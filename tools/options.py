@@ -25,13 +25,15 @@ def scale_name(text):
 def add_gpu(parser, default=0):
     """The option --gpu of commands that run the network on one device."""
     parser.add_argument("--gpu", type=gpu, default=default, metavar="I",
-                        help="index of the GPU, cpu or -1 for the CPU (default %s)" % ("cpu" if default < 0 else default))
+                        help="index of the GPU, cpu or -1 for the CPU (default %s)" % (
+                            "cpu" if default < 0 else default))
 
 
 def add_precision(parser):
     """The option --precision of commands that can compute in bfloat16."""
-    parser.add_argument("--precision", default="float32", choices=PRECISIONS, help="of the blocks' convolutions (default float32); "
-                        "bfloat16 is for processors and GPUs that have it, and needs TensorFlow 2")
+    parser.add_argument("--precision", default="float32", choices=PRECISIONS,
+                        help="of the blocks' convolutions (default float32); bfloat16 is for processors and "
+                             "GPUs that have it, and needs TensorFlow 2")
 
 
 def add_variant(parser):
@@ -41,11 +43,12 @@ def add_variant(parser):
 
 
 def add_checkpoint(parser):
-    """The options --model, --scale and --checkpoint of commands that run one network, for choose_variant().
-    """
+    """The options --model, --scale and --checkpoint of commands that run a network, for choose_variant()."""
     parser.add_argument("--model", choices=list(MODELS), help="default: that of --checkpoint, or else 32s")
-    parser.add_argument("--scale", type=scale_name, choices=list(SCALES), help="default: that of --checkpoint, or else x2")
-    parser.add_argument("--checkpoint", metavar="PATH", help="prefix, .index file or folder (default: the shipped one)")
+    parser.add_argument("--scale", type=scale_name, choices=list(SCALES),
+                        help="default: that of --checkpoint, or else x2")
+    parser.add_argument("--checkpoint", metavar="PATH",
+                        help="prefix, .index file or folder (default: the shipped one)")
 
 
 def add_limit(parser):
@@ -62,5 +65,7 @@ def add_valid_share(parser):
 
 def add_data_dir(parser):
     """The option --data-dir of commands that read data sets."""
-    parser.add_argument("--data-dir", type=os.path.expanduser, metavar="DIR", default="data" if os.path.isdir("data") else script("data"),
-                        help="where the data sets are (default: the folder data here or, without one, beside the scripts)")
+    parser.add_argument("--data-dir", type=os.path.expanduser, metavar="DIR",
+                        default="data" if os.path.isdir("data") else script("data"),
+                        help="where the data sets are (default: the folder data here or, without one, "
+                             "beside the scripts)")

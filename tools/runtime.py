@@ -1,8 +1,6 @@
-"""Which TensorFlow runs the project, and its sessions: TensorFlow 1.x, or its graph-mode API within
-TensorFlow 2.x.
+"""Which TensorFlow runs the project, and its sessions: TensorFlow 1.x, or its API within TensorFlow 2.x.
 
-`from ops import tf` is how the rest of the project gets it. What needs no TensorFlow does not import this
-module.
+`from ops import tf` is how the rest of the project gets it. What needs no TensorFlow leaves this module out.
 """
 import contextlib
 import ctypes
@@ -19,8 +17,10 @@ GIVEN_GPUS = os.environ.get("CUDA_VISIBLE_DEVICES")  # by the user or a schedule
 
 
 def _keep_freed_memory():
-    """Let both allocators of TensorFlow 1.8 (jemalloc, and glibc within Eigen) keep what is freed. By default
-    they give it back to the system after every operation, and half of the time on a CPU goes to page faults.
+    """Let both allocators of TensorFlow 1.8 (jemalloc, and glibc within Eigen) keep what is freed.
+
+    By default they give it back to the system after every operation, and half of the time on a CPU goes to
+    page faults.
     """
     M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8  # of malloc.h
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
@@ -32,8 +32,10 @@ def _keep_freed_memory():
 
 if "tensorflow" not in sys.modules:  # which reads these when it is imported
     os.environ.setdefault("JEMALLOC_MALLOC_CONF", "lg_dirty_mult:-1")  # of TensorFlow 1.8
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # by default, TensorFlow 2 has them on AVX-512 CPUs alone
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")   # errors come as exceptions; 0 shows all that the C++ runtime logs
+    # by default, TensorFlow 2 has them on AVX-512 CPUs alone
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+    # errors come as exceptions; 0 shows all that the C++ runtime logs
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
 class TensorFlow(object):
@@ -51,8 +53,7 @@ class TensorFlow(object):
 
 @functools.lru_cache(maxsize=1)
 def _import_tensorflow():
-    """TensorFlow, of which a command makes TensorFlow 1 for all of its process; in other people's programs it
-    stays as it is."""
+    """TensorFlow; a command makes it TensorFlow 1 for all of its process, other people's programs do not."""
     try:
         with quiet_stderr() if command.owns_process else contextlib.suppress():
             import tensorflow
@@ -81,8 +82,8 @@ def check_not_forked():
     """Raise UserError in a process that was forked from one that had a session: TensorFlow's threads are not
     there, and it would wait for them for ever."""
     if _first_process() != os.getpid():
-        raise UserError("this process was forked after TensorFlow had been used: load the model after the fork, or start "
-                        "processes by spawn")
+        raise UserError("this process was forked after TensorFlow had been used: load the model after the "
+                        "fork, or start processes by spawn")
 
 
 def open_session(gpus, target="", task="", **config):
@@ -105,10 +106,10 @@ def open_session(gpus, target="", task="", **config):
 
 @functools.lru_cache(maxsize=1)
 def _run_first_graph():
-    """Run a graph without its lines on stderr, which TensorFlow 2.20 writes for the first one whatever the
-    log level is."""
+    """Run a graph without its lines on stderr: TensorFlow 2.20 writes some for the first at any log level."""
     if not tf.__version__.startswith("1."):
-        with quiet_stderr(), tf.Graph().as_default(), tf.Session(config=tf.ConfigProto(device_count={"GPU": 0})) as session:
+        config = tf.ConfigProto(device_count={"GPU": 0})
+        with quiet_stderr(), tf.Graph().as_default(), tf.Session(config=config) as session:
             session.run(tf.constant(0))
 
 
@@ -124,8 +125,7 @@ def list_gpus(session, task=""):
 
 
 def session_config(gpus, **config):
-    """The tf.ConfigProto of a session that sees the GPUs with these indices alone, and takes their memory as
-    needed."""
+    """The tf.ConfigProto of a session that sees these GPUs alone, and takes their memory as needed."""
     config = tf.ConfigProto(allow_soft_placement=True, **config)
     config.gpu_options.allow_growth = True
     if command.owns_process:
@@ -151,8 +151,7 @@ def choose_gpus(gpus, given):
 
 
 def given_environment():
-    """The environment that this process began with, for another one of this project, whose --gpu counts
-    within the same GPUs."""
+    """The environment that this process began with, for another one, whose --gpu counts in the same GPUs."""
     environment = dict(os.environ)
     environment.pop("CUDA_VISIBLE_DEVICES", None)
     return environment if GIVEN_GPUS is None else dict(environment, CUDA_VISIBLE_DEVICES=GIVEN_GPUS)
@@ -163,15 +162,18 @@ def last_line(command, bars=False, folder=None):
     bars: on a terminal, its stderr goes there. folder: where it runs."""
     try:
         stderr = None if bars and sys.stderr.isatty() else subprocess.PIPE
-        return subprocess.check_output(command, stderr=stderr, env=given_environment(), cwd=folder).decode().splitlines()[-1]
+        output = subprocess.check_output(command, stderr=stderr, env=given_environment(), cwd=folder)
+        return output.decode().splitlines()[-1]
     except subprocess.CalledProcessError as error:
-        reasons = (error.stderr or b"").decode(errors="replace").strip().splitlines() or ["exit status %d" % error.returncode]
-        raise UserError("%s failed: %s" % (" ".join(command[:2]), reasons[-1]))
+        reasons = (error.stderr or b"").decode(errors="replace").strip().splitlines()
+        reason = reasons[-1] if reasons else "exit status %d" % error.returncode
+        raise UserError("%s failed: %s" % (" ".join(command[:2]), reason))
 
 
 def gpu_memory(session):
     """Bytes of memory of the smallest GPU of a session, 0 without one."""
-    return min([device.memory_limit_bytes for device in session.list_devices() if device.device_type == "GPU"] or [0])
+    return min([device.memory_limit_bytes for device in session.list_devices()
+                if device.device_type == "GPU"] or [0])
 
 
 def has_bfloat16():
@@ -194,13 +196,14 @@ def check_precision(precision, on_cpu=False):
     if precision != "bfloat16":
         return
     if not has_bfloat16():
-        raise UserError("TensorFlow %s cannot convolve in bfloat16: leave out --precision, or use TensorFlow 2" % tf.__version__)
+        raise UserError("TensorFlow %s cannot convolve in bfloat16: leave out --precision, or use "
+                        "TensorFlow 2" % tf.__version__)
     if on_cpu and not cpu_has_bfloat16():
         notice_once("this processor has no instructions for bfloat16: it takes many times as long as float32")
 
 
 def error_reason(error):
-    """The line of an error of either TensorFlow that says what went wrong; TensorFlow 2 writes lines before
-    it that say where."""
+    """The line of an error that says what went wrong; TensorFlow 2 writes lines before it that say where."""
     lines = str(error).splitlines() or [type(error).__name__]
-    return next((line for line, following in zip(lines, lines[1:]) if following.startswith("\t [[")), lines[0])
+    return next((line for line, following in zip(lines, lines[1:]) if following.startswith("\t [[")),
+                lines[0])

@@ -1,10 +1,10 @@
-"""Put trained weights into checkpoints/: python tools/ship.py runs/32s_x2/best (or a folder by
-import_weights.py)
+"""Put trained weights into checkpoints/: python tools/ship.py runs/32s_x2/best
 
-They become checkpoints/<scale>/<model>/DRSAN<model><scale>, under the authors' names and without optimiser
-slots, with the config.json and log.jsonl of their run, the SHA-256 of their files, and, if the run started
-from shipped weights, what trained those. Weights that are there already are replaced by better ones;
---replace replaces them by any.
+The folder is `best` of a run, or one by import_weights.py. Its weights become
+checkpoints/<scale>/<model>/DRSAN<model><scale>, under the authors' names and without optimiser slots, with
+the config.json and log.jsonl of their run, the SHA-256 of their files, and, if the run started from shipped
+weights, what trained those. Weights that are there already are replaced by better ones; --replace replaces
+them by any.
 """
 import argparse
 import json
@@ -32,15 +32,16 @@ def read_config(folder):
         config["model"], SCALES[config["scale"]], config["trained_before"]
         return config
     except (OSError, ValueError, KeyError) as error:
-        raise UserError("no usable config.json in %s (%s): give the folder `best` of a run of train.py, or one by "
-                        "import_weights.py" % (folder, error))
+        raise UserError("no usable config.json in %s (%s): give the folder `best` of a run of train.py, or "
+                        "one by import_weights.py" % (folder, error))
 
 
 def validation(config):
     """(PSNR in dB or None, what it was measured on) of the config.json beside weights."""
     if config.get("valid_share"):
         return config.get("validation_psnr"), "photographs held out from " + config["data"]["folder"]
-    return config.get("validation_psnr"), config.get("valid", "Sample")  # which the first runs did not write down
+    # the first runs did not write down `valid`
+    return config.get("validation_psnr"), config.get("valid", "Sample")
 
 
 def check_better(config, target, replace):
@@ -51,12 +52,13 @@ def check_better(config, target, replace):
         return
     shipped = checkpoint_config(prefix)
     (new, new_set), (old, old_set) = validation(config), validation(shipped)
-    figures = ["%.3f dB on %s" % figure if figure[0] is not None else "unknown" for figure in ((new, new_set), (old, old_set))]
+    figures = ["%.3f dB on %s" % figure if figure[0] is not None else "unknown"
+               for figure in ((new, new_set), (old, old_set))]
     print("PSNR: %s; of the weights in %s: %s" % (figures[0], short_path(target), figures[1]), flush=True)
     known = None not in (new, old) and new_set == old_set
     if not replace and not (known and new >= old):
-        raise UserError("%s: give --replace to put them into %s all the same" % (
-            "these weights are worse" if known else "which weights are better is not known", short_path(target)))
+        reason = "these weights are worse" if known else "which weights are better is not known"
+        raise UserError("%s: give --replace to put them into %s all the same" % (reason, short_path(target)))
 
 
 def check_gate(prefix, config):
@@ -65,13 +67,14 @@ def check_gate(prefix, config):
     with Network(config["model"], config["scale"], prefix, -1) as network:
         failed = failures(judge_network(network, pictures))
     if failed:
-        raise UserError("%s fails on %d of %d hard pictures, which %s --checkpoint %s lists: train it with --textures" % (
-            short_path(prefix), failed, len(pictures), script("tools/gate.py"), short_path(prefix)))
+        raise UserError("%s fails on %d of %d hard pictures, which %s --checkpoint %s lists: "
+                        "train it with --textures" % (
+                            short_path(prefix), failed, len(pictures), script("tools/gate.py"),
+                            short_path(prefix)))
 
 
 def swap(new, target):
-    """Put the folder `new` in the place of the folder `target`, if there is one. At any moment both are whole
-    under some name."""
+    """Put the folder `new` in the place of `target`. At any moment both are whole under some name."""
     old = target + ".old"
     if os.path.exists(target):
         shutil.rmtree(old, ignore_errors=True)
@@ -81,8 +84,7 @@ def swap(new, target):
 
 
 def ship(folder, root, replace=False):
-    """Copy the checkpoint of `folder` below the folder `root`; returns its new prefix. replace: even if it is
-    worse."""
+    """Copy the checkpoint of `folder` below `root`; returns its new prefix. replace: even if it is worse."""
     config = read_config(folder)
     prefix = checkpoint_prefix(folder)
     if not prefix:
@@ -90,7 +92,7 @@ def ship(folder, root, replace=False):
     if config.get("without"):
         raise UserError("%s was trained without %s: ablations are not shipped" % (folder, config["without"]))
     target = os.path.join(root, config["scale"], config["model"])
-    if os.path.exists(target + ".old") and not os.path.exists(target):  # this command was killed in the middle of a swap
+    if os.path.exists(target + ".old") and not os.path.exists(target):  # killed in the middle of a swap
         os.rename(target + ".old", target)
     check_better(config, target, replace)
     check_gate(prefix, config)
@@ -100,7 +102,8 @@ def ship(folder, root, replace=False):
         shutil.rmtree(target + ".tmp", ignore_errors=True)
         written = save_weights(session, target + ".tmp", config["model"], config["scale"])
     name = os.path.basename(written)
-    config["sha256"] = {name + suffix: file_digest(written + suffix) for suffix in (".data-00000-of-00001", ".index")}
+    config["sha256"] = {name + suffix: file_digest(written + suffix)
+                        for suffix in (".data-00000-of-00001", ".index")}
     write_json(os.path.join(target + ".tmp", "config.json"), config)
     for log in os.path.join(folder, "log.jsonl"), os.path.join(folder, os.pardir, "log.jsonl"):
         if os.path.exists(log):
@@ -112,9 +115,12 @@ def ship(folder, root, replace=False):
 
 def main():
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("folder", metavar="DIR", help="the folder `best` of a run of train.py, or one by import_weights.py")
-    parser.add_argument("--to", default=CHECKPOINTS, metavar="DIR", help="default: checkpoints/ of the project")
-    parser.add_argument("--replace", action="store_true", help="replace weights that are better, or not known to be worse")
+    parser.add_argument("folder", metavar="DIR",
+                        help="the folder `best` of a run of train.py, or one by import_weights.py")
+    parser.add_argument("--to", default=CHECKPOINTS, metavar="DIR",
+                        help="default: checkpoints/ of the project")
+    parser.add_argument("--replace", action="store_true",
+                        help="replace weights that are better, or not known to be worse")
     args = parser.parse_args()
     check_writable([args.to])
     print(short_path(ship(args.folder, args.to, args.replace)))

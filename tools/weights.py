@@ -1,7 +1,7 @@
-"""What a network starts with, as NumPy arrays, for any framework: initial weights, and weights of one scale
-or depth for another.
+"""What a network starts with, as NumPy arrays, for any framework.
 
-How checkpoints are read and written stands in checkpoints.py.
+These are initial weights, and weights of one scale or depth for another. How checkpoints are read and written
+stands in checkpoints.py.
 """
 import collections
 
@@ -13,11 +13,10 @@ FIRST = "DRAN/conv2d/kernel"  # whose last dimension is the number of channels o
 
 
 def resample_subpixels(value, shape, channels):
-    """The kernel or bias of a sub-pixel convolution, [..., r r channels], for another factor r: of this
-    shape.
+    """The kernel or bias of a sub-pixel convolution, [..., r r channels], for another factor r: `shape`.
 
-    Each of its r x r sub-pixels is interpolated linearly between those of `value`, the outermost repeated
-    beyond.
+    Each of its r x r sub-pixels is interpolated linearly between those of `value`; beyond, the outermost
+    repeat.
     """
     old, new = (int(round((size // channels) ** 0.5)) for size in (value.shape[-1], shape[-1]))
     centers = [(np.arange(r) + 0.5) / r for r in (old, new)]
@@ -69,14 +68,15 @@ def roles(names):
             found[name] = Role(part, "body", number)
         elif number == skip:
             found[name] = Role(part, "skip", 0)
+        elif number == last:
+            found[name] = Role(part, "output", 0)
         else:
-            found[name] = Role(part, "output", 0) if number == last else Role(part, "upsampler", number - skip - 1)
+            found[name] = Role(part, "upsampler", number - skip - 1)
     return found
 
 
 def transfer(source, own, origin):
-    """What a network starts with from the weights of one of another scale or depth: ({name: array} under its
-    own names, the names taken).
+    """({name: array} that a network starts with from one of another scale or depth, the names taken).
 
     source: {name: array}, and origin, where it is from, in words. own: {name: array}, the initial weights of
     the network. A variable is taken if it has the same Role and shape: x0, the DRAGs that both have, the
@@ -87,9 +87,11 @@ def transfer(source, own, origin):
     """
     shape = own[FIRST].shape
     if FIRST not in source or source[FIRST].shape != shape:
+        found = "has the shape %s" % list(source[FIRST].shape) if FIRST in source else "is missing"
         raise UserError("nothing can be taken from %s: its %s %s, and this model's has %s" % (
-            origin, FIRST, "has the shape %s" % list(source[FIRST].shape) if FIRST in source else "is missing", list(shape)))
-    by_role, own_roles, values, taken = {role: name for name, role in roles(source).items()}, roles(own), {}, []
+            origin, FIRST, found, list(shape)))
+    by_role, own_roles = {role: name for name, role in roles(source).items()}, roles(own)
+    values, taken = {}, []
     for name in own:
         role, shape = own_roles[name], own[name].shape
         value = source[by_role[role]] if role in by_role else None
@@ -106,7 +108,8 @@ def transfer(source, own, origin):
 def describe_transfer(taken, own, origin):
     """In a line, what transfer() took, and which variables are new."""
     new = [name for name in own if name not in taken]
-    return "%d variables taken from %s%s" % (len(taken), origin, ", %d not: %s" % (len(new), " ".join(new)) if new else "")
+    left = ", %d not: %s" % (len(new), " ".join(new)) if new else ""
+    return "%d variables taken from %s%s" % (len(taken), origin, left)
 
 
 def initial_weights(shapes, seed):

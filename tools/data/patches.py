@@ -10,14 +10,12 @@ import numpy as np
 
 
 def detail(patch, numpy=np):
-    """How much detail [..., H, W, C] has: mean absolute difference of horizontal neighbours, plus that of
-    vertical ones.
+    """How much detail [..., H, W, C] has: the mean absolute difference of neighbours in rows and columns.
 
-    patch: of a type that holds differences, so not uint8; one pixel has no detail. numpy: the library to
-    compute with.
+    patch: of a type that holds differences, so not uint8; one pixel has no detail. numpy: the library used.
     """
-    return sum((numpy.abs(numpy.diff(patch, axis=axis)).mean(axis=(-3, -2, -1)) for axis in (-3, -2) if patch.shape[axis] > 1),
-               numpy.zeros(patch.shape[:-3]))
+    return sum((numpy.abs(numpy.diff(patch, axis=axis)).mean(axis=(-3, -2, -1))
+                for axis in (-3, -2) if patch.shape[axis] > 1), numpy.zeros(patch.shape[:-3]))
 
 
 # lr, hr: a photograph; y, x: of the corner of a patch in LR pixels
@@ -25,8 +23,7 @@ Position = collections.namedtuple("Position", "lr hr y x")
 
 
 class Sampler(object):
-    """Random batches of patches: uniform over all positions in all photographs, and over the 8 flips and
-    rotations.
+    """Random batches of patches: uniform over all positions in all photographs, and 8 flips and rotations.
 
     With several candidates, the one with the most detail of so many such positions: flat patches teach little
     (S. Wang et al., SamplingAug, arXiv 2111.15185). With `textures`, that share of the patches becomes a hard
@@ -34,7 +31,8 @@ class Sampler(object):
     """
 
     def __init__(self, photographs, factor, batch, patch, seed, candidates=1, textures=0):
-        self.photographs, self.factor, self.batch, self.patch, self.seed = photographs, factor, batch, patch, seed
+        self.photographs, self.factor, self.seed = photographs, factor, seed
+        self.batch, self.patch = batch, patch
         self.candidates, self.textures = candidates, textures
         positions = [(lr.shape[0] - patch + 1) * (lr.shape[1] - patch + 1) for lr, _ in photographs]
         self.share = np.cumsum(positions) / np.sum(positions)
@@ -42,15 +40,15 @@ class Sampler(object):
     def _draw(self, random):
         """A random Position."""
         lr, hr = self.photographs[np.searchsorted(self.share, random.rand())]
-        return Position(lr, hr, random.randint(lr.shape[0] - self.patch + 1), random.randint(lr.shape[1] - self.patch + 1))
+        y, x = (random.randint(side - self.patch + 1) for side in lr.shape[:2])
+        return Position(lr, hr, y, x)
 
     def _detail(self, position):
         y, x = position.y, position.x
         return detail(position.lr[y:y + self.patch, x:x + self.patch].astype(np.int16))
 
     def __call__(self, step, batch=None):
-        """The batch of a step, a function of seed and step alone: LR [batch, p, p, 3], HR [batch, sp, sp, 3],
-        uint8."""
+        """The batch of a step, of seed and step alone: uint8 LR [batch, p, p, 3], HR [batch, sp, sp, 3]."""
         random, s, p = np.random.RandomState([self.seed, step]), self.factor, self.patch
         lr_batch, hr_batch = [], []
         for _ in range(self.batch if batch is None else batch):
@@ -70,8 +68,7 @@ class Sampler(object):
 
 
 def prefetch(function, first, last, depth=4):
-    """Yield function(i) for i in range(first, last), computed ahead in a thread, which ends when the
-    generator is closed."""
+    """Yield function(i) for i in range(first, last), computed ahead in a thread until it is closed."""
     results, closed = queue.Queue(depth), threading.Event()
 
     def put(item):

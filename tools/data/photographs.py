@@ -1,5 +1,4 @@
-"""Folders of photographs to train on: which files they have, which of them are held out for validation, and
-all in memory."""
+"""Folders of photographs to train on: their files, those held out for validation, and all in memory."""
 import concurrent.futures
 import contextlib
 import functools
@@ -30,8 +29,7 @@ def load_pair(path, factor):
 
 
 def in_threads(function, items, workers):
-    """Yield function(item) of each item, in their order, called in so many threads; once the generator is
-    closed, no more calls begin."""
+    """Yield function(item) of each item, in order, called in so many threads; no call begins once closed."""
     pool = concurrent.futures.ThreadPoolExecutor(workers)
     futures = [pool.submit(function, item) for item in items]
     try:
@@ -45,7 +43,8 @@ def in_threads(function, items, workers):
 
 def list_photographs(folder):
     """The paths of all image files below `folder`, sorted; links to files that are not there are left out."""
-    return sorted(path for below in folders_below(folder) for path in list_images(below) if os.path.exists(path))
+    return sorted(path for below in folders_below(folder) for path in list_images(below)
+                  if os.path.exists(path))
 
 
 def folders_below(folder):
@@ -62,8 +61,7 @@ def folders_below(folder):
 
 
 def photograph_of(folder, paths):
-    """{path: photograph} of image files below `folder`: tiles that its manifest.csv says are of one
-    photograph have the same."""
+    """{path: photograph} of image files below `folder`, whose manifest.csv says which are tiles of one."""
     photographs = {path: os.path.splitext(os.path.relpath(path, folder))[0] for path in paths}
     manifest = os.path.join(folder, "manifest.csv")
     if os.path.exists(manifest):
@@ -80,8 +78,7 @@ def photograph_of(folder, paths):
 
 
 def hold_out(folder, share):
-    """Divide the image files below `folder` into those for training and those for validation, two sorted
-    lists of paths.
+    """Divide the image files below `folder` into those for training and for validation, two sorted lists.
 
     About `share` of the photographs are held out: those whose name, or repository and path, has a SHA-256
     below this share of all. Of each, validation gets one tile, that in the middle of the list, and training
@@ -111,16 +108,14 @@ def no_images(folder):
 
 
 def describe_broken_links(folder, words):
-    """In these words, with %s for how many and which, the links below `folder` to pictures that are not
-    there; "" without."""
+    """In these words, with %s for how many and which, the links below `folder` that lead nowhere, or ""."""
     links = [path for below in folders_below(folder) for path in broken_links(below)]
     text = "%d links to pictures that are not there, the first %s: fetch them (git annex get, dvc pull)"
     return words % (text % (len(links), links[0])) if links else ""
 
 
 def note_lr_folders(folder, paths):
-    """Note folders that seem to hold the LR images of a data set, which would be trained on as if they were
-    HR."""
+    """Note folders that seem to hold the LR images of a data set, which would be trained on as HR."""
     parts = {part for path in paths for part in os.path.dirname(os.path.relpath(path, folder)).split(os.sep)}
     found = sorted(part for part in parts if re.match(r"((.*_)?LR(_.*)?|x[234])\Z", part, re.IGNORECASE))
     if found:
@@ -129,8 +124,7 @@ def note_lr_folders(folder, paths):
 
 
 def load_photographs(folder, factor, patch, workers, share=0):
-    """The photographs below `folder` as a list of (LR, HR) in memory, uint8 RGB, LR made by imresize, but for
-    the share that is held out.
+    """The photographs below `folder`, without the share held out: [(LR, HR)], uint8 RGB, LR by imresize.
 
     Those that cannot be read, or are smaller than a patch (in LR pixels), are named and left out. Raises
     UserError if none is left.
@@ -161,10 +155,7 @@ def load_photographs(folder, factor, patch, workers, share=0):
 
 def describe_data(folder):
     """What config.json says of a folder of photographs or records: its path, and a digest of the names and
-    sizes of its files.
-
-    Raises UserError if there are none.
-    """
+    sizes of its files. Raises UserError if there are none."""
     digest = hashlib.sha256()
     paths = list_photographs(folder) or sorted(glob.glob(os.path.join(glob.escape(folder), "*.tfrecord")))
     if not paths:
@@ -175,12 +166,11 @@ def describe_data(folder):
 
 
 def open_valid(name, held_out, factor, data_dir):
-    """{key in the log: (name, (LR, HR) pairs)} of the validation sets: the data set of this name, if any, and
-    the photographs held out.
+    """{key in the log: (name, (LR, HR) pairs)} of the validation sets.
 
-    The last of them judges which weights are the best. Raises UserError if an image of the data set is too
-    small for PSNR and SSIM, or cannot be read; a photograph of which this is so is named and left out, unless
-    it is the last one.
+    They are the data set of this name, if any, and the photographs held out; the last one judges which
+    weights are the best. Raises UserError if an image of the data set is too small for PSNR and SSIM, or
+    cannot be read; a photograph of which this is so is named and left out, unless it is the last one.
     """
     sets = OrderedDict()
     if name:
@@ -201,8 +191,7 @@ def open_valid(name, held_out, factor, data_dir):
 
 
 def read_valid(pair, factor):
-    """(LR, HR) of a Pair, uint8 RGB. Raises UserError that names the file if it is too small for PSNR and
-    SSIM."""
+    """(LR, HR) of a Pair, uint8 RGB. Raises UserError with the file if it is too small for PSNR and SSIM."""
     lr, hr = read_pair(pair, factor)
     needed = 2 * factor + factor * math.ceil(11 / factor)  # the border, and SSIM's window of 11
     if min(hr.shape[:2]) < needed:

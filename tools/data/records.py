@@ -83,7 +83,7 @@ def write_records(sampler, folder, pairs, shards):
     alone: an interrupted call is continued by the same call. Raises UserError if the disk has no room for
     them.
     """
-    scale, patch = sampler.factor, sampler.patch
+    scale = sampler.factor
     sizes = [pairs * (i + 1) // shards - pairs * i // shards for i in range(shards)]
     name = "train_SR_aug_X%d_%d-%%05d-of-%05d.tfrecord" % (scale, pairs, shards)
     paths = [os.path.join(folder, name % i) for i in range(shards)]

@@ -1,5 +1,4 @@
-"""Hard textures, which no photograph has and on which DRA can explode: made of a photograph and random
-numbers.
+"""Hard textures, which no photograph has and on which DRA can explode: made of a photograph at random.
 
 A texture is a function (photograph, random) -> picture, both uint8 RGB [H, W, 3]; random is a RandomState.
 TRAINED are those of the recipe's option --textures; UNSEEN are never trained on, so that tools/gate.py can
@@ -34,7 +33,8 @@ def dithered(photograph, random):
     """Error diffusion to 1 bit (Floyd and Steinberg), of gray as a fax, or of each color."""
     if random.randint(2):
         return np.asarray(Image.fromarray(photograph).convert("1").convert("RGB"))
-    return np.stack([np.asarray(Image.fromarray(photograph[:, :, c]).convert("1").convert("L")) for c in range(3)], 2)
+    return np.stack([np.asarray(Image.fromarray(photograph[:, :, c]).convert("1").convert("L"))
+                     for c in range(3)], 2)
 
 
 def quantized(photograph, random):
@@ -77,7 +77,9 @@ def random_pixels(photograph, random):
     kind, shape = random.randint(3), photograph.shape
     if kind == 0:
         return _gray(random.rand(*shape[:2]) < 0.5)
-    return np.uint8(255 * (random.rand(*shape) < 0.5)) if kind == 1 else random.randint(256, size=shape).astype(np.uint8)
+    if kind == 1:
+        return np.uint8(255 * (random.rand(*shape) < 0.5))
+    return random.randint(256, size=shape).astype(np.uint8)
 
 
 def inset(photograph, random):
@@ -94,7 +96,8 @@ def text(photograph, random):
     height, width = photograph.shape[:2]
     page = Image.new("1", (width, height), 1)
     for y in range(0, height, 11):
-        ImageDraw.Draw(page).text((0, y), "".join(chr(code) for code in random.randint(33, 123, size=width // 4)))
+        codes = random.randint(33, 123, size=width // 4)
+        ImageDraw.Draw(page).text((0, y), "".join(chr(code) for code in codes))
     return 255 - _gray(page) if random.randint(2) else _gray(page)
 
 

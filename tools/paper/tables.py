@@ -196,8 +196,8 @@ def to_readme(measured):
 
 
 def describe_options(training):
-    """The options of train.py that a training has beside `--recipe fast --precision bfloat16`, from its
-    config, and the step of its weights, if that is not the last. What a config does not name yet was 0 then."""
+    """The options of train.py that a training has beside `--recipe fast --precision bfloat16`, by its
+    config, and the step of its weights, if not the last. What a config does not name yet was 0 then."""
     usual = dict(make_recipe("fast", training["model"], training["scale"])._asdict(),
                  recipe="fast", precision="bfloat16", seed=0, valid_share=0)
     given = ["--%s=%s" % (key.replace("_", "-"), training.get(key, 0)) for key in usual

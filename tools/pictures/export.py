@@ -5,8 +5,7 @@ and W, to SR, not clipped:
   .pb            a frozen GraphDef, tensors LR:0 and SR:0
   _saved_model   a SavedModel, signature serving_default
   .onnx          an ONNX model, by tf2onnx (Python 3.9 or later)
-Each is loaded and run on two photographs, and gets its name if the outputs are those of the checkpoint to
-1e-5.
+Each is loaded and run on two photographs, and gets its name if the outputs are the checkpoint's to 1e-5.
 """
 import argparse
 import os
@@ -35,13 +34,13 @@ class MissingPackage(UserError):
 
 
 def import_optional(name):
-    """Import a package that the export to ONNX alone needs. Raises MissingPackage that says how to install
-    it."""
+    """Import a package that the export to ONNX alone needs. Raises MissingPackage: how to install it."""
     try:
         with quiet_stderr():
             return __import__(name, fromlist=["*"])
     except ImportError as error:
-        raise MissingPackage("%s: the export to ONNX needs Python 3.9 or later and: pip install tf2onnx onnxruntime" % error)
+        raise MissingPackage("%s: the export to ONNX needs Python 3.9 or later and: "
+                             "pip install tf2onnx onnxruntime" % error)
 
 
 def write_frozen(path, session, frozen):
@@ -69,15 +68,16 @@ def write_saved_model(path, session, frozen):
 def run_saved_model(path, images):
     with tf.Graph().as_default(), open_session([-1]) as session:
         signature = tf.saved_model.loader.load(session, ["serve"], path).signature_def["serving_default"]
-        return [session.run(signature.outputs["SR"].name, {signature.inputs["LR"].name: image}) for image in images]
+        lr, sr = signature.inputs["LR"].name, signature.outputs["SR"].name
+        return [session.run(sr, {lr: image}) for image in images]
 
 
 def write_onnx(path, session, frozen):
     converter = import_optional("tf2onnx.convert")
     import_optional("onnxruntime")  # before the work, since run_onnx needs it
     with quiet_stderr():
-        converter.from_graph_def(frozen, name="DRSAN", input_names=["LR:0"], output_names=["SR:0"], opset=OPSET,
-                                 output_path=path)
+        converter.from_graph_def(frozen, name="DRSAN", input_names=["LR:0"], output_names=["SR:0"],
+                                 opset=OPSET, output_path=path)
 
 
 def run_onnx(path, images):
@@ -99,8 +99,7 @@ def freeze(session):
 
 
 def build(model, scale, checkpoint, limit=True):
-    """(session with the network, whose tensors are LR:0 and SR:0; the graph with its variables as constants).
-    """
+    """(session with the network, tensors LR:0 and SR:0; its graph with the variables as constants)."""
     session = Network(model, scale, find_checkpoint(model, scale, checkpoint), -1, limit=limit).session
     return session, freeze(session)
 
@@ -145,15 +144,18 @@ def size(path):
     """The bytes of a file, or of all files in a folder."""
     if os.path.isfile(path):
         return os.path.getsize(path)
-    return sum(os.path.getsize(os.path.join(folder, name)) for folder, _, names in os.walk(path) for name in names)
+    return sum(os.path.getsize(os.path.join(folder, name))
+               for folder, _, names in os.walk(path) for name in names)
 
 
 def main():
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     add_checkpoint(parser)
     add_limit(parser)
-    parser.add_argument("--format", nargs="+", choices=list(FORMATS), help="default: all that the installed packages allow")
-    parser.add_argument("--output", default=os.path.join("runs", "export"), metavar="DIR", help="default runs/export")
+    parser.add_argument("--format", nargs="+", choices=list(FORMATS),
+                        help="default: all that the installed packages allow")
+    parser.add_argument("--output", default=os.path.join("runs", "export"), metavar="DIR",
+                        help="default runs/export")
     args = parser.parse_args()
     check_writable([args.output])
     model, scale = choose_variant(args.model, args.scale, args.checkpoint)

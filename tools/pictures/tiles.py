@@ -1,5 +1,4 @@
-"""Upscaling of images of any size within a stated memory, whole or in tiles, by a restored network in a
-session."""
+"""Upscaling of images of any size within a stated memory, whole or in tiles, by a restored network."""
 import os
 import tempfile
 from collections import namedtuple
@@ -13,11 +12,12 @@ from utils import strips, to_uint8
 import numpy as np
 from tqdm import tqdm
 
-Span = namedtuple("Span", "own read inner")  # slices: of a side, with the halo on it, and of `read` what is `own`
+# slices: of a side, with the halo on it, and of `read` what is `own`
+Span = namedtuple("Span", "own read inner")
 Built = namedtuple("Built", "sr scope")  # a network in a graph: its output, and the name scope that it is in
 LARGEST_TILE = 256   # pixels a side; on a CPU, larger ones take more memory and no less time
 COMPILED_FROM = 10 ** 5  # pixels of an image of a size that has come before; a smaller one gains nothing
-COMPILED_AT_ONCE = 250000  # pixels of an image of a new size: on a smaller one, compiling takes longer than it saves
+COMPILED_AT_ONCE = 250000  # as above, of a new size: on a smaller one, compiling takes longer than it saves
 SMALLEST_TILE = 16   # smaller ones are nearly all halo
 OVERHEAD = 2 ** 26   # bytes that running any network takes, besides those of its feature maps
 COMPILING = 2 ** 27  # bytes that compiling it takes
@@ -25,8 +25,7 @@ SANE = -16, 17       # SR beyond this is that of a network that has exploded
 
 
 class Store(object):
-    """A float32 array of zeros in memory or, if `folder` is given, in a temporary file there that has no
-    name.
+    """A float32 array of zeros in memory or, if `folder` is given, in a temporary file there without a name.
 
     limited: in how many DRAGs the DRA was replaced when SR was made (see ops.limit_dra). Raises UserError if
     the disk is too full.
@@ -41,21 +40,21 @@ class Store(object):
             size = 4 * int(np.prod(self.shape, dtype=np.int64))
             try:
                 self._file = tempfile.TemporaryFile(dir=folder)
-                if hasattr(os, "posix_fallocate"):  # or a full disk would kill the process when a page is written
+                if hasattr(os, "posix_fallocate"):  # or a full disk kills the process on writing a page
                     os.posix_fallocate(self._file.fileno(), 0, size)
                 self._file.truncate(size)
             except OSError as error:
                 raise UserError("cannot keep %.2f GiB in %s: %s" % (size / 2 ** 30, folder, error.strerror))
 
     def array(self):
-        """The array. Call it for each use and keep no reference: pages of a file count as memory until it is
-        let go."""
-        return self._array if self._file is None else np.memmap(self._file, np.float32, "r+", shape=self.shape)
+        """The array. Call it for each use and keep none: pages of a file are memory until it is let go."""
+        if self._file is None:
+            return self._array
+        return np.memmap(self._file, np.float32, "r+", shape=self.shape)
 
 
 def to_image(store):
-    """The 8-bit image of the Store of an SR image, uint8 [H, W, 3]. Works in strips, as the Store may be on
-    disk."""
+    """The Store of SR as an 8-bit image, uint8 [H, W, 3]. Works in strips, as the Store may be on disk."""
     return np.concatenate([to_uint8(255 * store.array()[rows]) for rows in strips(*store.shape[:2])])
 
 
@@ -64,19 +63,23 @@ def check_sane(store):
     parts = [(part.min(), part.max()) for part in (store.array()[rows] for rows in strips(*store.shape[:2]))]
     low, high = min(part[0] for part in parts), max(part[1] for part in parts)  # NaN if there is one
     if not (low >= SANE[0] and high <= SANE[1]):
-        raise UserError("DRSAN explodes on this picture: SR is from %.3g to %.3g, where 0 is black and 1 is white: take other weights, "
-                        "or leave out --no-limit" % (low, high))
+        raise UserError("DRSAN explodes on this picture: SR is from %.3g to %.3g, where 0 is black and 1 is "
+                        "white: take other weights, or leave out --no-limit" % (low, high))
 
 
 def limited_notes(store):
     """[], or a line that says that DRA was replaced when the SR in a Store was made."""
-    return ["it has textures unlike those of photographs: DRA is limited in %d of the DRAGs" % store.limited] if store.limited else []
+    if not store.limited:
+        return []
+    return ["it has textures unlike those of photographs: DRA is limited in %d of the DRAGs" % store.limited]
 
 
 def cut(size, largest, halo):
-    """Cut a side of `size` pixels into nearly equal Spans of at most `largest`. All of them read equally
-    many, so that a network is compiled once for them: at least the halo, which ends at the border, where SAME
-    convolutions pad."""
+    """Cut a side of `size` pixels into nearly equal Spans of at most `largest`.
+
+    All of them read equally many, so that a network is compiled once for them: at least the halo, which ends
+    at the border, where SAME convolutions pad.
+    """
     count = -(-size // largest)
     length = min(-(-size // count) + 2 * halo, size)
     for i in range(count):
@@ -91,9 +94,9 @@ def enlarge(span, factor):
 
 
 def tiles(height, width, side, halo):
-    """Cut an image into tiles of at most side x side pixels (see cut): Spans whose fields are (rows,
-    columns)."""
-    return [Span(*zip(rows, columns)) for rows in cut(height, side, halo) for columns in cut(width, side, halo)]
+    """Cut an image into tiles of at most side x side pixels (see cut): Spans of (rows, columns)."""
+    return [Span(*zip(rows, columns))
+            for rows in cut(height, side, halo) for columns in cut(width, side, halo)]
 
 
 def area(region):
@@ -109,8 +112,10 @@ def _dihedral(image, t):
 
 
 def network_input(image):
-    """uint8, uint16 or, in [0, 1], floating point [H, W, 3], or [H, W, 1] for gray, as the network takes it:
-    float32 [1, H, W, 3] in [0, 1]."""
+    """An image as the network takes it: float32 [1, H, W, 3] in [0, 1].
+
+    image: uint8, uint16 or, in [0, 1], floating point [H, W, 3], or [H, W, 1] for gray.
+    """
     white = 1 if image.dtype.kind == "f" else np.iinfo(image.dtype).max
     return np.repeat(image[None].astype(np.float32) / np.float32(white), 3 // image.shape[2], axis=3)
 
@@ -134,23 +139,22 @@ class Upscaler(object):
     the DRA values of the next pass. All of it is parts of one graph, cut off at its named tensors.
     """
 
-    def __init__(self, session, lr, sr, model, scale, tile=None, memory=None, ensemble=False, folder=None, compile_=None,
-                 limits=False):
+    def __init__(self, session, lr, sr, model, scale, tile=None, memory=None, ensemble=False, folder=None,
+                 compile_=None, limits=False):
         self.session, self.lr, self.sr, self.factor = session, lr, sr, SCALES[scale]
         self.variant = MODELS[model]
         self._compile, self._compiled = compile_, None
         self._shapes = set()  # (height, width) of the images before
-        self.tile, self.ensemble, self.folder, self.limits = tile, ensemble, folder or tempfile.gettempdir(), limits
+        self.tile, self.ensemble, self.limits = tile, ensemble, limits
+        self.folder = folder or tempfile.gettempdir()
         gpu = gpu_memory(session)
         self.host = (0.8 * free_memory() if memory is None or gpu else memory - resident_memory()) - OVERHEAD
         self.device = (memory or 0.8 * gpu) if gpu else None
 
     def __call__(self, image):
-        """Upscale uint8, uint16 or floating point [H, W, 3 or 1 (gray)] (see network_input): a Store of SR,
-        float32 [s H, s W, 3].
+        """The Store of SR, float32 [s H, s W, 3], of an image (see network_input).
 
-        White is 1 in SR, which is not clipped. Raises UserError if the memory does not suffice, or SR is not
-        sane.
+        White is 1 in SR, which is not clipped. Raises UserError without the memory, or if SR is not sane.
         """
         height, width = image.shape[:2]
         side, on_disk = self.plan(height, width, image.dtype.itemsize)
@@ -166,12 +170,11 @@ class Upscaler(object):
             check_sane(sr)
             return sr
         except (tf.errors.ResourceExhaustedError, MemoryError):
-            raise UserError("not enough memory for an LR image of %dx%d pixels%s: try a smaller --tile, or --gpu -1" % (
-                width, height, " in tiles of %d" % side if side else ""))
+            raise UserError("not enough memory for an LR image of %dx%d pixels%s: try a smaller --tile, or "
+                            "--gpu -1" % (width, height, " in tiles of %d" % side if side else ""))
 
     def is_compiled(self, height, width):
-        """Whether the network for an image of this size is: that takes about half a second for each new size.
-        """
+        """Whether the network for an image of this size is: it takes half a second for each new size."""
         known = (height, width) in self._shapes or self.ensemble
         return self._compile is not None and height * width >= (COMPILED_FROM if known else COMPILED_AT_ONCE)
 
@@ -184,8 +187,7 @@ class Upscaler(object):
         return self._compiled
 
     def leave_room(self):
-        """Leave an eighth of the memory to another picture, which is read or written meanwhile; returns it,
-        in bytes."""
+        """Leave an eighth of the memory to a picture that is read or written meanwhile; returns its bytes."""
         room = self.host / 8
         self.host -= room
         return room
@@ -200,9 +202,11 @@ class Upscaler(object):
         depth: the bytes of a sample of the picture that is written.
         """
         pixels, per_pixel = height * width, bytes_per_pixel(self.variant, self.factor)
-        stores = (12 * self.factor ** 2 + 8 * self.variant.channels) * pixels  # SR, and the features between passes
+        # SR, and the features between passes
+        stores = (12 * self.factor ** 2 + 8 * self.variant.channels) * pixels
         # what is held beside SR: the picture that is written; in evaluation, 8 bits of SR, HR and bicubic
-        spare = self.host - (9 + 4 * (depth - 1)) * self.factor ** 2 * pixels - COMPILING * self.is_compiled(height, width)
+        written = (9 + 4 * (depth - 1)) * self.factor ** 2 * pixels
+        spare = self.host - written - COMPILING * self.is_compiled(height, width)
         if not self.tile and per_pixel * pixels < (self.device or spare):
             return None, False
         on_disk = stores > spare / 2
@@ -217,8 +221,7 @@ class Upscaler(object):
         return side, on_disk
 
     def halo(self, k):
-        """Pixels around a tile on which pass k depends: 3x3 convolutions, and in the last those after the
-        DRAGs."""
+        """Pixels around a tile on which pass k depends, by its 3x3 convolutions; the last has two more."""
         if k == 0:
             return 1
         return 2 * self.variant.blocks + (3 if k == self.variant.drags else 1)
@@ -227,10 +230,11 @@ class Upscaler(object):
         return Store((height, width, channels), self.folder if on_disk else None)
 
     def _run(self, image, side, on_disk, add, network):
-        """Run a Built network on one image; add(region, values) takes the parts of SR, region being (rows,
-        columns). Returns in how many DRAGs the DRA was replaced."""
+        """Run a Built network on one image; add(region, values) takes the parts of SR, each for its region
+        (rows, columns). Returns in how many DRAGs the DRA was replaced."""
         if side is None:
-            names = [tensor_name(k, "limited", network.scope) for k in range(1, self.variant.drags + 1)] if self.limits else []
+            drags = range(1, self.variant.drags + 1) if self.limits else []
+            names = [tensor_name(k, "limited", network.scope) for k in drags]
             sr, limited = self.session.run([network.sr, names], {self.lr: network_input(image)})
             add(Ellipsis, sr[0])
             return int(np.sum(limited))
@@ -244,14 +248,15 @@ class Upscaler(object):
         return limited
 
     def _pass(self, k, image, side, dra, source, target, add, network):
-        """Pass k over all tiles: DRAG k with these DRA values, from the features in `source` to those in
-        `target`.
+        """Pass k over all tiles: DRAG k with these DRA values, from the features in `source` to `target`.
 
         Pass 0 has no DRAG, and pass 1 makes the features that it reads. Returns the DRA values of DRAG k + 1,
         as pool(), or None from the last pass, which makes SR; and whether those of DRAG k were replaced.
         """
         last, scope = k == self.variant.drags, network.scope
-        fetches = [network.sr] if last else [tensor_name(k + 1, "DRM", scope)] + [tensor_name(k, "features", scope)] * (k > 0)
+        fetches = [network.sr if last else tensor_name(k + 1, "DRM", scope)]
+        if k > 0 and not last:
+            fetches.append(tensor_name(k, "features", scope))
         if self.limits and k > 0:
             fetches.append(tensor_name(k, "limited", scope))
         replaced = False
@@ -272,18 +277,20 @@ class Upscaler(object):
             sums.append(results[0][0][tile.inner].sum(axis=(0, 1), dtype=np.float64))
             if k > 0:
                 target.array()[tile.own] = results[1][0][tile.inner]
-        return None if last else self.pool(np.array(sums), np.array([[area(tile.own)] for tile in places])), replaced
+        if last:
+            return None, replaced
+        return self.pool(np.array(sums), np.array([[area(tile.own)] for tile in places])), replaced
 
     def pool(self, sums, pixels):
-        """The DRA values of each tile [tiles, paths], of the sums over it of what the DRM pools [tiles,
-        paths] and its number of pixels [tiles, 1]: all are the mean over the whole image, as in the network.
+        """The DRA values of each tile [tiles, paths]: the mean over the whole image, as in the network.
+
+        sums: over each tile, of what the DRM pools [tiles, paths]. pixels: their number, [tiles, 1].
         """
         return np.broadcast_to(sums.sum(0) / pixels.sum(), sums.shape)
 
 
 def bytes_per_pixel(variant, factor):
-    """Bytes of memory that the network takes for a pixel of the LR image on a CPU, an upper bound of what was
-    measured.
+    """Bytes of memory that the network takes for an LR pixel on a CPU, an upper bound of what was measured.
 
     Feature maps of f float32 channels that live at the same time: some of LR's size, three of SR's in the
     upsampler. TensorFlow 1 holds more of them.
@@ -302,8 +309,7 @@ def resident_memory():
 
 
 def free_memory():
-    """Bytes of memory that are free on this machine or in its control group; 2^32 where the system does not
-    say."""
+    """Bytes of memory free on this machine or in its control group; 2^32 where the system does not say."""
     try:
         free = 1024 * int(_read_fields("/proc/meminfo")["MemAvailable:"])
     except OSError:

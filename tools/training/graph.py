@@ -1,5 +1,4 @@
-"""The training graph: DRSAN, the L1 loss, and a step of a recipe's optimizer; and the validation of its
-weights."""
+"""The training graph: DRSAN, the L1 loss, a step of a recipe's optimizer; and how weights are validated."""
 import collections
 import contextlib
 
@@ -16,16 +15,16 @@ from utils import mean_scores, psnr_y, to_uint8
 import numpy as np
 
 
+# dra: of each DRAG of the network of `sr`; dra_ranges: what they are limited by, a placeholder
+# [DRAGs, 2, paths] that limits nothing by default; both None for an ablation
 # norm: of the gradient; skipped: whether the step was; largest_dra, kernel_rms: what shows early that a
-# training diverges dra: of each DRAG of the network of `sr`; dra_ranges: what they are limited by, a
-# placeholder [DRAGs, 2, paths] that limits nothing by default; both None for an ablation
+# training diverges
 Training = collections.namedtuple(
     "Training", "lr hr rate sr dra dra_ranges loss step train averages norm skipped largest_dra kernel_rms")
 
 
 def build_training(model, scale, recipe, devices=("",), without=None, precision="float32", compiled=False):
-    """Build the Training of a Recipe: its optimizer on the L1 loss, and with `ema` a moving average of the
-    weights.
+    """Build the Training of a Recipe: its optimizer on the L1 loss, and with `ema` averages of the weights.
 
     With several `devices`, each computes the gradient for an equal part of the batch. without: of an ablation
     (see drsan). precision, compiled: of a step (see convolving_in); `sr`, for validation, of a batch of any
@@ -53,7 +52,8 @@ def build_training(model, scale, recipe, devices=("",), without=None, precision=
     kernel_rms = tf.sqrt(2 * tf.add_n([tf.nn.l2_loss(kernel) for kernel in kernels])
                          / sum(kernel.shape.num_elements() for kernel in kernels))
     pooled = None if without else dra_values()[-MODELS[model].drags:]
-    return Training(lr, hr, rate, sr, pooled, ranges, loss, step, train, averages, norm, skipped, tf.reduce_max(tf.stack(dra)), kernel_rms)
+    return Training(lr, hr, rate, sr, pooled, ranges, loss, step, train, averages, norm, skipped,
+                    tf.reduce_max(tf.stack(dra)), kernel_rms)
 
 
 def no_limits(model):
@@ -88,8 +88,7 @@ def averaged_weights(session, training):
 
 
 def validate(session, training, pairs, factor):
-    """Mean PSNR of Y over (LR, HR) pairs (see mean_scores), and the SR images. Raises UserError if the memory
-    is too small for one."""
+    """Mean PSNR of Y over (LR, HR) pairs (see mean_scores), and SR. Raises UserError if memory is short."""
     try:
         images = [to_uint8(255 * session.run(training.sr, {training.lr: lr[None]})[0]) for lr, _ in pairs]
     except tf.errors.ResourceExhaustedError:
@@ -100,10 +99,13 @@ def validate(session, training, pairs, factor):
 
 def judge_dra(session, training, pairs):
     """(the dra_ranges of the weights on (LR, HR) pairs, see tools/dra_range.py; within them, by how many grey
-    levels the brightness of SR is off on the worst of some hard pictures, see tools/gate.py). (None, None)
-    for an ablation."""
+    levels the brightness of SR is off on the worst of some hard pictures, see tools/gate.py).
+
+    (None, None) for an ablation.
+    """
     if training.dra is None:
         return None, None
     ranges = measure_dra(lambda lr: session.run(training.dra, {training.lr: lr}), [lr for lr, _ in pairs])
-    found = judge(lambda lr: session.run(training.sr, {training.lr: lr, training.dra_ranges: ranges}), hard_pictures(28, 48))
+    found = judge(lambda lr: session.run(training.sr, {training.lr: lr, training.dra_ranges: ranges}),
+                  hard_pictures(28, 48))
     return ranges, max(picture.mean for kind in found.values() for picture in kind)

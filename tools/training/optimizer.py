@@ -26,8 +26,9 @@ def optimize_by(recipe, rate, loss, step):
     average = tf.train.ExponentialMovingAverage(recipe.ema, num_updates=step) if recipe.ema else None
 
     def apply():
-        with tf.name_scope(None):  # the names of variables made here are the published ones, not below that of the condition
-            updates = [muon_step(*one, rate=rate, decay=recipe.decay) for one in by_muon]
+        with tf.name_scope(None):  # variables made here have the published names, not below the condition's
+            updates = [muon_step(kernel, momentum, gradient, rate, recipe.decay)
+                       for kernel, momentum, gradient in by_muon]
             train = tf.group(adam.apply_gradients(by_adam), *updates)
             if not average:
                 return train
@@ -36,7 +37,8 @@ def optimize_by(recipe, rate, loss, step):
 
     with tf.control_dependencies([step.assign_add(1)]):
         train = tf.cond(skipped, tf.no_op, apply)
-    return train, norm, skipped, [average.average(variable) for variable in model_variables()] if average else []
+    averages = [average.average(variable) for variable in model_variables()] if average else []
+    return train, norm, skipped, averages
 
 
 def muon_momentum(kernel):
@@ -56,7 +58,8 @@ def muon_step(kernel, momentum, gradient, rate, decay):
         x = tf.reshape(MOMENTUM * new + (1 - MOMENTUM) * gradient, [rows, columns])
         x = x / (tf.norm(x) + 1e-12)
         tall = rows > columns
-        x = orthogonalize(tf.transpose(x) if tall else x, lambda a, b, transpose: tf.matmul(a, b, transpose_b=transpose))
+        x = orthogonalize(tf.transpose(x) if tall else x,
+                          lambda a, b, transpose: tf.matmul(a, b, transpose_b=transpose))
         x = (UPDATE_RMS * max(rows, columns) ** 0.5) * (tf.transpose(x) if tall else x)
         update = tf.reshape(x, kernel.shape)
         return kernel.assign_sub(rate * (update + decay * kernel if decay else update))
