@@ -205,7 +205,7 @@ def cpu_has_bfloat16():
 
 
 def check_precision(precision, on_cpu=False):
-    """Raise UserError if this TensorFlow cannot convolve in one of ops.PRECISIONS; one line says so if the
+    """Raise UserError if this TensorFlow cannot convolve in one of compute.PRECISIONS; one line says so if the
     processor, on which it is to run, has no instructions for it."""
     if precision != "bfloat16":
         return
