@@ -41,7 +41,8 @@ def test_alpha_is_noted_once_a_run(tmp_path, capfd, monkeypatch):
     assert len(photographs.load_photographs(str(tmp_path), 2, 4, 2)) == 8
     assert (read_image(io.BytesIO(data), "i.png in a.tar") == PICTURE).all()
     err = [line for line in capfd.readouterr().err.splitlines() if "note" in line]
-    assert err == ["note: the alpha channel is dropped (first seen in %s)" % (tmp_path / "a.png")]
+    note, where = err[0].split(" (first seen in ")
+    assert len(err) == 1 and note == "note: the alpha channel is dropped" and where.startswith(str(tmp_path))
     monkeypatch.setattr(command, "_noticed", set())
     read_image(io.BytesIO(data), "i.png in a.tar")
     assert "(first seen in i.png in a.tar)" in capfd.readouterr().err

@@ -298,11 +298,3 @@ def is_image_file(path, suffixes=IMAGE_SUFFIXES):
 def list_images(folder):
     """The image files in `folder`, sorted by name; subfolders are not searched."""
     return sorted(filter(is_image_file, glob.glob(os.path.join(glob.escape(folder), "*"))))
-
-
-def broken_links(folder):
-    """The links in `folder` with names of images that lead to no file, sorted: git-annex and DVC leave them
-    for what is not fetched."""
-    return sorted(path for path in glob.glob(os.path.join(glob.escape(folder), "*"))
-                  if os.path.splitext(path)[1].lower() in IMAGE_SUFFIXES
-                  and os.path.islink(path) and not os.path.exists(path))

@@ -190,6 +190,38 @@ def gpu_memory(session):
                 if device.device_type == "GPU"] or [0])
 
 
+def resident_memory():
+    """Bytes of memory that this process takes; 2^29 where the system does not say."""
+    try:
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 2 ** 29
+
+
+def free_memory():
+    """Bytes of memory free on this machine or in its control group; 2^32 where the system does not say."""
+    try:
+        free = 1024 * int(_read_fields("/proc/meminfo")["MemAvailable:"])
+    except OSError:
+        return 2 ** 32
+    for folder, limit, used, cache in (
+            ("/sys/fs/cgroup/", "memory.max", "memory.current", "file"),
+            ("/sys/fs/cgroup/memory/", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_cache")):
+        try:
+            limit, used = (int(open(folder + name).read()) for name in (limit, used))
+            free = min(free, limit - used + int(_read_fields(folder + "memory.stat")[cache]))
+        except (OSError, ValueError):  # no such control group, or one without a limit
+            pass
+    return free
+
+
+def _read_fields(path):
+    """{first word: second word} of the lines of a file."""
+    with open(path) as file:
+        return dict(line.split()[:2] for line in file)
+
+
 def has_bfloat16():
     """Whether this TensorFlow has convolutions in bfloat16."""
     return not tf.__version__.startswith("1.")
@@ -205,8 +237,9 @@ def cpu_has_bfloat16():
 
 
 def check_precision(precision, on_cpu=False):
-    """Raise UserError if this TensorFlow cannot convolve in one of compute.PRECISIONS; one line says so if the
-    processor, on which it is to run, has no instructions for it."""
+    """Raise UserError if this TensorFlow cannot convolve in a precision (see compute.py). One line says so if
+    the processor, on which it is to run, has no instructions for it.
+    """
     if precision != "bfloat16":
         return
     if not has_bfloat16():

@@ -12,7 +12,6 @@ from collections import OrderedDict
 from tools.command import UserError, notice_once
 from tools.files import read_csv
 from tools.training.history import say
-from tools.images import broken_links
 from utils import IMAGE_SUFFIXES, Pair, find_dataset, list_images, read_image, read_pair
 
 from tqdm import tqdm
@@ -105,6 +104,14 @@ def no_images(folder):
     """The UserError for a folder that has nothing to train on."""
     return UserError("no training data below %s: expected %s images%s" % (
         folder, KINDS, describe_broken_links(folder, ", but there are %s")))
+
+
+def broken_links(folder):
+    """The links in `folder` with names of images that lead to no file, sorted: git-annex and DVC leave them
+    for what is not fetched."""
+    return sorted(path for path in glob.glob(os.path.join(glob.escape(folder), "*"))
+                  if os.path.splitext(path)[1].lower() in IMAGE_SUFFIXES
+                  and os.path.islink(path) and not os.path.exists(path))
 
 
 def describe_broken_links(folder, words):

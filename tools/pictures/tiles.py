@@ -7,7 +7,7 @@ from collections import namedtuple
 from model import MODELS, SCALES, tensor_name
 from ops import tf
 from tools.command import UserError
-from tools.runtime import gpu_memory
+from tools.runtime import free_memory, gpu_memory, resident_memory
 from utils import strips, to_uint8
 
 import numpy as np
@@ -62,14 +62,14 @@ def to_image(store):
 def check_sane(store):
     """Raise UserError if SR in a Store is not finite, or leaves SANE, as nothing bounds the DRA of DRSAN."""
     parts = [(part.min(), part.max()) for part in (store.array()[rows] for rows in strips(*store.shape[:2]))]
-    low, high = min(part[0] for part in parts), max(part[1] for part in parts)  # NaN if there is one
+    low, high = np.min(parts), np.max(parts)  # NaN if there is one anywhere
     if not (low >= SANE[0] and high <= SANE[1]):
         raise UserError("DRSAN explodes on this picture: SR is from %.3g to %.3g, where 0 is black and 1 is "
                         "white: take other weights, or leave out --no-limit" % (low, high))
 
 
 def limited_notes(store):
-    """[], or a line that says that DRA was replaced when the SR in a Store was made."""
+    """[], or a line that says that DRA was left out when the SR in a Store was made."""
     if not store.limited:
         return []
     return ["it has textures unlike those of photographs: DRA is limited in %d of the DRAGs" % store.limited]
@@ -300,35 +300,3 @@ def bytes_per_pixel(variant, factor):
     """
     maps = 24 + 12 * factor ** 2 if tf.__version__.startswith("1.") else 10 + 3 * factor ** 2
     return 4 * variant.channels * maps
-
-
-def resident_memory():
-    """Bytes of memory that this process takes; 2^29 where the system does not say."""
-    try:
-        with open("/proc/self/statm") as file:
-            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except OSError:
-        return 2 ** 29
-
-
-def free_memory():
-    """Bytes of memory free on this machine or in its control group; 2^32 where the system does not say."""
-    try:
-        free = 1024 * int(_read_fields("/proc/meminfo")["MemAvailable:"])
-    except OSError:
-        return 2 ** 32
-    for folder, limit, used, cache in (
-            ("/sys/fs/cgroup/", "memory.max", "memory.current", "file"),
-            ("/sys/fs/cgroup/memory/", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_cache")):
-        try:
-            limit, used = (int(open(folder + name).read()) for name in (limit, used))
-            free = min(free, limit - used + int(_read_fields(folder + "memory.stat")[cache]))
-        except (OSError, ValueError):  # no such control group, or one without a limit
-            pass
-    return free
-
-
-def _read_fields(path):
-    """{first word: second word} of the lines of a file."""
-    with open(path) as file:
-        return dict(line.split()[:2] for line in file)
