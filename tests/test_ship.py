@@ -92,6 +92,12 @@ def test_worse_weights_are_refused(tmp_path, run):
         1, "PSNR: 36.000 dB on Set5; of the weights in %s: 35.176 dB on Sample" % name, unknown, 35.176)
     assert ship(None)[1:] == ("PSNR: unknown; of the weights in %s: 35.176 dB on Sample" % name, unknown, 35.176)
     assert ship(36.0, valid_share=0.01)[2:] == (unknown, 35.176)
+    assert ship(36.0, valid_share=0.01, held_out=["a"])[2:] == (unknown, 35.176)
+    held_out = dict(valid_share=0.2, data={"files": 5, "folder": "./photos"})
+    assert ship(31, "--replace", valid_share=0.01, held_out=["a"])[::3] == (0, 31)
+    assert ship(33, held_out=["a", "b"], **held_out)[2:] == (unknown, 31)
+    assert ship(31.1, held_out=["a"], **held_out)[::3] == (0, 31.1)
+    assert ship(35.176, "--replace")[::3] == (0, 35.176)
     assert ship(35.2)[::3] == (0, 35.2) and ship(14.27, "--replace")[::3] == (0, 14.27)
 
 

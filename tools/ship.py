@@ -37,11 +37,13 @@ def read_config(folder):
 
 
 def validation(config):
-    """(PSNR in dB or None, what it was measured on) of the config.json beside weights."""
+    """Of the config.json beside weights: (PSNR in dB or None, what it was measured on, in words, and the names of
+    that). Held-out photographs are the same if their names are."""
+    psnr, names = config.get("validation_psnr"), config.get("held_out")
     if config.get("valid_share"):
-        return config.get("validation_psnr"), "photographs held out from " + config["data"]["folder"]
+        return psnr, "%s photographs held out" % (len(names) if names else "unknown"), names
     # the first runs did not write down `valid`
-    return config.get("validation_psnr"), config.get("valid", "Sample")
+    return psnr, config.get("valid", "Sample"), config.get("valid", "Sample")
 
 
 def check_better(config, target, replace):
@@ -51,11 +53,11 @@ def check_better(config, target, replace):
     if not prefix:
         return
     shipped = checkpoint_config(prefix)
-    (new, new_set), (old, old_set) = validation(config), validation(shipped)
+    (new, new_name, new_set), (old, old_name, old_set) = validation(config), validation(shipped)
     figures = ["%.3f dB on %s" % figure if figure[0] is not None else "unknown"
-               for figure in ((new, new_set), (old, old_set))]
+               for figure in ((new, new_name), (old, old_name))]
     print("PSNR: %s; of the weights in %s: %s" % (figures[0], short_path(target), figures[1]), flush=True)
-    known = None not in (new, old) and new_set == old_set
+    known = None not in (new, old, new_set) and new_set == old_set
     if not replace and not (known and new >= old):
         reason = "these weights are worse" if known else "which weights are better is not known"
         raise UserError("%s: give --replace to put them into %s all the same" % (reason, short_path(target)))
