@@ -37,8 +37,9 @@ def read_config(folder):
 
 
 def validation(config):
-    """Of the config.json beside weights: (PSNR in dB or None, what it was measured on, in words, and the names of
-    that). Held-out photographs are the same if their names are."""
+    """(PSNR in dB or None, what it was measured on, in words, the names of that) by the config.json beside
+    weights. Held-out photographs are the same if their names are.
+    """
     psnr, names = config.get("validation_psnr"), config.get("held_out")
     if config.get("valid_share"):
         return psnr, "%s photographs held out" % (len(names) if names else "unknown"), names
