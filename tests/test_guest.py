@@ -1,5 +1,6 @@
 """load_model in other people's programs: what is theirs stays as it is."""
 import os
+import re
 import subprocess
 import sys
 
@@ -14,8 +15,8 @@ def test_everything_of_theirs_works_beside_and_no_line_is_lost():
     status, out, err = run_script(GUEST, ROOT)
     assert status == 0 and out.splitlines()[-1] == "a good guest", err
     count = int(out.splitlines()[0].split()[1])
-    logged = [line for line in err.splitlines() if line.startswith("line ")]
-    assert logged == ["line %d" % i for i in range(count)]
+    # a line may come in the middle of one that TensorFlow writes in pieces
+    assert re.findall(r"line (\d+)\n", err) == [str(i) for i in range(count)]
 
 
 @pytest.mark.parametrize("options", [["-OO"]] + ([["-P"]] if sys.version_info >= (3, 11) else []))
