@@ -1,5 +1,4 @@
 """tools/gpu/: patches, steps, runs that are killed and resumed, and the way to a checkpoint and back."""
-import concurrent.futures
 import json
 import os
 import signal
@@ -27,15 +26,9 @@ from tools.training.recipes import OPTIMIZERS, learning_rate, make_recipe
 import test as evaluation
 from utils import downscale
 
-pytestmark = pytest.mark.usefixtures("tiny_model", "threads")
+pytestmark = pytest.mark.usefixtures("tiny_model")
 RECIPE = make_recipe("fast", "32s", "x2")._replace(
     warmup=5, steps=200, batch=4, patch=8, candidates=1, ema=0.99, optimizer="adam", decay=3)
-
-
-@pytest.fixture
-def threads(monkeypatch):
-    """Photographs are read by threads, since here JAX runs before processes are forked."""
-    monkeypatch.setattr(photographs, "process_pool", concurrent.futures.ThreadPoolExecutor)
 
 
 def textures(count, height, width):
