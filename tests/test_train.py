@@ -91,7 +91,7 @@ def test_a_signal_ends_the_reading_of_photographs(photographs, tmp_path):
 def test_killed_and_resumed_equals_uninterrupted_to_the_bit(photographs, tmp_path):
     """Weights, optimiser state, averages, skipped steps and log, with half of the batch in each of two
     threads."""
-    options = "--steps", "72", "--threads", "2", "--save-minutes", "0", "--skip-above", "1.2"
+    options = "--steps", "72", "--threads", "2", "--save-minutes", "0", "--skip-above", "1"
     whole, random = start(photographs, tmp_path / "whole", *options), np.random.RandomState(0)
     run, saved = tmp_path / "broken", 0
 
