@@ -25,7 +25,7 @@ def test_dra_is_replaced_for_the_images_that_leave_the_range():
     assert flags[:, 0, 0, 0].tolist() == [False, True, True, True, True]
 
 
-def test_range_is_that_of_patches_and_pictures_widened_by_half():
+def test_range_is_that_of_patches_and_pictures_widened_by_itself():
     dark, bright = np.zeros([40, 40, 3], np.uint8), np.full([20, 50, 3], 100, np.uint8)
     stripes = np.full([32, 32, 3], 200, np.uint8)
     stripes[::2] = 40
@@ -35,8 +35,8 @@ def test_range_is_that_of_patches_and_pictures_widened_by_half():
         return [np.stack([mean, -mean], 1)[:, None, None], np.stack([mean], 1)[:, None, None] / 100]
 
     first, second = dra_range.measure_dra(run, [dark, bright, stripes])
-    assert first == [[-60, -180], [180, 60]]  # means from 0 to 120, of which half is added on both sides
-    assert second == [[-0.6], [1.8]]
+    assert first == [[-120, -240], [240, 120]]  # means from 0 to 120, which is added on both sides
+    assert second == [[-1.2], [2.4]]
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ import numpy as np
 
 # side in LR pixels; how many in all: DRA varies more on patches than on whole pictures
 PATCH, PATCHES = 32, 1000
-MARGIN = 0.5  # share of the range that it is widened by on both sides
+MARGIN = 1.0               # share of the range that it is widened by on both sides
 
 
 def measure_dra(run, images):
