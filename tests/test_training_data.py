@@ -217,5 +217,6 @@ def test_records_are_written_once_and_continued(photographs, tmp_path):
         expected = np.concatenate(expected)
         assert sorted(image.tobytes() for image in ours) == sorted(image.tobytes() for image in expected)
     (folder / "train_SR_aug_X2_10-00001-of-00003.tfrecord").unlink()
+    (folder / "train_SR_aug_X2_10-00001-of-00003.tfrecord.0123abcd.tmp").write_bytes(b"half")  # after a kill
     write_records(sampler, str(folder), 10, 3)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == content

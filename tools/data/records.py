@@ -83,9 +83,10 @@ def write_records(sampler, folder, pairs, shards):
     alone: an interrupted call is continued by the same call. Raises UserError if the disk has no room for
     them.
     """
-    scale = sampler.factor
+    for left in glob.glob(os.path.join(glob.escape(folder), "*.tfrecord.*.tmp")):  # by a call that was killed
+        os.remove(left)
     sizes = [pairs * (i + 1) // shards - pairs * i // shards for i in range(shards)]
-    name = "train_SR_aug_X%d_%d-%%05d-of-%05d.tfrecord" % (scale, pairs, shards)
+    name = "train_SR_aug_X%d_%d-%%05d-of-%05d.tfrecord" % (sampler.factor, pairs, shards)
     paths = [os.path.join(folder, name % i) for i in range(shards)]
     missing = [i for i in range(shards) if not os.path.exists(paths[i])]
 
