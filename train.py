@@ -190,9 +190,10 @@ class Trainer(object):
 
     def run_step(self, feed, step):
         """The loss of a step, the norm of its gradient, and whether it was skipped."""
-        one = self.training
+        training = self.training
         try:
-            return self.session.run([one.train, one.loss, one.norm, one.skipped], feed)[1:]
+            return self.session.run(
+                [training.train, training.loss, training.norm, training.skipped], feed)[1:]
         except tf.errors.ResourceExhaustedError:
             raise UserError("not enough memory for step %d: lower --batch or --patch" % step)
 

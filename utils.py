@@ -264,7 +264,7 @@ def find_dataset(name, factor, data_dir):
     for stem, path in hr_files.items():
         names = [stem + "x%d" % factor, stem][::1 if os.path.basename(layout.lr).startswith("X") else -1]
         missing = os.path.join(layout.lr, names[0] + os.path.splitext(path)[1]) if published else None
-        pairs.append(Pair(stem, path, next((lr_files[one] for one in names if one in lr_files), missing)))
+        pairs.append(Pair(stem, path, next((lr_files[name] for name in names if name in lr_files), missing)))
     lr_origin = "of " + layout.lr if published else "by imresize"
     return DataSet(layout.name, pairs, "%d images of %s, LR %s" % (len(pairs), layout.hr, lr_origin))
 

@@ -107,9 +107,7 @@ def test_the_order_of_gpus_is_left_alone(monkeypatch):
     for _ in range(2):  # the second session counts as the first
         runtime.session_config([1])
         assert os.environ["CUDA_VISIBLE_DEVICES"] == "5" and os.environ["CUDA_DEVICE_ORDER"] == "FASTEST_FIRST"
-    assert runtime.given_environment()["CUDA_VISIBLE_DEVICES"] == "4,5"
     monkeypatch.setattr(runtime, "GIVEN_GPUS", None)
-    assert "CUDA_VISIBLE_DEVICES" not in runtime.given_environment()
     monkeypatch.delenv("CUDA_DEVICE_ORDER")
     runtime.session_config([0])
     assert os.environ["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"

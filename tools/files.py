@@ -10,6 +10,7 @@ import os
 import tempfile
 import uuid
 
+from tools import ROOT
 from tools.command import UserError
 
 import numpy as np
@@ -19,7 +20,6 @@ try:
 except ImportError:  # Windows, where two processes that write to one folder at once are not kept apart
     fcntl = None
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # the top folder of the project
 LONGEST_NAME = 255  # bytes of the name of a file, on all usual file systems
 
 

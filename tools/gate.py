@@ -6,6 +6,7 @@ the worst of each kind; exit status 1 if a picture fails.
 """
 import argparse
 import collections
+import functools
 import os
 import sys
 
@@ -27,6 +28,7 @@ LARGEST_MEAN, LARGEST_BLOCK = 12, 70
 Deviation = collections.namedtuple("Deviation", "mean largest")
 
 
+@functools.lru_cache(maxsize=None)
 def hard_pictures(count=100, side=96, seed=0):
     """[(kind, uint8 RGB [side, side, 3])] of every kind in turn, made of photographs of Sample, halved."""
     random = np.random.RandomState(seed)

@@ -8,15 +8,16 @@ from model import MODELS, SCALES, count_multi_adds, count_parameters, drsan
 from ops import tf
 from tools.checkpoints import dra_ranges, find_checkpoint, identify, restore_weights
 from tools.command import UserError, notice_once
-from tools.pictures.tiles import Upscaler, limited_notes, to_gray
-from tools.runtime import check_not_forked, check_precision, gpu_memory, open_session
 from tools.compute import PRECISIONS, can_compile, convolving_in
 from tools.options import gpu as parse_gpu, scale_name
+from tools.pictures.tiles import Upscaler, limited_notes, to_gray
+from tools.runtime import check_not_forked, check_precision, gpu_memory, open_session
 from utils import to_integers
 
 import numpy as np
 
 MODES = "RGB", "L", "I;16", "F"  # of Pillow's pictures whose arrays are what they look like
+
 
 class Network(object):
     """DRSAN in a graph and a session of its own, so that several can be open at once.
@@ -126,7 +127,7 @@ def load_model(model=None, scale=None, checkpoint=None, gpu=0, tile=None, memory
     and "x2". checkpoint: prefix, .index file or folder, by default the weights shipped for model and scale.
     gpu: its index; on the CPU for -1 or "cpu", or if there is none. tile, memory (GiB), ensemble, precision:
     as in test.py; limit=False is --no-limit. Raises UserError if there is no such checkpoint, it is that of
-    another model, or this TensorFlow lacks the precision.
+    another model, or this TensorFlow lacks the precision. Raises ValueError for other names and precisions.
     """
     if precision not in PRECISIONS:
         raise ValueError("precision %r: expected one of %s" % (precision, ", ".join(PRECISIONS)))

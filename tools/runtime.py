@@ -6,7 +6,6 @@ import contextlib
 import ctypes
 import functools
 import os
-import subprocess
 import sys
 
 from tools import INSTALL
@@ -162,26 +161,6 @@ def choose_gpus(gpus, given):
         return ",".join(map(str, gpus))
     names = [name.strip() for name in given.split(",") if name.strip()]
     return ",".join(names[i] for i in gpus if 0 <= i < len(names)) or "-1"
-
-
-def given_environment():
-    """The environment that this process began with, for another one, whose --gpu counts in the same GPUs."""
-    environment = dict(os.environ)
-    environment.pop("CUDA_VISIBLE_DEVICES", None)
-    return environment if GIVEN_GPUS is None else dict(environment, CUDA_VISIBLE_DEVICES=GIVEN_GPUS)
-
-
-def last_line(command, bars=False, folder=None):
-    """The last line that a command prints. Raises UserError with the last line of its stderr if it fails.
-    bars: on a terminal, its stderr goes there. folder: where it runs."""
-    try:
-        stderr = None if bars and sys.stderr.isatty() else subprocess.PIPE
-        output = subprocess.check_output(command, stderr=stderr, env=given_environment(), cwd=folder)
-        return output.decode().splitlines()[-1]
-    except subprocess.CalledProcessError as error:
-        reasons = (error.stderr or b"").decode(errors="replace").strip().splitlines()
-        reason = reasons[-1] if reasons else "exit status %d" % error.returncode
-        raise UserError("%s failed: %s" % (" ".join(command[:2]), reason))
 
 
 def gpu_memory(session):

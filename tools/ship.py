@@ -15,14 +15,12 @@ import sys
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from model import SCALES, drsan
 from ops import tf
-from tools.checkpoints import checkpoint_config, checkpoint_prefix, restore_weights, save_weights
+from tools.checkpoints import SHIPPED, checkpoint_config, checkpoint_prefix, restore_weights, save_weights
 from tools.command import UserError, run_main
 from tools.files import check_writable, file_digest, script, short_path, write_json
 from tools.gate import failures, hard_pictures, judge_network
 from tools.network import Network
 from tools.runtime import open_session
-
-CHECKPOINTS = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "checkpoints")
 
 
 def read_config(folder):
@@ -120,7 +118,7 @@ def main():
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("folder", metavar="DIR",
                         help="the folder `best` of a run of train.py, or one by import_weights.py")
-    parser.add_argument("--to", default=CHECKPOINTS, metavar="DIR",
+    parser.add_argument("--to", default=SHIPPED, metavar="DIR",
                         help="default: checkpoints/ of the project")
     parser.add_argument("--replace", action="store_true",
                         help="replace weights that are better, or not known to be worse")

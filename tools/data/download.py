@@ -167,9 +167,11 @@ def download_div2k(data_dir, mirror=None, yes=False):
     archives = [File(name + ".zip", os.path.join(folder, name + ".zip"), ("sha256", sha256), size)
                 for name, (size, sha256) in DIV2K.items() if not os.path.isdir(os.path.join(folder, name))]
     if archives:
-        size, most = sum(one.size for one in archives) / 1e9, max(one.size for one in archives) / 1e9
+        sizes = [archive.size / 1e9 for archive in archives]
+        size, most = sum(sizes), max(sizes)
         print("DIV2K: %s from %s into %s: %.2f GB; the disk needs %.1f GB while unpacking" % (
-            " ".join(one.path for one in archives), mirror_url(mirror, DIV2K_URL), folder, size, size + most))
+            " ".join(archive.path for archive in archives), mirror_url(mirror, DIV2K_URL), folder, size,
+            size + most))
         if not (yes or ask("Download and unpack this?")):
             raise UserError("DIV2K was not downloaded: --yes says yes beforehand")
     download(archives, data_dir, mirror, DIV2K_URL)

@@ -109,9 +109,7 @@ def no_images(folder):
 def broken_links(folder):
     """The links in `folder` with names of images that lead to no file, sorted: git-annex and DVC leave them
     for what is not fetched."""
-    return sorted(path for path in glob.glob(os.path.join(glob.escape(folder), "*"))
-                  if os.path.splitext(path)[1].lower() in IMAGE_SUFFIXES
-                  and os.path.islink(path) and not os.path.exists(path))
+    return [path for path in list_images(folder) if not os.path.exists(path)]
 
 
 def describe_broken_links(folder, words):

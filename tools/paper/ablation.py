@@ -120,8 +120,9 @@ def to_markdown(results):
     """The table: a row for each network, with means over its seeds and, of several, the sample standard
     deviation of PSNR; below its PSNR / SSIM the difference to the first network's."""
     groups = collections.OrderedDict()
-    for one in results:
-        groups.setdefault(one.network, collections.OrderedDict()).setdefault(one.dataset, []).append(one)
+    for result in results:
+        sets = groups.setdefault(result.network, collections.OrderedDict())
+        sets.setdefault(result.dataset, []).append(result)
     first = next(iter(groups.values()))
     table = [["", "seeds", "parameters", "multi-adds", "training loss"] + list(first)]
     for name, sets in groups.items():
@@ -130,10 +131,10 @@ def to_markdown(results):
             name,
             str(len(seeds)), "{:,}".format(seeds[0].parameters),
             "%.2f G" % seeds[0].multi_adds_G,
-            "%.5f" % np.mean([one.loss for one in seeds])
+            "%.5f" % np.mean([seed.loss for seed in seeds])
         ])
         for dataset, base in first.items():
-            scores, base = ([(one.psnr, one.ssim) for one in some] for some in (sets[dataset], base))
+            scores, base = ([(seed.psnr, seed.ssim) for seed in seeds] for seeds in (sets[dataset], base))
             psnr, ssim = np.mean(scores, axis=0)
             spread = " \u00b1 %.3f" % np.std(scores, axis=0, ddof=1)[0] if len(scores) > 1 else ""
             table[-1].append("%.3f%s / %.4f" % (psnr, spread, ssim))

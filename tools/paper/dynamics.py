@@ -62,11 +62,13 @@ def measure(network, dataset):
         values.append(fetch(network, network.dra, lr[None]))
         images = [upscale(network, lr)] + [to_image(upscaler(lr)) for upscaler in upscalers]
         scores.append([score(sr, hr, network.factor)[0] for sr in images])
-        deviations.append([np.concatenate([one.std(0) for one in upscaler.values]) for upscaler in upscalers])
-    means = [np.mean(one, axis=0) for one in zip(*values)]
+        deviations.append([np.concatenate([drag.std(0) for drag in upscaler.values])
+                           for upscaler in upscalers])
+    means = [np.mean(drag, axis=0) for drag in zip(*values)]
     fixed = [score(upscale(network, lr, means), hr, network.factor)[0]
              for lr, hr in tqdm(pairs, dataset.name + ", fixed", unit="image", leave=False, disable=None)]
-    values = np.array([np.concatenate([one.ravel() for one in image]) for image in values])  # [images, paths]
+    # [images, paths]
+    values = np.array([np.concatenate([drag.ravel() for drag in image]) for image in values])
     psnr, windows_32, windows_48 = np.mean(scores, axis=0)
     within_32, within_48 = map(rms, zip(*deviations))
     return Dynamics(digest(network.prefix), dataset.name, len(pairs), rms(values), rms(values.std(0)),

@@ -6,8 +6,9 @@ import os
 
 from model import count_multi_adds, count_parameters, drsan
 from ops import tf
+from tools import ROOT
 from tools.command import UserError
-from tools.files import ROOT, file_digest, read_csv, short_path, to_csv, write_text
+from tools.files import file_digest, read_csv, short_path, to_csv, write_text
 from utils import find_dataset
 
 FIGURES = os.path.join(ROOT, "figures")

@@ -14,9 +14,10 @@ import tempfile
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 from model import MODELS, SCALES
+from tools import ROOT
 from tools.checkpoints import checkpoint_config, shipped_checkpoints
 from tools.command import UserError, run_main
-from tools.files import ROOT, check_writable, file_digest, read_csv, short_path, to_csv, write_text
+from tools.files import check_writable, file_digest, read_csv, short_path, to_csv, write_text
 from tools.options import add_data_dir, add_gpu
 from tools.paper.results import (FIGURES, MEASURED, Measured, add_target, costs, digest, markdown_table,
                                  present, published_variants, read_published, replace_in_file)
@@ -217,13 +218,14 @@ def to_checkpoints(measured, shipped):
         values = "`%s`" % file_digest(prefix + ".data-00000-of-00001")
         reached.append(["%s/%s" % (scale, model)] + cells + [values])
         config = checkpoint_config(prefix)
-        for one in config.get("trained_before", []) + [config]:
-            if "recipe" not in one:  # someone else's weights, named in the next row
+        for training in config.get("trained_before", []) + [config]:
+            if "recipe" not in training:  # someone else's weights, named in the next row
                 continue
-            training = ("{scale}/{model}".format(**one), one["init_from"] or "-", describe_options(one),
-                        "%.2f, %s" % (one["trained_seconds"] / 3600, one["device"]))
-            if training not in trainings:  # several may build on it
-                trainings.append(training)
+            row = ("{scale}/{model}".format(**training), training["init_from"] or "-",
+                   describe_options(training),
+                   "%.2f, %s" % (training["trained_seconds"] / 3600, training["device"]))
+            if row not in trainings:  # several may build on it
+                trainings.append(row)
     return markdown_table(reached) + "\n" + markdown_table(trainings)
 
 

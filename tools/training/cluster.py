@@ -87,7 +87,8 @@ def watching(check):
 
     number: of the first of SIGNALS that came, None before. SIGHUP stays ignored if it is, as by nohup.
     """
-    heard = [one for one in SIGNALS if one == signal.SIGINT or signal.getsignal(one) != signal.SIG_IGN]
+    heard = [number for number in SIGNALS
+             if number == signal.SIGINT or signal.getsignal(number) != signal.SIG_IGN]
     handlers = {number: signal.signal(number, lambda *_: None) for number in heard}
     reader, writer = socket.socketpair()
     reader.settimeout(1)

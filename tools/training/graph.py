@@ -42,17 +42,20 @@ def build_training(model, scale, recipe, devices=("",), without=None, precision=
             sr = drsan(tf.cast(lr_part, tf.float32) / 255, model, scale, without)
             losses.append(tf.reduce_mean(tf.abs(tf.cast(hr_part, tf.float32) / 255 - sr)))
     dra = [tf.reduce_max(tf.abs(values)) for values in dra_values()] or [tf.ones([])]
-    ranges = None if without else no_limits(model)
-    ranges_of_drags = None if without else [tf.unstack(drag) for drag in tf.unstack(ranges)]
-    sr = drsan(tf.cast(lr, tf.float32) / 255, model, scale, without, ranges_of_drags)
+    ranges = limits = dra_of_sr = None
+    if not without:
+        ranges = no_limits(model)
+        limits = [tf.unstack(drag) for drag in tf.unstack(ranges)]
+    sr = drsan(tf.cast(lr, tf.float32) / 255, model, scale, without, limits)
+    if not without:
+        dra_of_sr = dra_values()[-MODELS[model].drags:]
     loss = tf.identity(tf.add_n(losses) / len(losses), "Loss")
     step = tf.Variable(0, trainable=False, name="Variable")
     train, norm, skipped, averages = optimize_by(recipe, rate, loss, step)
     kernels = [variable for variable in model_variables() if len(variable.shape) == 4]
     kernel_rms = tf.sqrt(2 * tf.add_n([tf.nn.l2_loss(kernel) for kernel in kernels])
                          / sum(kernel.shape.num_elements() for kernel in kernels))
-    pooled = None if without else dra_values()[-MODELS[model].drags:]
-    return Training(lr, hr, rate, sr, pooled, ranges, loss, step, train, averages, norm, skipped,
+    return Training(lr, hr, rate, sr, dra_of_sr, ranges, loss, step, train, averages, norm, skipped,
                     tf.reduce_max(tf.stack(dra)), kernel_rms)
 
 
