@@ -1,6 +1,5 @@
 """The folder of a run of train.py: its config and log, the state from which it resumes, and its best
 weights."""
-import contextlib
 import glob
 import io
 import json
@@ -61,10 +60,11 @@ class Run(object):
                 tf.train.Saver(variables, max_to_keep=1, save_relative_paths=True)  # the folder can be moved
                 for variables in (tf.global_variables(), model_variables()))
         for saver, folder in (self.state_saver, self.state), (self.best_saver, self.best):
-            with contextlib.suppress(ValueError):  # a state file that is empty, as after a power cut
-                known = tf.train.get_checkpoint_state(folder)
-                # so that it deletes them in time
-                saver.recover_last_checkpoints(known.all_model_checkpoint_paths if known else [])
+            kept = checkpoint_prefix(folder)
+            for path in glob.glob(os.path.join(glob.escape(folder), "*-*.*")) if kept else ():
+                if os.path.splitext(path)[0] != kept:  # a kill came between the next one and its removal
+                    os.remove(path)
+            saver.recover_last_checkpoints([kept] if kept else [])  # so that it deletes it in time
         self.initialize = tf.global_variables_initializer()
         self.summaries = tf.summary.FileWriter(self.folder)
 
