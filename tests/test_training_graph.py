@@ -204,6 +204,16 @@ def test_what_is_logged_of_a_step(small_network):
 
 
 @bfloat16
+def test_the_gradient_of_a_bias_in_bfloat16_is_exact():
+    """A sum in bfloat16 of so many ones would end at 256."""
+    with tf.Graph().as_default(), tf.Session() as session:
+        y = conv2d(tf.ones([4, 48, 48, 16], tf.bfloat16), 8, 3)
+        gradient, = tf.gradients(tf.reduce_sum(tf.cast(y, tf.float32)), tf.trainable_variables()[1])
+        session.run(tf.global_variables_initializer())
+        np.testing.assert_array_equal(session.run(gradient), 4 * 48 * 48 * np.ones(8))
+
+
+@bfloat16
 def test_a_convolution_in_bfloat16_rounds_what_it_takes_and_gives():
     """1 + 2^-10 is rounded to 1 in the input, the kernel, the bias and the gradient of the output, and sums of up to 256 ones are
     exact. Variables and their gradients are float32."""
