@@ -45,7 +45,7 @@ def drag(x, blocks, k, without=None, dra_range=None):
             y = residual_block(features[-1], slopes)
             features.append(drsa(y, features, r[first:first + n], attention=without != "rsa"))
         fused = conv2d(tf.concat([to_compute_dtype(feature) for feature in features], 3), int(x.shape[3]), 1)
-        return tf.identity(to_float32(fused), "features")
+        return tf.identity(fused, "features")
 
 
 def drsan(lr, model, scale, without=None, dra_ranges=None):

@@ -22,8 +22,8 @@ def convolving_in(precision, compiled=False):
     of a DRAG, and the upsampler. Variables, the sums of DRSA and of the DRM's pooling, the sum with x0, and
     the first and the last convolution are float32.
 
-    compiled: PReLU and DRSA take one pass over memory each, by XLA. What DRSA gives is then kept in the
-    precision, too.
+    compiled: PReLU and DRSA take one pass over memory each, by XLA, in float32. What they give is rounded to
+    the precision.
     """
     before = _current.precision, _current.compiled
     _current.precision, _current.compiled = precision, compiled
@@ -78,7 +78,9 @@ def call_compiled(function, *inputs):
 @functools.lru_cache(maxsize=None)
 def _forward(function):
     """A function as a tf.function whose result has the type of its first input."""
-    return tf.function(lambda *inputs: [tf.cast(function(*inputs), inputs[0].dtype)], autograph=False)
+    def compute(*inputs):
+        return [tf.cast(function(*[to_float32(value) for value in inputs]), inputs[0].dtype)]
+    return tf.function(compute, autograph=False)
 
 
 @functools.lru_cache(maxsize=None)
@@ -86,8 +88,9 @@ def _backward(function):
     """The tf.function of the gradients of a function's inputs, from the gradient of its result and the
     inputs. All have the shape of the result: XLA sums them up far slower than TensorFlow does."""
     def gradients(gradient, *inputs):
-        wide = [tf.broadcast_to(value, tf.shape(inputs[0])) for value in inputs]
-        return tf.gradients(tf.cast(function(*wide), inputs[0].dtype), wide, gradient)
+        wide = [tf.broadcast_to(to_float32(value), tf.shape(inputs[0])) for value in inputs]
+        found = tf.gradients(function(*wide), wide, to_float32(gradient))
+        return [tf.cast(value, like.dtype) for value, like in zip(found, inputs)]
     return tf.function(gradients, autograph=False)
 
 
