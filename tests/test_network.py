@@ -151,16 +151,25 @@ def test_compiled_network_equals_the_plain_one(model, scale, monkeypatch):
         monkeypatch.setattr(tiles, "COMPILED_AT_ONCE", compiled_from)
         with load_model(model, scale, gpu=-1, tile=tile) as network:
             images[compiled_from, tile] = network.upscaler(photograph).array()
-            calls = [node for node in network.session.graph.as_graph_def().node if node.op == "XlaLaunch"]
+            calls = [node for node in network.session.graph.as_graph_def().node if "_XlaMustCompile" in node.attr]
         if compiled_from == 6401 or not compute.can_compile():
             assert not calls
             continue
         _, drags, blocks = MODELS[model]
         assert len(calls) == drags * (3 * blocks + 1)  # two PReLU and a DRSA of each block, and the PReLU of the DRM
         # PReLU of f and of 16 channels, and DRSA of each number of residual paths
-        assert len({call.attr["function"].func.name for call in calls}) == 2 + blocks
+        assert len({call.attr["f"].func.name for call in calls}) == 2 + blocks
     for one in images.values():
         np.testing.assert_allclose(one, images[6401, None], rtol=0, atol=1e-5 * max(1, np.abs(one).max()))
+
+
+@pytest.mark.skipif(tf.__version__.startswith("1."), reason="TensorFlow 1 is not compiled by XLA")
+def test_without_xla_nothing_is_compiled_and_a_line_says_so(monkeypatch, capsys):
+    monkeypatch.setattr(command, "_noticed", set())
+    assert compute.can_compile() and not capsys.readouterr().err
+    monkeypatch.setattr(tf.test, "is_built_with_xla", lambda: False)
+    assert not compute.can_compile() and not compute.can_compile()
+    assert capsys.readouterr().err.count("without XLA") == 1
 
 
 def test_a_processor_without_bfloat16_is_told_of(monkeypatch, capsys):

@@ -3,6 +3,7 @@ import contextlib
 import functools
 import threading
 
+from tools.command import notice_once
 from tools.runtime import tf
 
 PRECISIONS = "float32", "bfloat16"  # of convolutions
@@ -51,77 +52,52 @@ def elementwise(function, *inputs):
 # -------------------------------------------------------------------------------------------------------- XLA
 
 def can_compile():
-    """Whether this TensorFlow has XLA."""
-    return not tf.__version__.startswith("1.")
+    """Whether this TensorFlow has XLA, but for TensorFlow 1, which has it in part."""
+    if tf.__version__.startswith("1.") or tf.test.is_built_with_xla():
+        return not tf.__version__.startswith("1.")
+    notice_once("this TensorFlow is built without XLA: the network takes longer")
+    return False
 
 
 def call_compiled(function, *inputs):
-    """function(*inputs) of element-wise operations on tensors. The result has the shape of the first input,
-    to which the others are broadcast, and, after a cast, its type.
+    """function(*inputs) of element-wise operations on tensors, computed in float32. The result has the shape
+    of the first input, to which the others are broadcast, and, rounded, its type.
 
     XLA compiles the function, and its gradient, when they run on a new shape, in some hundredths of a second,
-    once for all calls of the function. tf.function(jit_compile=True) would be compiled for every call, of
-    which DRSAN has 52.
+    once for all calls in a graph.
     """
     @tf.custom_gradient
     def call(*inputs):
-        result, = _run(_forward(function), inputs[0].shape, inputs)
-
         def gradients(gradient):
-            gradient.set_shape(inputs[0].shape)
-            wide = _run(_backward(function), inputs[0].shape, (gradient,) + inputs)
-            return [_sum_to(*pair) for pair in zip(wide, inputs)]
-        return result, gradients
+            wide = _backward(function)(gradient, *inputs)
+            return [_sum_to(_shaped(value, inputs[0]), like) for value, like in zip(wide, inputs)]
+        return _shaped(_forward(function)(*inputs), inputs[0]), gradients
     return call(*[tf.convert_to_tensor(value) for value in inputs])
 
 
 @functools.lru_cache(maxsize=None)
 def _forward(function):
-    """A function as a tf.function whose result has the type of its first input."""
+    """A function compiled."""
     def compute(*inputs):
-        return [tf.cast(function(*[to_float32(value) for value in inputs]), inputs[0].dtype)]
-    return tf.function(compute, autograph=False)
+        return tf.cast(function(*[to_float32(value) for value in inputs]), inputs[0].dtype)
+    return tf.function(compute, autograph=False, jit_compile=True)
 
 
 @functools.lru_cache(maxsize=None)
 def _backward(function):
-    """The tf.function of the gradients of a function's inputs, from the gradient of its result and the
-    inputs. All have the shape of the result: XLA sums them up far slower than TensorFlow does."""
+    """The compiled gradients of a function's inputs, from the gradient of its result and the inputs. All have
+    the shape of the result: XLA sums them up far slower than TensorFlow does."""
     def gradients(gradient, *inputs):
         wide = [tf.broadcast_to(to_float32(value), tf.shape(inputs[0])) for value in inputs]
         found = tf.gradients(function(*wide), wide, to_float32(gradient))
         return [tf.cast(value, like.dtype) for value, like in zip(found, inputs)]
-    return tf.function(gradients, autograph=False)
+    return tf.function(gradients, autograph=False, jit_compile=True)
 
 
-@functools.lru_cache(maxsize=1)
-def _tracing_graph():
-    """Where functions are traced: a tf.function has a program for each graph in which it is called."""
-    return tf.Graph()
-
-
-def _run(traceable, shape, inputs):
-    """The results, of a shape, of a tf.function of tensors, as one compiled operation."""
-    with _tracing_graph().as_default():
-        program = traceable.get_concrete_function(
-            *[tf.TensorSpec(value.shape, value.dtype) for value in inputs])
-    names = ["input%d" % i for i in range(len(inputs))]
-    types = [value.dtype.as_datatype_enum for value in inputs]
-    graph = tf.GraphDef()
-    graph.library.function.extend([program.function_def])
-    for name, type_ in zip(names, types):
-        graph.node.add(name=name, op="Placeholder").attr["dtype"].type = type_
-    call = graph.node.add(name="compiled", op="XlaLaunch", input=names)
-    call.attr["function"].func.name = program.function_def.signature.name
-    call.attr["Targs"].list.type.extend(types)
-    call.attr["Tresults"].list.type.extend([value.dtype.as_datatype_enum for value in program.outputs])
-    call.attr["Tconstants"].list.SetInParent()
-    call.attr["Nresources"].i = 0
-    results = tf.import_graph_def(
-        graph, dict(zip(names, inputs)), ["compiled:%d" % i for i in range(len(program.outputs))])
-    for result in results:
-        result.set_shape(shape)
-    return results
+def _shaped(result, like):
+    """A result of a compiled function, which does not know its shape."""
+    result.set_shape(like.shape)
+    return result
 
 
 def _sum_to(gradient, tensor):
