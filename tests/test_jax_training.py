@@ -17,9 +17,8 @@ from ops import tf
 from tools.checkpoints import checkpoint_config, checkpoint_prefix, load_values, training_history
 from tools.command import UserError
 from tools.data import photographs
-from tools.gpu import export_weights, import_weights, state as states, tiles, train_jax, trainer, training
+from tools.gpu import convert, train_jax, training
 from tools.gpu.network import variable_shapes
-from tools.gpu.schedule import next_rates
 from tools.training.graph import build_training
 from tools.training.history import Divergence
 from tools.training.recipes import OPTIMIZERS, learning_rate, make_recipe
@@ -49,9 +48,9 @@ def test_batches_are_all_positions_and_turns(scale):
         lr = np.stack(np.broadcast_arrays(tile, *np.mgrid[:height, :width]), 2).astype(np.uint8)
         hr = np.stack(np.broadcast_arrays(tile, *np.mgrid[:scale * height, :scale * width]), 2)
         pairs.append((lr, hr.astype(np.uint8)))
-    stacked = tiles.stack_tiles(pairs, patch)
-    patches = tiles.draw_patches(jax.random.key(0), stacked, 2000)
-    lr, hr = [np.asarray(batch) for batch in tiles.cut_patches(stacked, patches, patch, scale)]
+    tiles = training.stack_tiles(pairs, patch)
+    patches = training.draw_patches(jax.random.key(0), tiles, RECIPE._replace(batch=2000))
+    lr, hr = [np.asarray(batch) for batch in training.read_batch(tiles, patches, patch, scale)]
     assert lr.dtype == hr.dtype == np.uint8 and hr.shape == (2000, 3 * scale, 3 * scale, 3)
     drawn = {}
     for lr_patch, hr_patch in zip(lr, hr):
@@ -69,10 +68,11 @@ def test_batches_are_all_positions_and_turns(scale):
 
 def test_the_most_detailed_candidates_are_taken(random):
     pairs = [(downscale(hr, 2), hr) for hr in random.randint(256, size=(2, 30, 40, 3)).astype(np.uint8)]
-    stacked, key = tiles.stack_tiles(pairs, 5), jax.random.key(3)
-    drawn = [np.asarray(values).reshape(6, 4) for values in tiles.draw_patches(key, stacked, 24)]
     recipe = RECIPE._replace(batch=6, patch=5, candidates=4)
-    taken = np.array(tiles.draw_detailed_patches(key, stacked, recipe)).T
+    tiles, key = training.stack_tiles(pairs, 5), jax.random.key(3)
+    all_drawn = training.draw_patches(key, tiles, recipe._replace(batch=24, candidates=1))
+    drawn = [np.asarray(values).reshape(6, 4) for values in all_drawn]
+    taken = np.array(training.draw_patches(key, tiles, recipe)).T
     for i in range(6):
         patches = [pairs[tile][0][y:y + 5, x:x + 5].astype(float)
                    for tile, y, x, _ in zip(*[values[i] for values in drawn])]
@@ -86,7 +86,7 @@ def test_three_steps_equal_tensorflow(session, optimizer):
     recipe, steps = RECIPE._replace(optimizer=optimizer), (5, 6, 7)
     rates = np.float32([learning_rate(recipe, i) for i in steps])
     weights = {name: golden_weight(name, shape) for name, shape in variable_shapes("tiny", "x2").items()}
-    stacked = tiles.stack_tiles([(downscale(hr, 2), hr) for hr in textures(3, 40, 40)], recipe.patch)
+    tiles = training.stack_tiles([(downscale(hr, 2), hr) for hr in textures(3, 40, 40)], recipe.patch)
     state = dict(training.new_state(recipe, weights, 7), step=np.int32(5))
     ours = build_training("tiny", "x2", recipe)
     session.run(tf.global_variables_initializer())
@@ -95,13 +95,12 @@ def test_three_steps_equal_tensorflow(session, optimizer):
     expected_losses = []
     for i, rate in zip(steps, rates):
         key = jax.random.fold_in(jax.random.wrap_key_data(state["random_key"]), i)
-        patches = tiles.draw_patches(key, stacked, recipe.batch)
-        lr, hr = tiles.cut_patches(stacked, patches, recipe.patch, 2)
+        lr, hr = training.read_batch(tiles, training.draw_patches(key, tiles, recipe), recipe.patch, 2)
         feed = {ours.lr: np.asarray(lr), ours.hr: np.asarray(hr), ours.rate: rate}
         expected_losses.append(session.run([ours.loss, ours.train], feed)[0])
     expected = dict(zip([v.op.name for v in tf.global_variables()], session.run(tf.global_variables())))
     setup = training.Setup("tiny", "x2", recipe, "float32")
-    state, (losses, norms, skipped) = training.run_steps(setup, state, stacked, rates)
+    state, (losses, norms, skipped) = training.run_steps(setup, state, tiles, rates)
     np.testing.assert_allclose(losses, expected_losses, rtol=1e-5)
     np.testing.assert_allclose(norms, expected["gradient_norms"][-3:], rtol=1e-4)
     np.testing.assert_allclose(state.pop("gradient_norms"), expected.pop("gradient_norms"), rtol=1e-4)
@@ -109,7 +108,7 @@ def test_three_steps_equal_tensorflow(session, optimizer):
     del state["random_key"]
     assert set(expected) == set(state)
     for name in expected:
-        moved = name in weights or name.endswith(states.AVERAGE)
+        moved = name in weights or name.endswith(convert.AVERAGE)
         scale = np.sum(rates) if moved else np.max(np.abs(expected[name]))
         assert np.max(np.abs(state[name] - expected[name])) <= 1e-3 * scale, name
 
@@ -141,7 +140,8 @@ def test_rates_follow_the_clock(total, pace):
     """At a constant pace they are those of as many steps as fit, and end at 0 near the end of the time."""
     recipe, rates, share = make_recipe("fast", "32s", "x2")._replace(warmup=0), [], 0
     while share < 1:
-        these, share = next_rates(recipe, total, len(rates), pace * len(rates), pace if rates else None, 20)
+        these, share = train_jax.next_rates(
+            recipe, total, len(rates), pace * len(rates), pace if rates else 0, 20)
         rates += list(these)
     assert rates[-1] == 0 and abs(len(rates) * pace - total) <= 40 * pace
     expected = [learning_rate(recipe._replace(steps=len(rates)), i) for i in range(len(rates))]
@@ -201,7 +201,7 @@ def test_training_lowers_the_loss(trained, folder):
     assert steps[-1]["loss"] < 0.3 * steps[0]["loss"]
     for key in "psnr", "psnr_held_out":
         assert valid[1][key] > valid[0][key] + 0.5
-    _, config, _ = states.load_state(str(trained / "state.npz"))
+    _, config, _ = convert.load_state(str(trained / "state.npz"))
     held_out = [os.path.basename(path) for path in photographs.hold_out(str(folder / "data"), 0.4)[1]]
     assert config["held_out"] == held_out and config["data"]["files"] == 6
 
@@ -217,27 +217,38 @@ def test_killed_and_resumed_equals_uninterrupted(trained, folder, tmp_path, monk
         if self.step == 50:
             raise Killed()
         original(self)
-    original, run = trainer.Trainer.dispatch, tmp_path / "run"
+    original, run = train_jax.Trainer.dispatch, tmp_path / "run"
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(trainer.Trainer, "dispatch", dispatch)
+        patch.setattr(train_jax.Trainer, "dispatch", dispatch)
         train_jax.main(options(folder, run))
-    assert states.load_state(str(run / "state.npz"))[0]["step"] == 30 and read_log(run)[-1]["step"] == 50
+    assert convert.load_state(str(run / "state.npz"))[0]["step"] == 30 and read_log(run)[-1]["step"] == 50
     assert train_jax.main(options(folder, run)) == 0
     keys = "step", "loss", "rate", "gradient_norm", "psnr", "psnr_held_out"
     logs = [[[record.get(key) for key in keys] for record in read_log(path)] for path in (run, trained)]
     assert logs[0] == logs[1]
-    state, config, _ = states.load_state(str(run / "state.npz"))
-    expected, expected_config, _ = states.load_state(str(trained / "state.npz"))
+    state, config, _ = convert.load_state(str(run / "state.npz"))
+    expected, expected_config, _ = convert.load_state(str(trained / "state.npz"))
     assert config == expected_config and set(state) == set(expected)
     for name in expected:
         np.testing.assert_array_equal(state[name], expected[name], name)
 
 
-def test_stopped_by_a_signal(folder, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(trainer.Trainer, "dispatch", lambda self: os.kill(os.getpid(), signal.SIGTERM))
-    assert train_jax.main(options(folder, tmp_path / "run")) == 143
+def test_stopped_by_a_signal_or_by_bad_steps(folder, tmp_path, monkeypatch, capsys):
+    run = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(train_jax.Trainer, "dispatch", lambda self: os.kill(os.getpid(), signal.SIGTERM))
+        assert train_jax.main(options(folder, run)) == 143
     assert capsys.readouterr().out.endswith("stopped at step 0; the same command resumes\n")
-    assert states.load_state(str(tmp_path / "run" / "state.npz"))[0]["step"] == 0
+    state = convert.load_state(str(run / "state.npz"))[0]
+    assert state["step"] == 0
+
+    def bad(state, tiles, rates):
+        return dict(state, step=state["step"] + len(rates)), (
+            np.full(len(rates), np.nan), np.full(len(rates), np.inf), np.ones(len(rates), bool))
+    monkeypatch.setattr(train_jax.Trainer, "compiled", lambda self, rates: bad)
+    with pytest.raises(Divergence, match="diverges at step 10, with a loss of nan .*: lower --rate"):
+        train_jax.main(options(folder, run))
+    assert convert.load_state(str(run / "state.npz"))[0]["step"] == 0
 
 
 def test_by_the_clock_from_other_weights(trained, folder, tmp_path):
@@ -247,38 +258,23 @@ def test_by_the_clock_from_other_weights(trained, folder, tmp_path):
     assert train_jax.main(options(folder, run, **more)) == 0
     log = [record for record in read_log(run) if "loss" in record]
     assert log[-1]["rate"] == 0 and log[0]["loss"] < 1.5 * read_log(trained)[-2]["loss"]
-    config = states.trained_config(*states.load_state(str(run / "state.npz")))
+    config = convert.trained_config(*convert.load_state(str(run / "state.npz")))
     assert config["steps"] == config["trained_steps"] == log[-1]["step"] and config["trained_seconds"] > 0.5
     assert [config["init_from"], len(config["trained_before"])] == [start, 1]
     assert config["trained_before"][0]["trained_steps"] == 100
 
 
-def test_what_diverges_goes_on_with_other_patches(trained, folder, tmp_path, monkeypatch):
-    """The first time, with the weights of now; then, with those of the last state."""
-    def bad(state, tiles, rates):
-        return dict(state, step=state["step"] + len(rates)), (
-            np.full(len(rates), np.nan), np.full(len(rates), np.inf), np.ones(len(rates), bool))
-    monkeypatch.setattr(trainer.Trainer, "compiled", lambda self, rates: bad)
-    for step in 10, 20:
-        message = "diverges at step %d, with a loss of nan .* the same command goes on" % step
-        with pytest.raises(Divergence, match=message):
-            train_jax.main(options(folder, tmp_path / "run"))
-        assert states.load_state(str(tmp_path / "run" / "state.npz"))[0]["step"] == step
-
-
 def test_imported_weights_are_the_averages_and_evaluated(trained, folder, tmp_path, monkeypatch, capsys):
-    import_weights.main([str(trained / "state.npz"), str(tmp_path / "out")])
+    convert.main([str(trained / "state.npz"), str(tmp_path / "out")])
     assert "tiny x2 after 100 steps, " in capsys.readouterr().out
-    prefix = checkpoint_prefix(str(tmp_path / "out"))
-    reader, (state, begun, trained_how) = tf.train.NewCheckpointReader(prefix), states.load_state(
-        str(trained / "state.npz"))
-    names = set(variable_shapes("tiny", "x2"))
+    prefix, how = checkpoint_prefix(str(tmp_path / "out")), convert.load_state(str(trained / "state.npz"))
+    reader, names = tf.train.NewCheckpointReader(prefix), set(variable_shapes("tiny", "x2"))
     assert set(reader.get_variable_to_shape_map()) == names
     for name in names:
-        np.testing.assert_array_equal(reader.get_tensor(name), state[name + states.AVERAGE])
+        np.testing.assert_array_equal(reader.get_tensor(name), how[0][name + convert.AVERAGE])
     config = checkpoint_config(prefix)
     assert config.pop("validation_psnr") > 10 and config.pop("valid") == "Sample"
-    assert config == states.trained_config(state, begun, trained_how) and config["device"] == "cpu"
+    assert config == convert.trained_config(*how) and config["device"] == "cpu"
     assert (tmp_path / "out" / "log.jsonl").read_bytes() == (trained / "log.jsonl").read_bytes()
     status, out, err = call(monkeypatch, capsys, evaluation.main, "--gpu", -1, "--model", "tiny", "--dataset",
                             folder / "valid", "--checkpoint", tmp_path / "out")
@@ -289,9 +285,9 @@ def test_imported_weights_are_the_averages_and_evaluated(trained, folder, tmp_pa
 
 def test_exported_weights_are_those_of_the_checkpoint(tmp_path, capsys):
     source, path = os.path.join(ROOT, "checkpoints", "x2", "32s"), str(tmp_path / "a" / "32s.npz")
-    export_weights.main([source, path])
+    convert.main([source, path])
     assert capsys.readouterr().out == "%s: 132 variables of %s\n" % (path, checkpoint_prefix(source))
-    weights, history = states.read_start(path)
+    weights, history = convert.read_start(path)
     reader = tf.train.NewCheckpointReader(checkpoint_prefix(source))
     assert set(weights) == set(reader.get_variable_to_shape_map()) == set(variable_shapes("32s", "x2"))
     for name, value in weights.items():
@@ -303,7 +299,7 @@ def test_damaged_states_are_named(trained, tmp_path):
     content = (trained / "state.npz").read_bytes()
     for damaged in content[:1000], b"", content[:-2000]:
         (tmp_path / "state.npz").write_bytes(damaged)
-        for command, *arguments in (import_weights, tmp_path / "state.npz", tmp_path / "out"), (
+        for command, *arguments in (convert, tmp_path / "state.npz", tmp_path / "out"), (
                 train_jax, "--data", trained.parent / "data", "--run", tmp_path), (
                 train_jax, "--data", trained.parent / "data", "--run", tmp_path / "new",
                 "--init-from", tmp_path / "state.npz"):
@@ -313,30 +309,32 @@ def test_damaged_states_are_named(trained, tmp_path):
 
 def test_first_errors(trained, folder, tmp_path, monkeypatch):
     with pytest.raises(UserError, match="no checkpoint at nowhere: "):
-        export_weights.main(["nowhere", str(tmp_path / "a.npz")])
+        convert.main(["nowhere", str(tmp_path / "a.npz")])
     with pytest.raises(UserError, match="no training data below nowhere: "):
         train_jax.main(["--data", "nowhere", "--run", str(tmp_path / "run")])
     with pytest.raises(UserError, match="not finite at step 2: lower --rate, in another --run$"):
-        states.save_state(str(tmp_path / "state.npz"), {"step": 2, "DRAN/a": np.float32([1, np.nan])}, {}, {})
+        convert.save_state(str(tmp_path / "state.npz"), {"step": 2, "DRAN/a": np.float32([np.nan])}, {}, {})
     large = np.broadcast_to(np.uint8(0), (30000, 40000, 3))
     with pytest.raises(UserError, match="have 2399580018 positions of a patch, 2.31 or more: give fewer"):
-        tiles.stack_tiles([(large, large)] * 2, 4)
+        training.stack_tiles([(large, large)] * 2, 4)
     with pytest.raises(UserError, match="run was started with batch = 4, not 5: give the same options, or"):
         train_jax.main(options(folder, trained, batch=5))
 
     def exhausted(self):
         raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 1 byte.")
-    monkeypatch.setattr(trainer.Trainer, "train", exhausted)
+    monkeypatch.setattr(train_jax.Trainer, "train", exhausted)
     with pytest.raises(UserError, match="the device's memory is too small: lower --batch"):
         train_jax.main(options(folder, tmp_path / "run"))
-    monkeypatch.setattr(train_jax.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(train_jax, "jax", None)
     with pytest.raises(UserError, match="JAX is needed: pip install jax"):
         train_jax.main(options(folder, tmp_path))
 
 
-@pytest.mark.parametrize("changes, message", [
-    ({"minutes": 1}, "give --steps or --minutes"), ({"textures": 0.1}, "--textures is for train.py alone")])
-def test_wrong_options(folder, changes, message, capsys):
+@pytest.mark.parametrize("command, arguments, message", [
+    (train_jax, ["--data", "a", "--steps", "1", "--minutes", "1"], "give --steps or --minutes"),
+    (train_jax, ["--data", "a", "--textures", "0.1"], "--textures is for train.py alone"),
+    (convert, ["a.npz", "b.npz"], "one of SOURCE and TARGET ends in .npz")])
+def test_wrong_options(command, arguments, message, capsys):
     with pytest.raises(SystemExit) as stop:
-        train_jax.main(options(folder, "run", **changes))
+        command.main(arguments)
     assert stop.value.code == 2 and message in capsys.readouterr().err

@@ -30,18 +30,10 @@ class Layers(object):
     def prelu(self, x, name):
         return jnp.where(x > 0, x, self.variable("DRAN/" + name, x.shape[3:]).astype(x.dtype) * x)
 
-    def drm(self, x, paths, name):
-        """The DRA values, float32 [N, 1, 1, paths]."""
-        x = self.conv2d(self.prelu(self.conv2d(x, 16, 1), name), paths, 1)
-        return jnp.mean(x.astype(jnp.float32), (1, 2), keepdims=True)
-
-    def drsa(self, y, features, dra):
-        y = y.astype(jnp.float32)
-        attended = [r * feature for r, feature in zip(jnp.split(dra, len(features), 3), features)]
-        return (sum(attended, y) * jax.nn.sigmoid(y)).astype(self.dtype)
-
     def drag(self, x, blocks, k):
-        dra = self.drm(x, blocks * (blocks + 1) // 2, "conv_block%dprelualpha" % k)
+        paths = blocks * (blocks + 1) // 2
+        r = self.conv2d(self.prelu(self.conv2d(x, 16, 1), "conv_block%dprelualpha" % k), paths, 1)
+        dra = jnp.mean(r.astype(jnp.float32), (1, 2), keepdims=True)  # [N, 1, 1, paths]
         features = [x]
         for n in range(1, blocks + 1):
             y, first = features[-1], n * (n - 1) // 2
@@ -50,11 +42,10 @@ class Layers(object):
             features.append(self.drsa(y, features, dra[..., first:first + n]))
         return self.conv2d(jnp.concatenate(features, 3), x.shape[3], 1)
 
-    def upsampler(self, x, scale):
-        channels = x.shape[3]
-        for factor in UPSAMPLING[scale]:
-            x = depth_to_space(self.conv2d(x, channels * factor ** 2, 3), factor)
-        return x
+    def drsa(self, y, features, dra):
+        y = y.astype(jnp.float32)
+        attended = [r * feature for r, feature in zip(jnp.split(dra, len(features), 3), features)]
+        return (sum(attended, y) * jax.nn.sigmoid(y)).astype(self.dtype)
 
 
 def depth_to_space(x, factor):
@@ -74,8 +65,9 @@ def drsan(variable, lr, model, scale, dtype=jnp.float32):
     x = x0.astype(dtype)
     for k in range(1, drags + 1):
         x = layers.drag(x, blocks, k)
-    x = layers.conv2d(x, channels, 3) + x0
-    x = layers.upsampler(x.astype(dtype), SCALES[scale])
+    x = (layers.conv2d(x, channels, 3) + x0).astype(dtype)
+    for factor in UPSAMPLING[SCALES[scale]]:
+        x = depth_to_space(layers.conv2d(x, channels * factor ** 2, 3), factor)
     return layers.conv2d(x.astype(jnp.float32), 3, 3)
 
 
@@ -95,7 +87,7 @@ def variable_shapes(model, scale):
 
 
 @functools.partial(jax.jit, static_argnums=(2, 3))
-def upscale(weights, lr, model, scale):
+def apply_to_uint8(weights, lr, model, scale):
     """SR in [0, 255], not clipped, of a uint8 batch, in float32."""
     with jax.default_matmul_precision("float32"):
         return 255 * apply_drsan(weights, lr.astype(jnp.float32) / 255, model, scale)

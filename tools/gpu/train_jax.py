@@ -1,67 +1,183 @@
 """Train DRSAN with JAX: python tools/gpu/train_jax.py --model 32s --scale x2 --data data/photos --recipe fast
 
 TensorFlow is not needed: jax, numpy, scipy, pillow and tqdm are. A run lives in runs/jax_<model>_<scale>:
-log.jsonl, and state.npz, from which the same command goes on. import_weights.py makes a checkpoint of it.
+log.jsonl, and state.npz, from which the same command goes on. convert.py makes a checkpoint of it.
 """
 import argparse
-import importlib.util
 import os
+import signal
 import sys
-from collections import namedtuple
+import time
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 from model import SCALES
-from tools.compute import PRECISIONS
 from tools.command import UserError, cpu_count, not_negative, positive, run_main
+from tools.compute import PRECISIONS
 from tools.data.photographs import describe_data, hold_out, load_photographs, open_valid
-from tools.files import check_writable, locked
-from tools.gpu.state import load_state, read_start
+from tools.files import check_writable, locked, to_json
+from tools.gpu.convert import latest_weights, load_state, read_start, save_state
 from tools.options import add_data_dir, add_valid_share, add_variant
-from tools.training.history import check_same_config, say
-from tools.training.recipes import add_recipe_options, choose_recipe
+from tools.training.history import check_same_config, divergence, format_progress, resume_log, say
+from tools.training.recipes import MAX_SKIPPED, add_recipe_options, choose_recipe, learning_rate
+from tools.weights import describe_transfer, initial_weights, transfer
+from utils import mean_scores, psnr_y, to_uint8
 
-# path: of its state; config: what it was begun with; state, trained: as load_state() gives them, or None;
-# start: weights to begin with, or None
-Run = namedtuple("Run", "path config state trained start")
+import numpy as np
 
-
-def open_run(args, recipe, held_out):
-    """The Run that the options name. Raises UserError if it was begun with others."""
-    path, state, trained, start = os.path.join(args.run, "state.npz"), None, None, None
-    config = dict(
-        recipe._asdict(), steps=recipe.steps or None, model=args.model, scale=args.scale, recipe=args.recipe,
-        seed=args.seed, init_from=args.init_from, precision=args.precision, data=describe_data(args.data),
-        held_out=[os.path.relpath(photograph, args.data) for photograph in held_out], trained_before=[])
-    if os.path.exists(path):
-        state, begun, trained = load_state(path)
-        check_same_config(args.run, begun, config)
-        config["trained_before"] = begun["trained_before"]
-    elif args.init_from is not None:
-        start, config["trained_before"] = read_start(args.init_from)
-    return Run(path, config, state, trained, start)
+try:
+    import jax
+    from tools.gpu.network import apply_to_uint8, variable_shapes
+    from tools.gpu.training import Setup, new_state, run_steps, stack_tiles
+except ImportError:
+    jax = None
 
 
-def train(args):
-    """What the command does; returns the exit status."""
-    if importlib.util.find_spec("jax") is None:
-        raise UserError("JAX is needed: pip install jax (Python 3.11 or later)")
-    check_writable([args.run])
-    recipe, factor = choose_recipe(args, args.model, args.scale), SCALES[args.scale]
-    if args.minutes:
-        recipe = recipe._replace(steps=0)  # their number is not known
-    with locked(args.run, "trains in", "--run"):
+def next_rates(recipe, total, step, seconds, pace, dispatch):
+    """(rates, share): float32 rates of the next steps, and which share of the training is done after them.
+
+    total: seconds that the training takes, or None if it takes recipe.steps. step, seconds: used so far.
+    pace: seconds a step, or 0 if that is not known yet. dispatch: how many rates; by steps, at most.
+
+    By the clock, the rate reaches its end, for a cosine 0, in the dispatch that should end nearest to total.
+    """
+    if total is None:
+        last = min(step + dispatch, recipe.steps)
+        return np.float32([learning_rate(recipe, i) for i in range(step, last)]), last / recipe.steps
+    begin, length = min(seconds / total, 1), dispatch * pace / total
+    end = begin + length if begin + 1.5 * length < 1 else 1
+    shares = begin + (end - begin) * np.arange(1, dispatch + 1) / dispatch
+    return np.float32([learning_rate(recipe, step + i, share) for i, share in enumerate(shares)]), end
+
+
+class Trainer(object):
+    """A run from where its state was left, which trains, logs, validates and saves."""
+
+    def __init__(self, args):
+        """Read the photographs, and the state of the run that the options name. Raises UserError, also if it
+        was begun with others."""
+        self.args, self.factor = args, SCALES[args.scale]
+        recipe = choose_recipe(args, args.model, args.scale)
+        self.recipe = recipe._replace(steps=0) if args.minutes else recipe  # their number is not known
+        self.total = 60 * args.minutes if args.minutes else None
+        self.path, self.log_path = (os.path.join(args.run, name) for name in ("state.npz", "log.jsonl"))
         held_out = hold_out(args.data, args.valid_share)[1]
-        run = open_run(args, recipe, held_out)
-        valid = open_valid(args.valid, held_out, factor, args.data_dir)
-        photographs = load_photographs(args.data, factor, recipe.patch, args.workers, args.valid_share)
+        self.config = dict(
+            self.recipe._asdict(), steps=self.recipe.steps or None, data=describe_data(args.data),
+            held_out=[os.path.relpath(photograph, args.data) for photograph in held_out], trained_before=[],
+            **{key: getattr(args, key) for key in (
+                "model", "scale", "recipe", "seed", "init_from", "precision")})
+        self.share, self.begun, self.pace = 0, time.time(), 0
+        if os.path.exists(self.path):
+            state, begun, trained = load_state(self.path)
+            check_same_config(args.run, begun, self.config)
+            self.config["trained_before"] = begun["trained_before"]
+            self.share, before = trained["share"], trained["trained_seconds"]
+            say("resumed at step %d" % state["step"])
+        else:
+            state, before = new_state(self.recipe, self.first_weights(), args.seed), 0
+        self.valid = open_valid(args.valid, held_out, self.factor, args.data_dir)
         say("recipe %s: %s" % (args.recipe, ", ".join("%s %s" % item for item in recipe._asdict().items())))
-        from tools.gpu.trainer import Trainer  # JAX, after the processes that read: its threads bear no fork
-        try:
-            return Trainer(args, recipe, run, photographs, valid).train()
-        except RuntimeError as error:
-            if "RESOURCE_EXHAUSTED" not in str(error):
-                raise
-            raise UserError("the device's memory is too small: lower --batch, or give fewer photographs")
+        photographs = load_photographs(args.data, self.factor, recipe.patch, args.workers, args.valid_share)
+        self.setup = Setup(args.model, args.scale, self.recipe, args.precision)
+        self.step, self.programs, self.last_skipped, self.stopped = int(state["step"]), {}, [], 0
+        resume_log(self.log_path, self.step)
+        self.state, self.tiles = jax.device_put(state), stack_tiles(photographs, recipe.patch)
+        say("%s, with %d MiB of photographs" % (
+            jax.devices()[0].device_kind, (self.tiles.lr.nbytes + self.tiles.hr.nbytes) >> 20))
+        self.begun = time.time() - before
+
+    def first_weights(self):
+        """{name: array} to begin with: drawn, or as far as they fit those of --init-from."""
+        args = self.args
+        own = initial_weights(variable_shapes(args.model, args.scale), args.seed)
+        if args.init_from is None:
+            return own
+        start, self.config["trained_before"] = read_start(args.init_from)
+        weights, taken = transfer(start, own, args.init_from)
+        say(describe_transfer(taken, own, args.init_from))
+        return weights
+
+    @property
+    def seconds(self):
+        """How long the run has been trained, with validation and saving, but without compiling."""
+        return time.time() - self.begun
+
+    @property
+    def done(self):
+        return self.share >= 1 if self.total else self.step >= self.recipe.steps
+
+    def stop(self, number, _):
+        """End after this dispatch; a handler of signals."""
+        self.stopped = number
+
+    def train(self):
+        """Train to the end, or until Ctrl-C or SIGTERM; returns the exit status, then 130 or 143. Raises
+        Divergence."""
+        for number in signal.SIGINT, signal.SIGTERM:
+            signal.signal(number, self.stop)
+        saved = time.time()
+        with open(self.log_path, "a", buffering=1) as self.log:
+            while not self.done and not self.stopped:
+                validated = self.step // self.args.valid_every
+                self.dispatch()
+                if self.valid and (self.done or validated < self.step // self.args.valid_every):
+                    self.validate()
+                if time.time() - saved > 60 * self.args.save_minutes and not any(self.last_skipped[-1:]):
+                    self.save()
+                    saved = time.time()
+        self.save()
+        say("done: %s" % self.path if self.done else
+            "stopped at step %d; the same command resumes" % self.step)
+        return 0 if self.done else 128 + self.stopped
+
+    def compiled(self, rates):
+        """The program of as many steps as there are rates."""
+        if len(rates) not in self.programs:
+            before = time.time()
+            self.programs[len(rates)] = run_steps.lower(self.setup, self.state, self.tiles, rates).compile()
+            self.begun += time.time() - before
+        return self.programs[len(rates)]
+
+    def dispatch(self):
+        """Train and log the next steps, in one call of the device. Raises Divergence after MAX_SKIPPED bad
+        ones in a row."""
+        rates, self.share = next_rates(
+            self.recipe, self.total, self.step, self.seconds, self.pace, self.args.dispatch)
+        program, before = self.compiled(rates), time.time()
+        self.state, values = program(self.state, self.tiles, rates)
+        losses, norms, skipped = map(np.asarray, values)
+        self.step, self.pace = self.step + len(rates), (time.time() - before) / len(rates)
+        self.last_skipped = (self.last_skipped + list(skipped))[-MAX_SKIPPED:]
+        if self.last_skipped == [True] * MAX_SKIPPED:
+            raise divergence(self.step, losses[-1], norms[-1])
+        loss = np.nan if skipped.all() else np.mean(losses[~skipped])
+        speed = self.recipe.batch / self.pace
+        steps = self.recipe.steps or self.step + int(max(0, self.total - self.seconds) / self.pace)
+        say(format_progress(
+            self.step, self.recipe._replace(steps=steps), loss, rates[-1], speed, 0, skipped.sum()))
+        self.write(rate=float("%.4g" % rates[-1]), skipped=int(skipped.sum()), loss=round(float(loss), 6),
+                   gradient_norm=float("%.4g" % np.median(norms)), images_per_second=round(speed, 2))
+
+    def write(self, **record):
+        """Add a record to the log."""
+        self.log.write(to_json(dict(record, step=self.step, seconds=round(self.seconds, 1))) + "\n")
+
+    def validate(self):
+        """Print and log what the averaged weights reach on the validation sets."""
+        weights, record = latest_weights(self.state), {}
+        for key, (name, pairs) in self.valid.items():
+            images = [np.asarray(apply_to_uint8(weights, lr[None], self.args.model, self.args.scale)[0])
+                      for lr, _ in pairs]
+            psnr = [(psnr_y(to_uint8(sr), hr, self.factor),) for sr, (_, hr) in zip(images, pairs)]
+            record[key] = round(mean_scores(psnr)[0], 4)
+            say("step %7d  PSNR of %s %.3f dB" % (self.step, name, record[key]))
+        self.write(**record)
+
+    def save(self):
+        """Write the state. Raises UserError, and keeps the one before, if a weight is not finite."""
+        save_state(self.path, jax.device_get(self.state), self.config, dict(
+            trained_seconds=round(self.seconds, 3), share=self.share, framework="JAX %s" % jax.__version__,
+            device=jax.devices()[0].device_kind))
 
 
 def parse_args(argv):
@@ -79,18 +195,17 @@ def parse_args(argv):
                      help="how long to train, in place of --steps; compiling does not count")
     run.add_argument("--run", metavar="DIR", help="its folder (default runs/jax_<model>_<scale>)")
     run.add_argument("--init-from", metavar="NPZ",
-                     help="start from other weights: a state.npz, or a file by export_weights.py")
-    run.add_argument("--seed", type=not_negative(int), default=0, metavar="N",
-                     help="of initial weights and patches (default 0)")
-    run.add_argument("--valid-every", type=positive(int), default=5000, metavar="STEPS", help="default 5000")
-    run.add_argument("--save-minutes", type=not_negative(float), default=2, metavar="MINUTES",
-                     help="between two states, from which a killed run resumes (default 2)")
+                     help="start from other weights: a state.npz, or a file by convert.py")
     run.add_argument("--precision", default="float32", choices=PRECISIONS,
                      help="of the blocks' convolutions (default float32)")
-    run.add_argument("--dispatch", type=positive(int), default=100, metavar="STEPS",
-                     help="that run on the device without a pause, then a line of log (default 100)")
-    run.add_argument("--workers", type=positive(int), default=cpu_count(), metavar="N",
-                     help="processes that read photographs (default: one for each processor)")
+    for name, kind, default, words in (
+            ("seed", not_negative(int), 0, "of initial weights and patches"),
+            ("valid-every", positive(int), 5000, "steps between two validations"),
+            ("save-minutes", not_negative(float), 2, "between two states, from which a killed run resumes"),
+            ("dispatch", positive(int), 100, "steps on the device without a pause, then a line of log"),
+            ("workers", positive(int), cpu_count(), "threads that read photographs")):
+        run.add_argument("--" + name, type=kind, default=default, metavar="N",
+                         help=words + " (default %(default)s)")
     args = parser.parse_args(argv)
     if args.steps and args.minutes:
         parser.error("give --steps or --minutes")
@@ -101,7 +216,17 @@ def parse_args(argv):
 
 
 def main(argv=None):
-    return train(parse_args(argv))
+    args = parse_args(argv)
+    if jax is None:
+        raise UserError("JAX is needed: pip install jax (Python 3.11 or later)")
+    check_writable([args.run])
+    with locked(args.run, "trains in", "--run"):
+        try:
+            return Trainer(args).train()
+        except RuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            raise UserError("the device's memory is too small: lower --batch, or give fewer photographs")
 
 
 if __name__ == "__main__":

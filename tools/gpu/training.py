@@ -1,11 +1,12 @@
-"""A training step in JAX: its state, loss and optimizer, and many steps in one call of the device."""
+"""A training step in JAX: patches of photographs on the device, loss and optimizer; many steps in a call."""
 import functools
 from collections import namedtuple
 
 from model import SCALES
+from tools.command import UserError
+from tools.data.patches import detail
+from tools.gpu.convert import AVERAGE, MOMENT1, MOMENT2, MUON
 from tools.gpu.network import apply_drsan
-from tools.gpu.state import AVERAGE, MOMENT1, MOMENT2, MUON
-from tools.gpu.tiles import cut_patches, draw_detailed_patches
 from tools.training.recipes import MAX_LOSS, MOMENTUM, NORMS, UPDATE_RMS, orthogonalize, uses_muon
 
 import jax
@@ -15,7 +16,64 @@ from jax import lax
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 Setup = namedtuple("Setup", "model scale recipe precision")  # what is compiled into run_steps()
+# lr, hr: uint8 [images, H, W, 3], padded to one size; the padding is never drawn. ends: int32 [images], the
+# number of positions of a patch in an image and those before it; columns: int32 [images], in one of its rows.
+Tiles = namedtuple("Tiles", "lr hr ends columns")
+Patches = namedtuple("Patches", "tile y x turn")  # int32 [batch] each; y and x in LR pixels; turn: 3 bits
 
+
+# -------------------------------------------------------------------------------------------------- patches
+
+def stack_tiles(pairs, patch):
+    """Tiles of (LR, HR) pairs, none smaller than a patch, of `patch` LR pixels a side. Raises UserError."""
+    rows, columns = np.transpose([lr.shape[:2] for lr, _ in pairs]) - patch + 1
+    ends = np.cumsum(rows * columns)
+    if ends[-1] >= 2 ** 31:
+        raise UserError("the photographs have %d positions of a patch, 2^31 or more: give fewer" % ends[-1])
+    stacks = []
+    for images in zip(*pairs):
+        height, width = np.max([image.shape[:2] for image in images], axis=0)
+        stacks.append(np.zeros([len(images), height, width, 3], np.uint8))
+        for padded, image in zip(stacks[-1], images):
+            padded[:image.shape[0], :image.shape[1]] = image
+    return Tiles(*map(jnp.asarray, stacks + [ends.astype(np.int32), columns.astype(np.int32)]))
+
+
+def draw_patches(key, tiles, recipe):
+    """The Patches of a step, those with the most detail of recipe.candidates each, which are uniform over all
+    positions and over the 8 flips and rotations."""
+    position_key, turn_key = jax.random.split(key)
+    count = [recipe.batch * recipe.candidates]
+    position = jax.random.randint(position_key, count, 0, tiles.ends[-1])
+    tile = jnp.searchsorted(tiles.ends, position, side="right", method="compare_all")
+    y, x = jnp.divmod(position - jnp.where(tile > 0, tiles.ends[tile - 1], 0), tiles.columns[tile])
+    patches = Patches(tile, y, x, jax.random.randint(turn_key, count, 0, 8))
+    if recipe.candidates == 1:
+        return patches
+    details = detail(read_pixels(tiles.lr, patches, recipe.patch, 1).astype(jnp.float32), jnp)
+    best = details.reshape(recipe.batch, recipe.candidates).argmax(axis=1)
+    return Patches(*[values[recipe.candidates * jnp.arange(recipe.batch) + best] for values in patches])
+
+
+def read_pixels(images, patches, patch, factor):
+    """The pixels of Patches in the LR images of Tiles (factor 1), or in the HR images, not turned."""
+    size = 1, factor * patch, factor * patch, 3
+    return jax.vmap(lambda tile, y, x: lax.dynamic_slice(images, (tile, factor * y, factor * x, 0), size)[0])(
+        patches.tile, patches.y, patches.x)
+
+
+def read_batch(tiles, patches, patch, factor):
+    """The batch of some Patches: LR [batch, p, p, 3] and HR [batch, s p, s p, 3], uint8."""
+    turn, batches = patches.turn[:, None, None, None], []
+    for images, size in (tiles.lr, 1), (tiles.hr, factor):
+        batch = read_pixels(images, patches, patch, size)
+        batch = jnp.where(turn & 1, batch[:, ::-1], batch)
+        batch = jnp.where(turn & 2, batch[:, :, ::-1], batch)
+        batches.append(jnp.where(turn & 4, batch.swapaxes(1, 2), batch))
+    return batches
+
+
+# ---------------------------------------------------------------------------------------------------- steps
 
 def new_state(recipe, weights, seed):
     """The state of a training before its first step, {name: array}, named as in checkpoints of train.py."""
@@ -40,7 +98,8 @@ def l1_loss(setup, weights, lr, hr):
 
 
 def muon_directions(momenta):
-    """Muon's updates of kernels, {name: momentum}, for a learning rate of 1, as ops.muon_step makes them."""
+    """Muon's updates of kernels, {name: momentum}, for a learning rate of 1, as the optimizer of train.py
+    makes them."""
     by_shape, directions = {}, {}
     for name, momentum in momenta.items():
         by_shape.setdefault(momentum.shape, []).append(name)
@@ -81,7 +140,8 @@ def update(state, gradients, rate, recipe):
 
 
 def guarded_update(state, gradients, loss, rate, recipe):
-    """(state, norm of the gradient, whether the step was skipped), as a bad one is (see ops.is_bad).
+    """(state, norm of the gradient, whether the step was skipped: its loss or norm is not finite, or too
+    large).
 
     A skipped step changes nothing but the number of steps and the norms that are noted.
     """
@@ -103,11 +163,11 @@ def run_steps(setup, state, tiles, rates):
     """
     recipe, key = setup.recipe, jax.random.wrap_key_data(state["random_key"])
     keys = jax.vmap(lambda i: jax.random.fold_in(key, state["step"] + i))(jnp.arange(len(rates)))
-    patches = jax.vmap(lambda key: draw_detailed_patches(key, tiles, recipe))(keys)  # in few, large kernels
+    patches = jax.vmap(lambda key: draw_patches(key, tiles, recipe))(keys)  # in few, large kernels
 
     def step(state, inputs):
         rate, patches = inputs
-        lr, hr = cut_patches(tiles, patches, recipe.patch, SCALES[setup.scale])
+        lr, hr = read_batch(tiles, patches, recipe.patch, SCALES[setup.scale])
         weights = {name: state[name] for name in state if name + MUON in state or name + MOMENT1 in state}
         loss, gradients = jax.value_and_grad(lambda weights: l1_loss(setup, weights, lr, hr))(weights)
         state, norm, skipped = guarded_update(state, gradients, loss, rate, recipe)
