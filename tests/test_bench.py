@@ -5,8 +5,7 @@ import re
 from ops import tf
 from tools import bench
 from tools.network import Network
-from tools.pictures import tiles
-from tools.runtime import has_bfloat16
+from tools.runtime import has_bfloat16, resident_memory
 
 import numpy as np
 import pytest
@@ -26,34 +25,27 @@ def network(small_checkpoint, monkeypatch):
 
 def test_every_row_is_printed(network, monkeypatch, capsys):
     monkeypatch.setattr(bench, "SIDE", 64)
+    monkeypatch.setattr(bench, "costs", lambda model, scale: (0, 84.9))
     monkeypatch.setattr(bench, "exported", lambda network, lr: [("another", lambda: None)])
-    monkeypatch.setattr(bench, "in_torch", lambda network, lr, hr=None: [("PyTorch", lambda: None)])
     # as many seconds as there are rows before it, and one
-    monkeypatch.setattr(
-        bench, "median_seconds",
-        lambda functions, runs: [function() or 1.0
-                                 for function in functions] and [1.0 + i for i in range(len(functions))])
+    monkeypatch.setattr(bench, "median_seconds", lambda functions, runs: [
+        function() or 1.0 for function in functions] and [1.0 + i for i in range(len(functions))])
     bench.main(["--size", "12", "--sizes", "20", "16", "--batch", "2", "--patch", "8", "--runs", "1"])
     lines = capsys.readouterr().out.splitlines()
     assert re.match(r"DRSAN-32s x2 on .+, \d+ processors$", lines[0])
     names = [re.sub("  .*", "", line.strip()).strip() for line in lines[2:]]
-    own = [
-        "TensorFlow %s, %s" % (tf.__version__, precision)
-        for precision in ["float32", "bfloat16"][:1 + has_bfloat16()]
-    ]
-    products = ["product of matrices, " + name.split(", ")[1] for name in own]
-    assert names == (["sizes", "16x16", "20x20"] + products + ["infer"] + own + ["another", "PyTorch"] +
-                     products + ["train"] + own + ["PyTorch"] + products)
+    precisions = ["float32", "bfloat16"][:1 + has_bfloat16()]
+    own = ["TensorFlow %s, %s" % (tf.__version__, precision) for precision in precisions]
+    products = ["product of matrices, " + precision for precision in precisions]
+    assert names == (["sizes", "16x16", "20x20"] + products + ["infer"] + own + ["another"] + products
+                     + ["train"] + own + products)
     peaks = [int(line.split()[-1]) for line in lines[3:5]]
-    assert 0 < peaks[0] <= peaks[1] and all(line.endswith("-") for line in lines[5:] if "x" in line[-9:])
-    assert lines[4].split()[1:3] == ["2.000", "%.2f" % (2e6 / 400)]
+    assert 0 < peaks[0] <= peaks[1] and lines[4].split()[1:3] == ["2.000", "%.2f" % (2e6 / 400)]
 
 
 def test_share_is_that_of_the_product_in_the_same_precision(monkeypatch, capsys):
-    rows = [
-        bench.Timed("ours", "bfloat16", 1000, None, None),
-        bench.Timed("large", "float32", 500, None, 3 * 2**20)
-    ]
+    rows = [bench.Timed("ours", "bfloat16", 1000, None, None),
+            bench.Timed("large", "float32", 500, None, 3 * 2**20)]
     monkeypatch.setitem(bench.KINDS, "train", lambda args, closing: rows)
     monkeypatch.setattr(bench, "products", lambda closing: [
         bench.Timed("product", precision, None, None, None) for precision in ("float32", "bfloat16")])
@@ -67,28 +59,20 @@ def test_share_is_that_of_the_product_in_the_same_precision(monkeypatch, capsys)
                      ["product", "4.000", "0", "100", "%", "-"], ["product", "2.000", "1", "100", "%", "-"]]
 
 
-def test_median_is_of_the_runs_that_count():
+def test_times_and_memory_are_measured():
     calls = []
     seconds = bench.median_seconds([lambda: calls.append("a"), lambda: calls.append("b")], 3)
     assert calls == ["a", "b"] * 5 and len(seconds) == 2 and (seconds > 0).all()
-
-
-def test_torch_computes_the_same_network(network, monkeypatch, capsys):
-    torch = pytest.importorskip("torch")
-    lr = np.random.RandomState(0).rand(2, 9, 7, 3).astype(np.float32)
-    run, parameters = bench.torch_network(torch, network)
-    with torch.no_grad():
-        sr = run(parameters, torch.tensor(lr).permute(0, 3, 1, 2)).permute(0, 2, 3, 1).numpy()
-    np.testing.assert_allclose(sr, network.session.run(network.sr, {network.lr: lr}), rtol=1e-4, atol=1e-4)
-    monkeypatch.setattr(torch, "compile", lambda function, dynamic: None)  # which cannot be called
-    (name, step), = bench.in_torch(network, lr, np.zeros((2, 18, 14, 3), np.float32))
-    assert name == "PyTorch " + torch.__version__ and step() is None
-    assert "torch.compile is left out" in capsys.readouterr().err
-
-
-def test_peak_memory_is_that_of_this_process():
     before = bench.peak_memory()
-    more = 2 ** 26 + max(before - tiles.resident_memory(), 0)  # above the peak so far
+    more = 2 ** 26 + max(before - resident_memory(), 0)  # above the peak so far
     memory = mmap.mmap(-1, more)  # not by malloc, which may have kept what was freed
     np.frombuffer(memory, np.uint8)[:] = 1
     assert 0.9 * 2 ** 26 <= bench.peak_memory() - before <= 1.5 * 2 ** 26
+
+
+def test_other_runtimes_compute_the_same_network(network):
+    lr = np.random.RandomState(0).rand(2, 9, 7, 3).astype(np.float32)
+    for name, run in bench.exported(network, lr):
+        expected = network.session.run(network.sr, {network.lr: lr})
+        np.testing.assert_allclose(list(run())[0] if isinstance(run(), list) else list(run().values())[0],
+                                   expected, rtol=1e-4, atol=1e-4, err_msg=name)

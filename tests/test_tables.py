@@ -16,71 +16,69 @@ import pytest
 SAVED = "model,scale,dataset,image,psnr,ssim,bicubic_psnr,bicubic_ssim\n"  # as test.py --csv begins
 
 
-def row(scale="x2", model="32s", dataset="Set5", psnr=38.02, ssim=0.9601, weights="w"):
-    return results.Measured(scale, model, weights, 368427, 84.9, dataset, 5, psnr, ssim, 33.68, 0.9305)
-
-
-def read(*names):
-    with open(os.path.join(ROOT, *names), encoding="utf-8") as file:
-        return file.read()
+def row(dataset="Set5", psnr=38.02, weights="w"):
+    return results.Measured("x2", "32s", weights, 368427, 84.9, dataset, 5, psnr, 0.9601, 33.68, 0.9305)
 
 
 def test_files_are_what_the_tool_writes():
     """Of the shipped weights alone, every one of which has its figures on Sample."""
     measured = results.MEASURED.read(os.path.join(results.FIGURES, "our_table.csv"))
-    shipped, lines = checkpoints.shipped_checkpoints(os.path.join(
-        ROOT, "checkpoints")), tables.build_lines(measured)
-    advice = "run: python tools/paper/tables.py --redraw --update"
-    assert read("README.md") == results.replace_block(read("README.md"), tables.to_readme(measured)), advice
-    overview = read("checkpoints", "README.md")
-    assert overview == results.replace_block(overview, tables.to_checkpoints(measured, shipped)), advice
+    shipped, lines = checkpoints.shipped_checkpoints(checkpoints.SHIPPED), tables.build_lines(measured)
+    readme, overview = os.path.join(ROOT, "README.md"), os.path.join(ROOT, "checkpoints", "README.md")
+    texts = {readme: results.replace_block(readme, tables.to_readme(measured)),
+             overview: results.replace_block(overview, tables.to_checkpoints(measured, shipped))}
     for name, to_text in ("md", tables.to_markdown), ("tex", tables.to_latex), ("csv", tables.to_wide_csv):
-        assert read("figures", "results." + name) == to_text(lines), advice
+        texts[os.path.join(results.FIGURES, "results." + name)] = to_text(lines)
+    for path, text in texts.items():
+        with open(path, encoding="utf-8") as file:
+            assert file.read() == text, "run: python tools/paper/tables.py --redraw --update"
     digests = {key: results.digest(prefix) for key, prefix in shipped.items()}
-    assert {(one.scale, one.model): one.weights for one in measured} == digests
-    assert {(one.scale, one.model) for one in measured if one.dataset == "Sample"} == set(shipped)
+    assert {(row.scale, row.model): row.weights for row in measured} == digests
+    assert {(row.scale, row.model) for row in measured if row.dataset == "Sample"} == set(shipped)
 
 
 def test_all_published_rows_are_there_by_their_parameters():
     lines = tables.build_lines([])
-    assert [[line.source
-             for line in lines].count(source)
-            for source in ("published", "paper", "ours")] == [55, 13, 13]
-    assert all(set(line.cells.values()) == {"not trained"} for line in lines if line.source == "ours")
+    sources = [line.source for line in lines]
+    assert [sources.count(source) for source in ("published", "paper", "ours")] == [55, 13, 13]
+    assert all(set(line[6:]) == {"not trained"} for line in lines if line.source == "ours")
     for scale in "x2", "x3", "x4":
-        params = [float(line.params[:-2]) for line in lines if line.scale == scale and line.source != "ours"]
+        params = [float(line.parameters[:-2]) for line in lines
+                  if line.scale == scale and line.source != "ours"]
         assert params == sorted(params)
     groups = [tables.group_of(params) for params in (0.01, 0.49, 0.5, 0.99, 1, 1.77)]
     assert groups == [name for _, name in tables.GROUPS for _ in range(2)]
 
 
 def test_our_lines_follow_the_papers_in_every_format():
-    lines = tables.build_lines([row(), row(dataset="Sample", psnr=34)])
+    lines = tables.build_lines([row(), row("Sample", 34)])
     start = next(i for i, line in enumerate(lines) if (line.method, line.source) == ("DRSAN-32s", "paper"))
     paper, ours, difference = lines[start:start + 3]
-    assert paper.cells["Set5"] == "37.99 / 0.9606" and paper.group == "under 0.5 M parameters"
-    assert ours[3:6] == ("ours", "368,427", "84.90 G")
-    assert (ours.cells["Set5"], ours.cells["B100"]) == ("38.02 / 0.9601", "not measured")
-    assert (difference.cells["Set5"], difference.cells["B100"]) == ("+0.03 / -0.0005", "")
-    assert lines[0].method == "bicubic" and lines[0].cells["Set5"] == "33.68 / 0.9305"
+    assert paper.Set5 == "37.99 / 0.9606" and paper.group == "under 0.5 M parameters"
+    assert ours[3:] == ("ours", "368,427", "84.90 G", "38.02 / 0.9601") + ("not measured",) * 3
+    assert difference[3:] == ("difference", "", "", "+0.03 / -0.0005", "", "", "")
+    assert lines[0].method == "bicubic" and lines[0].Set5 == "33.68 / 0.9305"
     markdown, latex = tables.to_markdown(lines), tables.to_latex(lines)
     assert "| DRSAN-32s | ours | 368,427 | 84.90 G | 38.02 / 0.9601 | not measured |" in markdown
     assert {line.count("|") for line in markdown.splitlines() if line.startswith("|")} == {9}
     assert "x2 & DRSAN-32s & ours & 368,427 & 84.90 G & 38.02 / 0.9601 & not measured" in latex
     assert "& $+$0.03 / $-$0.0005 &" in latex
-    wide = [one for one in csv.DictReader(tables.to_wide_csv(lines).splitlines()) if one["source"] == "ours"]
-    assert [(one["Set5_psnr"], one["B100_psnr"]) for one in wide[:2]] == [("33.68", ""), ("38.02", "")]
+    wide = [line for line in csv.DictReader(tables.to_wide_csv(lines).splitlines())
+            if line["source"] == "ours"]
+    assert [(line["Set5_psnr"], line["B100_psnr"]) for line in wide[:2]] == [("33.68", ""), ("38.02", "")]
     readme = tables.to_readme([row()])
     assert readme.count("\n") == 2 + 13
     assert "| [DRSAN-32s](checkpoints/x2/32s) | x2 | 368,427 | 84.90 G | 38.02 (37.99) |" in readme
 
 
-def test_block_is_replaced():
-    text = "a\n<!-- results:begin -->\nold\n<!-- results:end -->\nb\n"
-    assert results.replace_block(text, "new\n") == text.replace("old", "new")
+def test_block_is_replaced(tmp_path):
+    text, path = "a\n<!-- results:begin -->\nold\n<!-- results:end -->\nb\n", tmp_path / "a.md"
+    path.write_text(text)
+    assert results.replace_block(str(path), "new\n") == text.replace("old", "new")
     for bad in "a\n", text + text, "<!-- results:end -->\n<!-- results:begin -->\n":
-        with pytest.raises(UserError, match="there must be one line"):
-            results.replace_block(bad, "new\n")
+        path.write_text(bad)
+        with pytest.raises(UserError, match="a.md: there must be one line"):
+            results.replace_block(str(path), "new\n")
 
 
 def test_options_of_a_training_are_those_that_fast_has_not():
@@ -89,15 +87,6 @@ def test_options_of_a_training_are_those_that_fast_has_not():
     del training["decay"]  # as in the configs of before there was one
     assert tables.describe_options(training) == (
         "`--rate=5e-05 --steps=1000 --decay=0 --precision=float32 --valid-share=0.01`, weights of step 900")
-
-
-def test_kept_figures_survive_writing(tmp_path):
-    path = str(tmp_path / "our_table.csv")
-    results.MEASURED.write(path, [row(), row(dataset="B100")])
-    assert results.MEASURED.read(path) == [row(), row(dataset="B100")]
-    (tmp_path / "bad.csv").write_text("scale,model\nx2,32s\n")
-    with pytest.raises(UserError, match="bad.csv is not a table of this tool"):
-        results.MEASURED.read(str(tmp_path / "bad.csv"))
 
 
 @pytest.fixture
@@ -115,6 +104,7 @@ def project(tmp_path, monkeypatch):
     for module in tables, results:
         monkeypatch.setattr(module, "FIGURES", str(tmp_path / "figures"))
     monkeypatch.setattr(tables, "ROOT", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
@@ -127,7 +117,6 @@ def test_evaluates_what_is_present_or_takes_saved_figures(project, monkeypatch, 
                                "32s,x2,Sample,mean,31,0.9,29,0.8\n")
         return 0
     monkeypatch.setattr(subprocess, "call", evaluate)
-    monkeypatch.chdir(project)
 
     def run(*arguments):
         return call(monkeypatch, capsys, tables.main, "--checkpoints", project / "checkpoints", *arguments)
@@ -144,22 +133,23 @@ def test_evaluates_what_is_present_or_takes_saved_figures(project, monkeypatch, 
     saved.write_text(SAVED + "32s,x2,mine,mean,1,0.9,29,0.8\n32s,x2,Set14,mean,30.1234,0.9,29,0.8\n")
     assert run("--csv", saved)[0] == 0
     kept = results.MEASURED.read(str(written / "our_table.csv"))
-    assert [(one.dataset, one.psnr) for one in kept] == [("Sample", 31), ("Set14", 30.1234)]
+    assert [(row.dataset, row.psnr) for row in kept] == [("Sample", 31), ("Set14", 30.1234)]
     assert run("--csv", saved, "--update")[0] == 0
-    readme, overview = (project / "README.md").read_text(), (project / "checkpoints" /
-                                                             "README.md").read_text()
-    assert "30.12 (33.57)" in readme and "| x2/32s | - | - | 30.12 / 0.9000 |" in overview
-    assert run("--redraw", "--update")[0] == 0 and (project / "README.md").read_text() == readme
+    readme, overview = project / "README.md", project / "checkpoints" / "README.md"
+    text = readme.read_text()
+    assert "30.12 (33.57)" in text and "| x2/32s | - | - | 30.12 / 0.9000 |" in overview.read_text()
+    assert run("--redraw", "--update")[0] == 0 and readme.read_text() == text
 
     monkeypatch.setattr(subprocess, "call", lambda command: 1)
     for arguments, text, message in [
-        (["--csv", saved], "a,b\n1,2\n", "saved.csv is not a file of test.py --csv"),
-        (["--csv", saved], "scale,model,dataset,image\nx4,48m,Set5,mean\n", "no checkpoint is shipped"),
-        (["--csv", "nothing.csv"], "", "error: cannot read"),
-        (["--checkpoints", "no"], "", "error: no checkpoint in"),
-        (["--dataset", "Sample"], "", "error: test.py failed for DRSAN-32s x2"),
-        (["--dataset", "B100", "--data-dir", "no"], "", "error: no data set of B100 is present in no")
-    ]:
+            (["--csv", saved], "a,b\n1,2\n", "saved.csv is not a file of test.py --csv"),
+            (["--csv", saved], "scale,model,dataset,image\nx4,48m,Set5,mean\n", "no checkpoint is shipped"),
+            (["--csv", "nothing.csv"], "", "error: cannot read"),
+            (["--checkpoints", "no"], "", "error: no checkpoint in"),
+            (["--dataset", "Sample"], "", "error: test.py failed for DRSAN-32s x2"),
+            (["--dataset", "B100", "--data-dir", "no"], "", "error: no data set of B100 is present in no")]:
         saved.write_text(text)
         status, _, err = run(*arguments)
         assert status == 1 and message in err
+    (written / "our_table.csv").write_text("scale,model\nx2,32s\n")
+    assert "our_table.csv is not a table of this tool" in run()[2]

@@ -1,9 +1,8 @@
 """Time DRSAN on the CPU, beside other runtimes: python tools/bench.py [sizes] [infer] [train]
 
-sizes upscales images from small to large, with the peak memory of the process. infer upscales one image, and
-train takes training steps: as this project does, and by what else is installed. ONNX Runtime and OpenVINO run
-the exported network (pip install tf2onnx onnxruntime openvino), PyTorch a network of its own, as it is and by
-torch.compile.
+sizes upscales images from small to large, with the peak memory of the process. infer upscales one image: as
+this project does, and by ONNX Runtime and OpenVINO where they are installed (pip install tf2onnx onnxruntime
+openvino). train takes training steps.
 
 A time is a median, after two runs that are not counted; rows of one kind take turns with a product of large
 matrices. GFLOP/s counts two operations for a multiplication of a convolution, and three times as many in
@@ -21,12 +20,13 @@ import time
 from collections import OrderedDict, namedtuple
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-from model import MODELS, SCALES, count_multi_adds, drsan, model_variables
-from ops import UPSAMPLING, tf
-from tools.command import cpu_count, notice_once, positive, quiet_stderr, run_main
+from model import SCALES
+from ops import tf
+from tools.command import cpu_count, positive, quiet_stderr, run_main
 from tools.compute import PRECISIONS
 from tools.network import load_model
 from tools.options import add_variant
+from tools.paper.results import costs
 from tools.pictures.export import freeze, write_onnx
 from tools.runtime import has_bfloat16, open_session
 from tools.training.cluster import Devices
@@ -40,15 +40,6 @@ from tqdm import tqdm
 # bytes, or None
 Timed = namedtuple("Timed", "name precision pixels function memory")
 SIDE = 2048  # of the matrices
-
-
-def find_module(name):
-    """A module, or None if its package is not installed."""
-    try:
-        with quiet_stderr():
-            return importlib.import_module(name)
-    except ImportError:
-        return None
 
 
 def processor_name():
@@ -88,8 +79,10 @@ def in_each_precision(kind):
     return [("%s, %s" % (kind, precision), precision) for precision in PRECISIONS[:1 + has_bfloat16()]]
 
 
+# ------------------------------------------- what is timed; closing: an ExitStack that closes their sessions
+
 def products(closing):
-    """The Timed products of matrices; closing: an ExitStack that closes their sessions, here and below."""
+    """The Timed products of matrices."""
     for name, precision in in_each_precision("product of matrices"):
         with tf.Graph().as_default():
             matrix = tf.Variable(tf.cast(tf.random_uniform([SIDE, SIDE]), precision))
@@ -118,13 +111,31 @@ def inference(args, closing):
     for name, precision in in_each_precision("TensorFlow " + tf.__version__):
         function = functools.partial(open_network(args, closing, precision).upscaler, image[0])
         yield Timed(name, precision, args.size ** 2, function, None)
-    network, lr = open_network(args, closing), image / np.float32(255)
-    for name, function in list(exported(network, lr)) + list(in_torch(network, lr)):
+    for name, function in exported(open_network(args, closing), image / np.float32(255)):
         yield Timed(name, "float32", args.size ** 2, function, None)
 
 
+def exported(network, lr):
+    """(name, function that runs a Network on LR in [0, 1]) of the runtimes for ONNX that are installed."""
+    try:
+        with quiet_stderr():
+            importlib.import_module("tf2onnx")
+            onnxruntime = importlib.import_module("onnxruntime")
+    except ImportError:
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "network.onnx")
+        write_onnx(path, network.session, freeze(network.session))
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        yield "ONNX Runtime " + onnxruntime.__version__, lambda: session.run(["SR:0"], {"LR:0": lr})
+        with contextlib.suppress(ImportError):
+            openvino = importlib.import_module("openvino")
+            compiled = openvino.Core().compile_model(path, "CPU")
+            yield "OpenVINO " + openvino.__version__.split("-")[0], lambda: compiled({"LR:0": lr})
+
+
 def training(args, closing):
-    """The Timed of a training step, whose batch is ready: as train.py takes it, and in PyTorch."""
+    """The Timed of a training step, whose batch is ready: as train.py takes it."""
     lr, hr = noise(args.batch, args.patch), noise(args.batch, args.patch * SCALES[args.scale])
     for name, precision in in_each_precision("TensorFlow " + tf.__version__):
         with tf.Graph().as_default():
@@ -137,87 +148,12 @@ def training(args, closing):
             feed = {graph.lr: lr, graph.hr: hr, graph.rate: 1e-4}
             function = functools.partial(session.run, [graph.train, graph.loss], feed)
             yield Timed(name, precision, args.batch * args.patch ** 2, function, None)
-    lr, hr = lr / np.float32(255), hr / np.float32(255)
-    for name, function in in_torch(open_network(args, closing), lr, hr):
-        yield Timed(name, "float32", args.batch * args.patch ** 2, function, None)
 
 
-def exported(network, lr):
-    """(name, function that runs a Network on LR in [0, 1]) of the runtimes for ONNX that are installed."""
-    onnxruntime, openvino = find_module("onnxruntime"), find_module("openvino")
-    if not (onnxruntime and find_module("tf2onnx")):
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        path = os.path.join(folder, "network.onnx")
-        write_onnx(path, network.session, freeze(network.session))
-        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-        yield "ONNX Runtime " + onnxruntime.__version__, lambda: session.run(["SR:0"], {"LR:0": lr})
-        if openvino:
-            compiled = openvino.Core().compile_model(path, "CPU")
-            yield "OpenVINO " + openvino.__version__.split("-")[0], lambda: compiled({"LR:0": lr})
+KINDS = OrderedDict([("sizes", sizes), ("infer", inference), ("train", training)])  # sizes first: a peak only rises
 
 
-def torch_network(torch, network):
-    """(DRSAN in PyTorch, its parameters) of a Network: a function of these and LR [N, 3, H, W], which returns
-    SR."""
-    def run(parameters, x):
-        values, (_, drags, blocks) = iter(parameters), MODELS[network.model]
-
-        def conv(x):
-            kernel, bias = next(values), next(values)
-            return torch.conv2d(x, kernel, bias, padding=kernel.shape[2] // 2)
-
-        def prelu(x):
-            return torch.prelu(x, next(values))
-
-        x = x0 = conv(x)
-        for _ in range(drags):
-            r, features = conv(prelu(conv(x))).mean((2, 3), keepdim=True), [x]
-            for n in range(1, blocks + 1):
-                y, first = conv(prelu(conv(prelu(features[-1])))), n * (n - 1) // 2
-                residuals = sum(r[:, first + i:first + i + 1] * feature for i, feature in enumerate(features))
-                features.append((y + residuals) * torch.sigmoid(y))
-            x = conv(torch.cat(features, 1))
-        x = conv(x) + x0
-        for factor in UPSAMPLING[network.factor]:  # TensorFlow has sub-pixels before channels
-            x = conv(x).unflatten(1, (factor ** 2, -1)).transpose(1, 2).flatten(1, 2)
-            x = torch.pixel_shuffle(x, factor)
-        return conv(x)
-    with network.session.graph.as_default():
-        values = network.session.run(model_variables())
-    values = [np.transpose(value, (3, 2, 0, 1)) if value.ndim == 4 else value for value in values]
-    return run, [torch.tensor(value).requires_grad_() for value in values]
-
-
-def in_torch(network, lr, hr=None):
-    """(name, function) of PyTorch, if it is installed: runs a Network on LR in [0, 1] or, given HR, takes a
-    training step."""
-    torch = find_module("torch")
-    if not torch:
-        return
-    torch.set_num_threads(cpu_count())
-    plain, parameters = torch_network(torch, network)
-    lr, hr = (image if image is None else torch.tensor(image).permute(0, 3, 1, 2) for image in (lr, hr))
-    optimizer = torch.optim.Adam(parameters, 1e-4)
-
-    def run(function):
-        with torch.set_grad_enabled(hr is not None):
-            sr = function(parameters, lr)
-        if hr is not None:
-            optimizer.zero_grad()
-            (sr - hr).abs().mean().backward()
-            optimizer.step()
-    for words, function in ("", plain), (", torch.compile", torch.compile(plain, dynamic=False)):
-        try:
-            run(function)
-            yield "PyTorch %s%s" % (torch.__version__, words), functools.partial(run, function)
-        except Exception as error:  # as where torch.compile finds no compiler
-            notice_once("PyTorch%s is left out: %s" % (words, str(error).strip().splitlines()[0]))
-
-
-KINDS = OrderedDict([("sizes", sizes), ("infer", inference),
-                     ("train", training)])  # sizes first: a peak only rises
-
+# ---------------------------------------------------------------------------------------------------- command
 
 def print_rows(kind, operations, args):
     """Time one of KINDS and print its rows; operations: of inference for one LR pixel."""
@@ -250,14 +186,12 @@ def main(argv=None):
     parser.add_argument("--tile", type=positive(int), metavar="N",
                         help="work in tiles of NxN (default: as memory demands)")
     args = parser.parse_args(argv)
-    with tf.Graph().as_default():
-        drsan(tf.placeholder(tf.float32, [1, None, None, 3]), args.model, args.scale)
-        operations = 2 * count_multi_adds(args.scale, SCALES[args.scale], SCALES[args.scale])
     print("DRSAN-%s %s on %s, %d processors" % (args.model, args.scale, processor_name(), cpu_count()))
     print("%-38s %9s %12s %9s %7s %9s" % ("", "seconds", "us/LR pixel", "GFLOP/s", "share", "peak MiB"))
+    multi_adds = costs(args.model, args.scale)[1] * 1e9 / (720 * 1280)  # of an SR pixel
     for kind in KINDS:
         if kind in (args.what or KINDS):
-            print_rows(kind, operations, args)
+            print_rows(kind, 2 * multi_adds * SCALES[args.scale] ** 2, args)
 
 
 if __name__ == "__main__":

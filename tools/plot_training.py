@@ -8,29 +8,38 @@ import os
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-from tools.command import run_main
-from tools.files import check_writable
-from tools.plots import COLORS, save_figure
+from tools.command import UserError, run_main
+from tools.files import check_writable, replacing
 from tools.training.history import CURVES, HEALTH, read_curves
+
+COLORS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9",
+          "#000000"]  # Okabe and Ito's, told apart by all
+
+
+def save_figure(figure, path):
+    """Write a Figure of matplotlib, all or nothing, in the format that the suffix says. Raises UserError."""
+    try:
+        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+        with replacing(path) as temporary:
+            figure.savefig(temporary, dpi=figure.dpi, format=os.path.splitext(path)[1][1:] or "png")
+    except (OSError, ValueError) as error:
+        raise UserError("cannot write %s: %s" % (path, error))
 
 
 def plot(runs, output, health=False):
     """Draw the curves of `runs` to the image file `output`."""
-    import matplotlib
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-    figure = pyplot.figure(figsize=(10, 7.2 if health else 3.6), dpi=120)
-    rows = [CURVES, HEALTH] if health else [CURVES]
-    curves = [read_curves(run) for run in runs]
+    from matplotlib.figure import Figure
+    curves, rows = [read_curves(run) for run in runs], [CURVES, HEALTH][:1 + health]
+    figure = Figure(figsize=(10, 3.6 * len(rows)), dpi=120)
     grid = figure.add_gridspec(len(rows), 6)  # of two or three panels a row
     for row, names in enumerate(rows):
         for column, (key, name) in enumerate(names.items()):
             width = 6 // len(names)
             axis = figure.add_subplot(grid[row, column * width:(column + 1) * width])
+            style = dict(marker="o", linewidth=1.5) if key == "psnr" else dict(linewidth=1)
             for i, run in enumerate(runs):
                 axis.plot(*curves[i][key], color=COLORS[i % len(COLORS)], label=os.path.normpath(run),
-                          marker="o" if key == "psnr" else "", markersize=3,
-                          linewidth=1.5 if key == "psnr" else 1)
+                          markersize=3, **style)
             axis.set(title=name, xlabel="step",
                      yscale="log" if key in ("loss", "gradient_norm", "largest_dra") else "linear")
             axis.grid(True, alpha=0.3)

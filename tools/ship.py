@@ -1,6 +1,6 @@
 """Put trained weights into checkpoints/: python tools/ship.py runs/32s_x2/best
 
-The folder is `best` of a run, or one by import_weights.py. Its weights become
+The folder is `best` of a run, or one by convert.py. Its weights become
 checkpoints/<scale>/<model>/DRSAN<model><scale>, under the authors' names and without optimiser slots, with
 the config.json and log.jsonl of their run, the SHA-256 of their files, and, if the run started from shipped
 weights, what trained those. Weights that are there already are replaced by better ones; --replace replaces
@@ -31,7 +31,7 @@ def read_config(folder):
         return config
     except (OSError, ValueError, KeyError) as error:
         raise UserError("no usable config.json in %s (%s): give the folder `best` of a run of train.py, or "
-                        "one by import_weights.py" % (folder, error))
+                        "one by convert.py" % (folder, error))
 
 
 def validation(config):
@@ -117,7 +117,7 @@ def ship(folder, root, replace=False):
 def main():
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("folder", metavar="DIR",
-                        help="the folder `best` of a run of train.py, or one by import_weights.py")
+                        help="the folder `best` of a run of train.py, or one by convert.py")
     parser.add_argument("--to", default=SHIPPED, metavar="DIR",
                         help="default: checkpoints/ of the project")
     parser.add_argument("--replace", action="store_true",

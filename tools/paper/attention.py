@@ -1,15 +1,88 @@
-"""The figures that look into a trained network: DRA values of patches, swapped DRA values, and RSA."""
+"""The figures that look into a trained network (DRA values of patches, swapped DRA values, and RSA), and how
+patches are named, read and shown in all figures."""
+import os
+import re
+
 from model import MODELS, tensor_name
 from tools.checkpoints import find_checkpoint
 from tools.command import UserError
 from tools.network import Network
-from tools.paper.canvas import WIDTH, magnified, pixel_axes, pixel_figure, read_patch, show
-from tools.plots import COLORS
-from utils import find_dataset, luma, read_pair, score, to_uint8
+from tools.plot_training import COLORS
+from utils import DATASETS, Pair, find_dataset, luma, read_pair, score, to_uint8
 
 import numpy as np
 import scipy.cluster.vq
+from matplotlib.figure import Figure
 
+DPI = 150
+WIDTH = 1050  # pixels, 7 inches: 9 points are 12 pixels where a README shows the figure 700 pixels wide
+GRAY = "#808080"
+
+
+# ----------------------------------------------------------------------------------------- patches and panels
+
+def read_photograph(text, scale, data_dir):
+    """(name, LR, HR, box) of the patch that an argument names (see figures.py): the whole images, uint8, and
+    (x, y, width, height) in HR pixels, all of it if none is named. Raises UserError."""
+    path, box = re.match(r"(.*?)(?::(\d+,\d+,\d+,\d+))?$", text).groups()
+    dataset, name = os.path.split(path)
+    pairs = [Pair(os.path.splitext(name)[0], path, None)] * os.path.isfile(path)
+    if dataset in DATASETS:
+        pairs = [pair for pair in find_dataset(dataset, scale, data_dir).pairs if pair.name == name]
+    if not pairs:
+        raise UserError("there is no image %s: expected a file, or a data set and a name as Sample/chelsea, "
+                        "and for a patch of it :x,y,width,height" % path)
+    lr, hr = read_pair(pairs[0], scale)
+    x, y, width, height = box = tuple(map(int, box.split(","))) if box else (0, 0) + hr.shape[1::-1]
+    if x + width > hr.shape[1] or y + height > hr.shape[0] or min(width, height) < scale:
+        raise UserError("%s is not inside its image of %dx%d pixels, or smaller than %d" % (
+            (text,) + hr.shape[1::-1] + (scale,)))
+    return pairs[0].name, lr, hr, box
+
+
+def crop(image, box):
+    """The part of [H, W, ...] in box."""
+    x, y, width, height = box
+    return image[y:y + height, x:x + width]
+
+
+def read_patch(text, scale, data_dir):
+    """(LR, HR) of the patch that an argument names, uint8, its box cut down to multiples of `scale`. Raises
+    UserError."""
+    _, lr, hr, box = read_photograph(text, scale, data_dir)
+    return crop(lr, [value // scale for value in box]), crop(hr, [value // scale * scale for value in box])
+
+
+def pixel_figure(height):
+    """A figure of WIDTH x height pixels."""
+    return Figure(figsize=(WIDTH / DPI, height / DPI))
+
+
+def pixel_axes(figure, x, y, width, height):
+    """An axis of width x height pixels whose upper left corner is x, y pixels from that of the figure."""
+    total = figure.get_figheight() * DPI
+    return figure.add_axes([x / WIDTH, 1 - (y + height) / total, width / WIDTH, height / total])
+
+
+def magnified(shape, room):
+    """(width, height) in pixels of an image [H, W, ...] in a column of `room` pixels: a multiple of its own,
+    if any."""
+    zoom = room // shape[1] if shape[1] <= room else float(room) / shape[1]
+    return int(shape[1] * zoom), int(shape[0] * zoom)
+
+
+def show(figure, place, image, title="", frame=None, interpolation="nearest", **colors):
+    """Show an image at a place, (x, y, width, height) of pixel_axes(), without ticks, its pixels as they are;
+    frame: the color of a frame around it, or None."""
+    axis = pixel_axes(figure, *place)
+    axis.set(xticks=[], yticks=[])
+    axis.set_title(title, pad=3)
+    for spine in axis.spines.values():
+        spine.set(visible=frame is not None, color=frame, linewidth=2)
+    return axis.imshow(image, interpolation=interpolation, **colors)
+
+
+# ---------------------------------------------------------------------------------------------------- network
 
 def open_network(model, scale, checkpoint, gpu):
     """A Network with the weights of `checkpoint` (None: the shipped ones), and as further attributes the
@@ -30,22 +103,23 @@ def fetch(network, tensors, lr, dra=()):
     return network.session.run(tensors, feed)
 
 
-def upscale(network, lr, dra=()):
+def fetch_sr(network, lr, dra=()):
     """SR of one LR image, both uint8 [H, W, 3]; dra: as in fetch()."""
     return to_uint8(255 * fetch(network, network.sr, lr[None], dra)[0])
 
+
+# -------------------------------------------------------------------------------------------------------- DRA
 
 def collect_patches(names, scale, data_dir, side):
     """All patches of side x side LR pixels on the grid of that width in the images of the data sets: (LR
     patches, uint8 [N, side, side, 3], list of HR patches). Raises UserError."""
     lrs, hrs = [], []
-    for name in names:
-        for pair in find_dataset(name, scale, data_dir).pairs:
-            lr, hr = read_pair(pair, scale)
-            for y in range(0, lr.shape[0] - side + 1, side):
-                for x in range(0, lr.shape[1] - side + 1, side):
-                    lrs.append(lr[y:y + side, x:x + side])
-                    hrs.append(hr[scale * y:scale * (y + side), scale * x:scale * (x + side)])
+    for pair in (pair for name in names for pair in find_dataset(name, scale, data_dir).pairs):
+        lr, hr = read_pair(pair, scale)
+        for y in range(0, lr.shape[0] - side + 1, side):
+            for x in range(0, lr.shape[1] - side + 1, side):
+                lrs.append(lr[y:y + side, x:x + side])
+                hrs.append(hr[scale * y:scale * (y + side), scale * x:scale * (x + side)])
     if not lrs:
         raise UserError("no image of %s has a patch of %dx%d LR pixels" % (" ".join(names), side, side))
     return np.array(lrs), hrs
@@ -61,10 +135,10 @@ def group_patches(values, groups, shown):
     if len(values) < groups * shown:
         raise UserError("%d patches are too few for %d groups of %d" % (len(values), groups, shown))
     points = (values - values.mean(0)) / np.maximum(values.std(0), 1e-12)
-    centers = [points[np.argmax((points ** 2).sum(1))]]
+    centers, distance = [], (points ** 2).sum(1)
     while len(centers) < groups:
-        distance = np.min([((points - center) ** 2).sum(1) for center in centers], axis=0)
         centers.append(points[np.argmax(distance)])
+        distance = np.min([((points - center) ** 2).sum(1) for center in centers], axis=0)
     centers, label = scipy.cluster.vq.kmeans2(points, np.array(centers), iter=100, minit="matrix")
     clusters = []
     for i in sorted(range(groups), key=lambda i: -np.sum(label == i)):
@@ -83,28 +157,23 @@ def draw_dra(args, network):
     lrs, hrs = collect_patches(args.dataset, network.factor, args.data_dir, args.side)
     values = np.concatenate([fetch(network, network.dra[args.drag - 1], lrs[i:i + 64])[:, 0, 0]
                              for i in range(0, len(lrs), 64)])  # [N, paths]
-    clusters = group_patches(values, args.groups, args.patches)
-
     side = magnified(hrs[0].shape, (WIDTH - 110) // args.patches - 6)[0]
     figure = pixel_figure(495 + args.groups * (side + 8))
     axis, x = pixel_axes(figure, 110, 35, 930, 370), np.arange(values.shape[1])
-    for i, (members, size) in enumerate(clusters):
-        color = COLORS[i % len(COLORS)]
-        axis.fill_between(x, values[members].min(0), values[members].max(0), color=color, alpha=0.25,
-                          linewidth=0)
-        axis.plot(x, values[members].mean(0), color=color, marker="osD^vP*"[i % 7], markersize=5,
+    for i, (members, size) in enumerate(group_patches(values, args.groups, args.patches)):
+        color, shown = COLORS[i % len(COLORS)], values[members]
+        axis.fill_between(x, shown.min(0), shown.max(0), color=color, alpha=0.25, linewidth=0)
+        axis.plot(x, shown.mean(0), color=color, marker="osD^vP*"[i % 7], markersize=5,
                   label="group %d: %d of %d patches" % (i + 1, size, len(values)))
         for j, member in enumerate(members):
-            thumbnail = pixel_axes(figure, 110 + j * (930 // args.patches), 490 + i * (side + 8), side, side)
-            show(thumbnail, hrs[member], frame=color)
+            place = 110 + j * (930 // args.patches), 490 + i * (side + 8), side, side
+            thumbnail = show(figure, place, hrs[member], frame=color).axes
             thumbnail.set_ylabel("" if j else "group %d" % (i + 1))
-    axis.axhline(0, color="#808080", linewidth=0.8)
-    axis.set_xticks(x)
+    axis.axhline(0, color=GRAY, linewidth=0.8)
     blocks = MODELS[network.model].blocks
+    axis.set(xticks=x, ylabel="DRA value", title="DRA of DRAG %d, DRSAN-%s %s: mean and min-max band of the "
+             "patches below" % (args.drag, network.model, network.scale))
     axis.set_xticklabels(["$r_%d^%d$" % (i, n) for n in range(1, blocks + 1) for i in range(n)])
-    axis.set_ylabel("DRA value")
-    axis.set_title("DRA of DRAG %d, DRSAN-%s %s: mean and min-max band of the patches below"
-                   % (args.drag, network.model, network.scale))
     axis.legend(ncol=args.groups, loc="upper center", bbox_to_anchor=(0.5, -0.08), handlelength=1.5,
                 columnspacing=1)
     return figure
@@ -133,31 +202,39 @@ def draw_swap(args, network):
     width, height = magnified(hr.shape, step - 8)
     tops = 30, 30 + height + 50, 30 + 2 * height + 2 * 50 + 5
     figure = pixel_figure(tops[2] + height + 30)
-    lefts = [95 + j * step for j in range(len(patches))]
-    panels = [[pixel_axes(figure, left, top, width, height) for left in lefts] for top in tops]
-    axis = panels[2][0]
+    axis = pixel_axes(figure, 95, tops[2], width, height)
     for i, (sr, difference) in enumerate(zip(outputs, differences)):
+        places = [(95 + i * step, top, width, height) for top in tops]
         color = COLORS[i % len(COLORS)] if i else None
-        show(panels[0][i], patches[i][1], "donor %d" % i if i else "HR", color)
+        show(figure, places[0], patches[i][1], "donor %d" % i if i else "HR", color)
         image, name = to_uint8(255 * sr), "DRA of donor %d" % i if i else "SR, own DRA"
-        show(panels[1][i], image, "%s\n%.2f dB / %.4f" % ((name,) + score(image, hr, network.factor)))
+        show(figure, places[1], image, "%s\n%.2f dB / %.4f" % ((name,) + score(image, hr, network.factor)))
         if i:
             title = "difference on Y\nmean %.2f, max %.1f" % (difference.mean(), difference.max())
-            shown = show(panels[2][i], difference, title, cmap="cividis", vmin=0, vmax=limit)
+            shown = show(figure, places[2], difference, title, cmap="cividis", vmin=0, vmax=limit)
             axis.plot(values[i] - values[0], color=color, linewidth=1.2)
-    axis.axhline(0, color="#808080", linewidth=0.8)
+    axis.axhline(0, color=GRAY, linewidth=0.8)
     axis.set_title("DRA, donor less own,\nof each DRAG", pad=3)
     axis.tick_params(labelsize=8)
     axis.locator_params(axis="y", nbins=5)
-    axis.set_xticks([len(values[0]) // drags * k - 0.5 for k in range(drags + 1)])
+    paths = len(values[0]) // drags
+    axis.set_xticks([paths * k - 0.5 for k in range(drags + 1)])
     axis.set_xticklabels([])
     for k in range(drags):
-        axis.text(len(values[0]) // drags * (k + 0.5) - 0.5, -0.03, str(k + 1), ha="center", va="top",
-                  fontsize=8, transform=axis.get_xaxis_transform())
+        axis.text(paths * (k + 0.5) - 0.5, -0.03, str(k + 1), ha="center", va="top", fontsize=8,
+                  transform=axis.get_xaxis_transform())
     place = shown.axes.get_position()
     bar = figure.colorbar(shown, cax=figure.add_axes([place.x1 + 0.01, place.y0, 0.012, place.height]))
     bar.ax.tick_params(labelsize=8)
     return figure
+
+
+# -------------------------------------------------------------------------------------------------------- RSA
+
+def choose_channels(attention, count):
+    """The `count` channels of [H, W, C] that vary most over the image, by standard deviation, the first the
+    most."""
+    return [int(i) for i in np.argsort(-attention.std((0, 1)), kind="mergesort")[:count]]
 
 
 def draw_rsa(args, network):
@@ -168,36 +245,23 @@ def draw_rsa(args, network):
         raise UserError("DRSAN-%s has no DRSA %d.%d: DRAGs 1 to %d have DRSAs 1 to %d"
                         % (network.model, drag, block, drags, blocks))
     lr, _ = read_patch(args.patch, network.factor, args.data_dir)
-    maps = fetch(network, network.rsa, lr[None])
-    at = maps[drag - 1][block - 1][0]
+    maps = [[rsa[0] for rsa in group] for group in fetch(network, network.rsa, lr[None])]
+    at = maps[drag - 1][block - 1]
     channels = args.channels or choose_channels(at, 3)
     if not 0 <= min(channels) <= max(channels) < at.shape[2]:
         raise UserError("DRSAN-%s has the channels 0 to %d" % (network.model, at.shape[2] - 1))
-
+    # (row, column, title, map)
+    panels = [(0, j, "%d.%d, channel %d" % (drag, block, c), at[:, :, c]) for j, c in enumerate(channels, 1)]
+    panels += [(k, n, "DRSA %d.%d" % (k, n + 1), rsa.mean(2))
+               for k, group in enumerate(maps, 1) for n, rsa in enumerate(group)]
     step = (WIDTH - 10) // max(blocks, 1 + len(channels))
     width, height = magnified(lr.shape, step - 6)
     figure = pixel_figure(30 + (drags + 1) * (height + 32) + 5)
-
-    def panel(row, column, title, attention=None):
-        axis = pixel_axes(figure, 10 + column * step, 58 + row * (height + 32), width, height)
-        if attention is None:
-            return show(axis, lr, title)
-        span = max(1e-6, np.percentile(np.abs(attention - 0.5), 99.5))  # sigmoid(0) = 0.5 is white
-        title = "%s:  \u00b1%.2g" % (title, span)
-        return show(axis, attention, title, cmap="PuOr_r", vmin=0.5 - span, vmax=0.5 + span)
-
-    panel(0, 0, "LR")
-    for j, channel in enumerate(channels, 1):
-        panel(0, j, "%d.%d, channel %d" % (drag, block, channel), at[:, :, channel])
-    for k in range(drags):
-        for n in range(blocks):
-            panel(k + 1, n, "DRSA %d.%d" % (k + 1, n + 1), maps[k][n][0].mean(2))
-    title = "RSA of DRSAN-%s %s: 0.5 is white, lower violet, higher orange, " % (network.model, network.scale)
-    figure.text(0.5, 0.995, title + "within \u00b1 the range in the title", ha="center", va="top")
+    show(figure, (10, 58, width, height), lr, "LR")
+    for row, column, title, values in panels:
+        span = max(1e-6, np.percentile(np.abs(values - 0.5), 99.5))  # sigmoid(0) = 0.5 is white
+        show(figure, (10 + column * step, 58 + row * (height + 32), width, height), values,
+             "%s:  \u00b1%.2g" % (title, span), cmap="PuOr_r", vmin=0.5 - span, vmax=0.5 + span)
+    figure.text(0.5, 0.995, "RSA of DRSAN-%s %s: 0.5 is white, lower violet, higher orange, within \u00b1 "
+                "the range in the title" % (network.model, network.scale), ha="center", va="top")
     return figure
-
-
-def choose_channels(attention, count):
-    """The `count` channels of [H, W, C] that vary most over the image, by standard deviation, the first the
-    most."""
-    return [int(i) for i in np.argsort(-attention.std((0, 1)), kind="mergesort")[:count]]

@@ -6,21 +6,19 @@ set? And what, to have the DRM pool over windows of the size of training patches
 Windows are the tiles of tools/pictures/tiles.py, so convolutions see beyond them. Writes dynamics.csv, and
 from it a table.
 """
-import argparse
 import collections
 import os
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
-from model import SCALES
 from tools.command import run_main
 from tools.files import check_writable, short_path
 from tools.network import choose_variant
-from tools.options import add_checkpoint, add_data_dir, add_gpu
-from tools.paper.attention import fetch, open_network, upscale
-from tools.paper.results import Table, add_target, digest, markdown_table, present, write_table
+from tools.options import add_checkpoint
+from tools.paper.attention import fetch, fetch_sr, open_network
+from tools.paper.results import Table, digest, markdown_table, present, table_parser, write_table
 from tools.pictures.tiles import Upscaler, to_image
-from utils import DATASETS, find_dataset, read_pair, score
+from utils import find_dataset, read_pair, score
 
 import numpy as np
 from tqdm import tqdm
@@ -60,12 +58,12 @@ def measure(network, dataset):
     values, deviations, scores = [], [], []
     for lr, hr in tqdm(pairs, dataset.name, unit="image", leave=False, disable=None):
         values.append(fetch(network, network.dra, lr[None]))
-        images = [upscale(network, lr)] + [to_image(upscaler(lr)) for upscaler in upscalers]
+        images = [fetch_sr(network, lr)] + [to_image(upscaler(lr)) for upscaler in upscalers]
         scores.append([score(sr, hr, network.factor)[0] for sr in images])
         deviations.append([np.concatenate([drag.std(0) for drag in upscaler.values])
                            for upscaler in upscalers])
     means = [np.mean(drag, axis=0) for drag in zip(*values)]
-    fixed = [score(upscale(network, lr, means), hr, network.factor)[0]
+    fixed = [score(fetch_sr(network, lr, means), hr, network.factor)[0]
              for lr, hr in tqdm(pairs, dataset.name + ", fixed", unit="image", leave=False, disable=None)]
     # [images, paths]
     values = np.array([np.concatenate([drag.ravel() for drag in image]) for image in values])
@@ -78,50 +76,35 @@ def measure(network, dataset):
 def to_markdown(rows):
     """The table of a list of Dynamics, a row for each data set; PSNR of what is changed as the difference to
     the network as it is."""
-    table = [[
-        "", "images", "DRA values", "between images", "within, 32x32", "within, 48x48", "PSNR",
-        "fixed to means", "windows of 32x32", "windows of 48x48"
-    ]]
+    table = [["", "images", "DRA values", "between images", "within, 32x32", "within, 48x48", "PSNR",
+              "fixed to means", "windows of 32x32", "windows of 48x48"]]
     for row in rows:
-        shares = [
-            "%.1f %%" % (100 * value / row.size) for value in (row.between, row.within_32, row.within_48)
-        ]
+        shares = ["%.1f %%" % (100 * value / row.size)
+                  for value in (row.between, row.within_32, row.within_48)]
         changes = ["%+.3f" % (value - row.psnr) for value in (row.fixed, row.windows_32, row.windows_48)]
-        table.append([row.dataset, str(row.images), "%.3f" % row.size] + shares + ["%.3f" % row.psnr] +
-                     changes)
+        head = [row.dataset, str(row.images), "%.3f" % row.size]
+        table.append(head + shares + ["%.3f" % row.psnr] + changes)
     return markdown_table(table)
 
 
-def make_dynamics(args):
-    """What the command does, once for the arguments; prints the files it wrote."""
-    path = os.path.join(args.output, "dynamics.csv")
+def main(argv=None):
+    parser = table_parser(__doc__, os.path.join("runs", "dynamics"), "dynamics.csv and README.md in figures")
+    add_checkpoint(parser)
+    args = parser.parse_args(argv)
+    path, rows = os.path.join(args.output, "dynamics.csv"), []
     if not args.redraw:
         check_writable([args.output])
         names = present(args.dataset, args.data_dir)
         model, scale = choose_variant(args.model, args.scale, args.checkpoint)
         os.makedirs(args.output, exist_ok=True)
         with open_network(model, scale, args.checkpoint, args.gpu) as network:
-            rows = []
             for name in names:
-                rows.append(measure(network, find_dataset(name, SCALES[scale], args.data_dir)))
+                rows.append(measure(network, find_dataset(name, network.factor, args.data_dir)))
                 DYNAMICS.write(path, rows)  # what is known stays if the next one is interrupted
                 print("%s: PSNR %.3f, with fixed DRA values %.3f" % (name, rows[-1].psnr, rows[-1].fixed),
                       flush=True)
         print("wrote %s" % short_path(path))
     write_table(to_markdown(DYNAMICS.read(path)), "dynamics", args.output)
-
-
-def main(argv=None):
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    add_checkpoint(parser)
-    add_gpu(parser)
-    parser.add_argument("--dataset", nargs="+", default=DATASETS, metavar="NAME",
-                        help="data sets, or folders of HR images (default: %s)" % " ".join(DATASETS))
-    add_data_dir(parser)
-    parser.add_argument("--redraw", action="store_true",
-                        help="write the table from dynamics.csv, run no network")
-    add_target(parser, os.path.join("runs", "dynamics"), "dynamics.csv and README.md in figures")
-    make_dynamics(parser.parse_args(argv))
 
 
 if __name__ == "__main__":

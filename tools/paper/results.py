@@ -1,18 +1,22 @@
 """Results as data: what the shipped weights reach, what the paper says, and where the tables of both are
 written."""
+import argparse
 import collections
 import functools
 import os
+import re
+import subprocess
+import sys
 
 from model import count_multi_adds, count_parameters, drsan
 from ops import tf
 from tools import ROOT
 from tools.command import UserError
 from tools.files import file_digest, read_csv, short_path, to_csv, write_text
-from utils import find_dataset
+from tools.options import add_data_dir, add_gpu
+from utils import DATASETS, find_dataset
 
 FIGURES = os.path.join(ROOT, "figures")
-BEGIN, END = "<!-- %s:begin -->", "<!-- %s:end -->"  # lines around a table of that name in a Markdown file
 
 
 class Table(object):
@@ -71,6 +75,12 @@ def present(names, data_dir):
     return found
 
 
+def call_script(script, model, scale, gpu, *options):
+    """Run train.py or test.py as a process; returns its exit status."""
+    return subprocess.call([sys.executable, os.path.join(ROOT, script), "--model", model, "--scale", scale,
+                            "--gpu", str(gpu)] + list(options))
+
+
 def read_published():
     """(rows of the paper's own models, rows of the other methods), dicts of the text in the two published
     tables."""
@@ -89,50 +99,47 @@ def published_scores(model, scale, dataset):
     return (row[dataset + "_psnr"], row[dataset + "_ssim"]) if dataset + "_psnr" in row else None
 
 
+# ------------------------------------------------------------------------------------------------- Markdown
+
 def markdown_table(rows):
     """A Markdown table of rows of text, the first of which is its head."""
-    rows = [list(row) for row in rows]
     lines = ["| " + " | ".join(row) + " |\n" for row in rows]
     return "".join(lines[:1] + ["|" + "---|" * len(rows[0]) + "\n"] + lines[1:])
 
 
-def replace_block(text, table, name="results"):
-    """`text` with `table` between the two marker lines of that name. Raises UserError if they are not there
-    once, in this order."""
-    first, last = BEGIN % name, END % name
-    head, begin, rest = text.partition(first + "\n")
-    old, end, tail = rest.partition(last + "\n")
-    if not (begin and end) or first in old + tail or last in head + tail:
-        raise UserError("there must be one line %s and below it one line %s" % (first, last))
-    return head + begin + table + end + tail
-
-
-def replace_in_file(path, table, name="results"):
-    """Replace the block of that name in a text file; returns its path. Raises UserError."""
+def replace_block(path, table, name="results"):
+    """The text of a file, with `table` between the two lines that mark the block of that name. Raises
+    UserError unless it is there once."""
     with open(path, encoding="utf-8") as file:
         text = file.read()
-    try:
-        write_text(path, replace_block(text, table, name))
-    except UserError as error:
-        raise UserError("%s: %s" % (path, error))
-    return path
-
-
-def add_target(parser, default, words):
-    """The options --output, a folder, and --update, which makes it that of the project's own tables and
-    figures."""
-    target = parser.add_mutually_exclusive_group()
-    target.add_argument("--output", default=default, metavar="DIR", help="default %s" % default)
-    target.add_argument("--update", dest="output", action="store_const", const=FIGURES,
-                        help="write the project's own: %s" % words)
+    begin, end = ("<!-- %s:%s -->\n" % (name, word) for word in ("begin", "end"))
+    text, count = re.subn("(?s)" + begin + ".*?" + end, lambda _: begin + table + end, text)
+    if count != 1:
+        raise UserError("%s: there must be one line %s and below it one line %s" % (
+            path, begin.strip(), end.strip()))
+    return text
 
 
 def write_table(table, name, folder):
     """Write a table as <name>.md to a folder or, if it is the project's own, to its place in
     figures/README.md; prints where."""
-    if folder == FIGURES:
-        path = replace_in_file(os.path.join(FIGURES, "README.md"), table, name)
-    else:
-        path = os.path.join(folder, name + ".md")
-        write_text(path, table)
+    path = os.path.join(folder, "README.md" if folder == FIGURES else name + ".md")
+    write_text(path, replace_block(path, table, name) if folder == FIGURES else table)
     print("wrote %s" % short_path(path))
+
+
+def table_parser(text, default, words):
+    """The parser of a command with this docstring that evaluates networks and writes tables: to the folder
+    `default`, or by --update the project's own, named in words."""
+    parser = argparse.ArgumentParser(description=(text or "").split("\n")[0])
+    add_gpu(parser)
+    parser.add_argument("--dataset", nargs="+", default=DATASETS, metavar="NAME",
+                        help="data sets, or folders of HR images (default: %s)" % " ".join(DATASETS))
+    add_data_dir(parser)
+    parser.add_argument("--redraw", action="store_true",
+                        help="write the tables from the CSV file that is there, evaluate nothing")
+    target = parser.add_mutually_exclusive_group()
+    target.add_argument("--output", default=default, metavar="DIR", help="default %s" % default)
+    target.add_argument("--update", dest="output", action="store_const", const=FIGURES,
+                        help="write the project's own: %s" % words)
+    return parser

@@ -5,29 +5,27 @@ from these and the published figures it writes results.md, results.tex and resul
 or, with --update, to figures; with that, the tables of README.md and checkpoints/README.md, too. --redraw
 writes all from the means as they are.
 """
-import argparse
 import collections
+import itertools
 import os
-import subprocess
 import sys
 import tempfile
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 from model import MODELS, SCALES
 from tools import ROOT
-from tools.checkpoints import checkpoint_config, shipped_checkpoints
+from tools.checkpoints import SHIPPED, checkpoint_config, shipped_checkpoints
 from tools.command import UserError, run_main
 from tools.files import check_writable, file_digest, read_csv, short_path, to_csv, write_text
-from tools.options import add_data_dir, add_gpu
-from tools.paper.results import (FIGURES, MEASURED, Measured, add_target, costs, digest, markdown_table,
-                                 present, published_variants, read_published, replace_in_file)
+from tools.paper.results import (FIGURES, MEASURED, Measured, call_script, costs, digest, markdown_table,
+                                 present, published_variants, read_published, replace_block, table_parser)
 from tools.training.recipes import make_recipe
 from utils import BENCHMARKS, DATASETS
 
 import numpy as np
 
-GROUPS = ((0.5, "under 0.5 M parameters"), (1, "0.5 to 1 M parameters"), (float("inf"),
-                                                                          "1 M parameters and more"))
+GROUPS = ((0.5, "under 0.5 M parameters"), (1, "0.5 to 1 M parameters"),
+          (float("inf"), "1 M parameters and more"))
 TITLE = """# Results
 
 Written by `python tools/paper/tables.py`. PSNR / SSIM of Y; difference: ours less the paper's.
@@ -37,20 +35,10 @@ A2F-SD and of FALSR-A look like misprints there. Multi-adds are for an HR image 
 multiplications of the convolutions. The groups by parameters are ours.
 """
 
-# source: published, paper (its own models), ours, or difference: ours less paper
-# cells: {data set: "PSNR / SSIM"}
-Line = collections.namedtuple("Line", "scale group method source params multi_adds cells")
-
-
-def measure(scale, model, prefix, names, args):
-    """Evaluate a checkpoint by test.py on the data sets `names`: a list of Measured. Raises UserError."""
-    with tempfile.TemporaryDirectory() as folder:
-        saved = os.path.join(folder, "saved.csv")
-        command = [sys.executable, os.path.join(ROOT, "test.py"), "--gpu", str(args.gpu), "--csv", saved,
-                   "--model", model, "--scale", scale, "--checkpoint", prefix, "--data-dir", args.data_dir]
-        if subprocess.call(command + ["--dataset"] + names):
-            raise UserError("test.py failed for DRSAN-%s %s: see above" % (model, scale))
-        return read_saved(saved, {(scale, model): prefix})
+# source: published, paper (its own models), ours, or difference: ours less paper; of each of BENCHMARKS, as
+# text, "PSNR / SSIM"
+Line = collections.namedtuple(
+    "Line", ("scale", "group", "method", "source", "parameters", "multi_adds") + BENCHMARKS)
 
 
 def read_saved(path, shipped):
@@ -75,12 +63,9 @@ def read_saved(path, shipped):
 def merge(old, new, shipped):
     """`old` with `new` in place of rows of the same model, scale and data set, in the order of the tables;
     without rows that were measured with other weights than those shipped."""
-    rows = collections.OrderedDict(((row.scale, row.model, row.dataset), row) for row in old + new)
-    digests = {key: digest(prefix) for key, prefix in shipped.items()}
-    orders = list(SCALES), list(MODELS), list(DATASETS)
-    kept = [row for (scale, model, dataset), row in rows.items()
-            if row.weights == digests.get((scale, model)) and dataset in DATASETS]
-    return sorted(kept, key=lambda row: [order.index(row[field]) for order, field in zip(orders, (0, 1, 5))])
+    rows = {(row.scale, row.model, row.dataset): row for row in old + new}
+    return [rows[key + (dataset,)] for key, prefix in shipped.items() for dataset in DATASETS
+            if key + (dataset,) in rows and rows[key + (dataset,)].weights == digest(prefix)]
 
 
 # ------------------------------------------------------------------------------------------------------ lines
@@ -90,12 +75,19 @@ def group_of(params):
     return next(name for limit, name in GROUPS if params < limit)
 
 
+def describe_costs(model, scale):
+    """(parameters, multi-adds) of one of our models as text."""
+    parameters, multi_adds = costs(model, scale)
+    return "{:,}".format(parameters), "%.2f G" % multi_adds
+
+
 def published_line(row, method, source):
     """The Line of a row of a published table."""
-    cells = {name: "%s / %s" % (row[name + "_psnr"], row[name + "_ssim"]) if row[name + "_psnr"] else "-"
-             for name in BENCHMARKS}
+    cells = ["%s / %s" % (row[name + "_psnr"], row[name + "_ssim"]) if row[name + "_psnr"] else "-"
+             for name in BENCHMARKS]
+    multi_adds = row["multi_adds_G"] + " G" if row["multi_adds_G"] else "-"
     return Line(row["scale"], group_of(float(row["params_M"])), method, source, row["params_M"] + " M",
-                row["multi_adds_G"] + " G" if row["multi_adds_G"] else "-", cells)
+                multi_adds, *cells)
 
 
 def our_lines(measured, paper):
@@ -104,16 +96,15 @@ def our_lines(measured, paper):
     measured: {data set: (PSNR, SSIM)}, empty if it is not trained; paper: its row in the paper's table.
     """
     head = paper["scale"], group_of(float(paper["params_M"])), "DRSAN-" + paper["model"]
-    ours, difference = {}, {}
-    for name in BENCHMARKS:
-        published, scores = (float(paper[name + "_psnr"]), float(paper[name + "_ssim"])), measured.get(name)
-        ours[name] = "%.2f / %.4f" % scores if scores else "not measured" if measured else "not trained"
-        difference[name] = "%+.2f / %+.4f" % tuple(np.subtract(scores, published)) if scores else ""
     if not measured:
-        return [Line(*head + ("ours", "", "", ours))]
-    parameters, multi_adds = costs(paper["model"], paper["scale"])
-    return [Line(*head + ("ours", "{:,}".format(parameters), "%.2f G" % multi_adds, ours)),
-            Line(*head + ("difference", "", "", difference))]
+        return [Line(*head + ("ours", "", "") + ("not trained",) * len(BENCHMARKS))]
+    ours, difference = [], []
+    for name in BENCHMARKS:
+        scores, published = measured.get(name), (float(paper[name + "_psnr"]), float(paper[name + "_ssim"]))
+        ours.append("%.2f / %.4f" % scores if scores else "not measured")
+        difference.append("%+.2f / %+.4f" % tuple(np.subtract(scores, published)) if scores else "")
+    return [Line(*head + ("ours",) + describe_costs(paper["model"], paper["scale"]) + tuple(ours)),
+            Line(*head + ("difference", "", "") + tuple(difference))]
 
 
 def build_lines(measured):
@@ -123,16 +114,18 @@ def build_lines(measured):
     for row in measured:
         ours[row.scale, row.model][row.dataset] = row.psnr, row.ssim
         bicubic[row.scale][row.dataset] = "%.2f / %.4f" % (row.bicubic_psnr, row.bicubic_ssim)
+    paper, others = read_published()
+    methods = sorted(others + paper, key=lambda row: float(row["params_M"]))
     for scale in SCALES:
         if bicubic[scale]:
-            cells = {name: bicubic[scale].get(name, "not measured") for name in BENCHMARKS}
-            lines.append(Line(scale, "", "bicubic", "ours", "-", "-", cells))
-        paper, others = ([row for row in rows if row["scale"] == scale] for rows in read_published())
-        blocks = [(row, [published_line(row, row["model"], "published")]) for row in others]
-        blocks += [(row, [published_line(row, "DRSAN-" + row["model"], "paper")]
-                    + our_lines(ours[scale, row["model"]], row)) for row in paper]
-        for _, block in sorted(blocks, key=lambda pair: float(pair[0]["params_M"])):
-            lines += block
+            lines.append(Line(scale, "", "bicubic", "ours", "-", "-", *[
+                bicubic[scale].get(name, "not measured") for name in BENCHMARKS]))
+        for row in (row for row in methods if row["scale"] == scale):
+            if row in paper:
+                lines.append(published_line(row, "DRSAN-" + row["model"], "paper"))
+                lines += our_lines(ours[scale, row["model"]], row)
+            else:
+                lines.append(published_line(row, row["model"], "published"))
     return lines
 
 
@@ -141,41 +134,37 @@ def build_lines(measured):
 def to_markdown(lines):
     """results.md: one table for each scale, a bold line above each group."""
     text = TITLE
-    for scale in SCALES:
-        rows, group = [("method", "source", "parameters", "multi-adds") + BENCHMARKS], ""
-        for line in (line for line in lines if line.scale == scale):
-            if line.group != group:
-                rows.append(("**%s**" % line.group,) + ("",) * (len(rows[0]) - 1))
-            group = line.group
-            rows.append(line[2:6] + tuple(line.cells[name] for name in BENCHMARKS))
+    for scale, own in itertools.groupby(lines, lambda line: line.scale):
+        rows = [("method", "source", "parameters", "multi-adds") + BENCHMARKS]
+        for group, of_group in itertools.groupby(own, lambda line: line.group):
+            if group:
+                rows.append(("**%s**" % group,) + ("",) * (len(rows[0]) - 1))
+            rows += [line[2:] for line in of_group]
         text += "\n## %s\n\n" % scale + markdown_table(rows)
     return text
 
 
 def to_latex(lines):
     """results.tex: one tabular without packages, for \\input."""
-    last = None
     text = "% Written by python tools/paper/tables.py\n\\begin{tabular}{lllrrcccc}\n\\hline\n"
     text += " & ".join(("Scale", "Method", "Source", "Parameters", "Multi-adds") + BENCHMARKS) + " \\\\\n"
-    for line in lines:
-        if line[:2] != last:
-            text += "\\hline\n\\multicolumn{9}{l}{%s} \\\\\n" % ", ".join(filter(None, line[:2]))
-        last, cells = line[:2], " & ".join(line.cells[name] for name in BENCHMARKS)
-        if line.source == "difference":
-            cells = cells.replace("+", "$+$").replace("-", "$-$")
-        text += " & ".join((line.scale,) + line[2:6] + (cells,)) + " \\\\\n"
+    for head, own in itertools.groupby(lines, lambda line: line[:2]):
+        text += "\\hline\n\\multicolumn{9}{l}{%s} \\\\\n" % ", ".join(filter(None, head))
+        for line in own:
+            cells = " & ".join(line[6:])
+            if line.source == "difference":
+                cells = cells.replace("+", "$+$").replace("-", "$-$")
+            text += " & ".join(line[:1] + line[2:6] + (cells,)) + " \\\\\n"
     return text + "\\hline\n\\end{tabular}\n"
 
 
 def to_wide_csv(lines):
     """results.csv: as paper_table.csv, with the group and the source of each line; empty where there is no
     figure."""
-    rows = [Line._fields[:4] + ("parameters", "multi_adds")
-            + tuple(name + part for name in BENCHMARKS for part in ("_psnr", "_ssim"))]
+    rows = [Line._fields[:6] + tuple(name + part for name in BENCHMARKS for part in ("_psnr", "_ssim"))]
     for line in lines:
-        scores = [line.cells[name].split(" / ") for name in BENCHMARKS]
-        rows.append(line[:4] + (line.params.replace(",", ""), line.multi_adds)
-                    + tuple(value for pair in scores for value in (pair if len(pair) == 2 else ("", ""))))
+        scores = [cell.split(" / ") if " / " in cell else ["", ""] for cell in line[6:]]
+        rows.append(line[:4] + (line.parameters.replace(",", ""), line.multi_adds) + tuple(sum(scores, [])))
     return to_csv(rows)
 
 
@@ -189,10 +178,9 @@ def to_readme(measured):
         name = "DRSAN-" + model
         if (model, scale) in trained:
             name = "[%s](checkpoints/%s/%s)" % (name, scale, model)
-        parameters, multi_adds = costs(model, scale)
-        rows.append([name, scale, "{:,}".format(parameters), "%.2f G" % multi_adds])
-        rows[-1] += ["%s (%s)" % (ours.get((model, scale, dataset), "-"), paper[dataset + "_psnr"])
-                     for dataset in BENCHMARKS]
+        rows.append((name, scale) + describe_costs(model, scale) + tuple(
+            "%s (%s)" % (ours.get((model, scale, dataset), "-"), paper[dataset + "_psnr"])
+            for dataset in BENCHMARKS))
     return markdown_table(rows)
 
 
@@ -231,51 +219,50 @@ def to_checkpoints(measured, shipped):
 
 # ---------------------------------------------------------------------------------------------------- command
 
-def make_tables(args):
-    """What the command does, once for the arguments; prints the files it wrote."""
-    check_writable([args.output])
-    os.makedirs(args.output, exist_ok=True)
-    path = os.path.join(args.output, "our_table.csv")
-    known = path if os.path.exists(path) else os.path.join(FIGURES, "our_table.csv")
-    measured, shipped = MEASURED.read(known), shipped_checkpoints(args.checkpoints)
-    if not args.redraw:
-        if not shipped:
-            raise UserError("no checkpoint in %s: expected <scale>/<model>" % args.checkpoints)
-        names = [] if args.csv else present(args.dataset, args.data_dir)
-        found = (read_saved(saved, shipped) for saved in args.csv) if args.csv else (
-            measure(scale, model, prefix, names, args) for (scale, model), prefix in shipped.items())
-        for rows in found:
-            measured = merge(measured, rows, shipped)
-            MEASURED.write(path,
-                           measured)  # each time, so that an interruption loses one checkpoint's figures
-        measured = MEASURED.read(path)      # as rounded there, so that tables drawn later are the same
-    written, lines = [path] * (not args.redraw), build_lines(measured)
-    for name, to_text in ("md", to_markdown), ("tex", to_latex), ("csv", to_wide_csv):
-        written.append(os.path.join(args.output, "results." + name))
-        write_text(written[-1], to_text(lines))
-    if args.output == FIGURES:
-        written.append(replace_in_file(os.path.join(ROOT, "README.md"), to_readme(measured)))
-        written.append(
-            replace_in_file(os.path.join(args.checkpoints, "README.md"), to_checkpoints(measured, shipped)))
-    for path in written:
-        print("wrote %s" % short_path(path))
+def evaluate(args, shipped):
+    """Run test.py for each shipped checkpoint, and yield the file of its figures. Raises UserError."""
+    names = present(args.dataset, args.data_dir)
+    with tempfile.TemporaryDirectory() as folder:
+        saved = os.path.join(folder, "saved.csv")
+        for (scale, model), prefix in shipped.items():
+            if call_script("test.py", model, scale, args.gpu, "--checkpoint", prefix, "--csv", saved,
+                           "--data-dir", args.data_dir, "--dataset", *names):
+                raise UserError("test.py failed for DRSAN-%s %s: see above" % (model, scale))
+            yield saved
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    source = parser.add_mutually_exclusive_group()
-    source.add_argument(
+    parser = table_parser(__doc__, os.path.join("runs", "tables"),
+                          "in figures, README.md and checkpoints/README.md")
+    parser.add_argument(
         "--csv", nargs="+", metavar="FILE",
         help="take what test.py --csv saved for the shipped checkpoints, and evaluate nothing")
-    source.add_argument("--redraw", action="store_true",
-                        help="write the tables from our_table.csv, evaluate nothing")
-    add_gpu(parser)
-    parser.add_argument("--dataset", nargs="+", default=DATASETS, choices=DATASETS, help="default: all")
-    add_data_dir(parser)
-    parser.add_argument("--checkpoints", default=os.path.join(ROOT, "checkpoints"), metavar="DIR",
+    parser.add_argument("--checkpoints", default=SHIPPED, metavar="DIR",
                         help="has <scale>/<model>/ (default: the project's)")
-    add_target(parser, os.path.join("runs", "tables"), "in figures, README.md and checkpoints/README.md")
-    make_tables(parser.parse_args(argv))
+    args = parser.parse_args(argv)
+    check_writable([args.output])
+    os.makedirs(args.output, exist_ok=True)
+    path = os.path.join(args.output, "our_table.csv")
+    measured = MEASURED.read(path if os.path.exists(path) else os.path.join(FIGURES, "our_table.csv"))
+    shipped, texts = shipped_checkpoints(args.checkpoints), {}
+    if not args.redraw:
+        if not shipped:
+            raise UserError("no checkpoint in %s: expected <scale>/<model>" % args.checkpoints)
+        for saved in args.csv or evaluate(args, shipped):
+            measured = merge(measured, read_saved(saved, shipped), shipped)
+            MEASURED.write(path, measured)  # each time: an interruption loses one checkpoint's figures
+        measured = MEASURED.read(path)      # as rounded there, so that tables drawn later are the same
+        print("wrote %s" % short_path(path))
+    lines = build_lines(measured)
+    for name, to_text in ("md", to_markdown), ("tex", to_latex), ("csv", to_wide_csv):
+        texts[os.path.join(args.output, "results." + name)] = to_text(lines)
+    if args.output == FIGURES:
+        for readme, table in (os.path.join(ROOT, "README.md"), to_readme(measured)), (
+                os.path.join(args.checkpoints, "README.md"), to_checkpoints(measured, shipped)):
+            texts[readme] = replace_block(readme, table)
+    for path, text in texts.items():
+        write_text(path, text)
+        print("wrote %s" % short_path(path))
 
 
 if __name__ == "__main__":
