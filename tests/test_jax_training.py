@@ -242,11 +242,14 @@ def test_stopped_by_a_signal_or_by_bad_steps(folder, tmp_path, monkeypatch, caps
     state = convert.load_state(str(run / "state.npz"))[0]
     assert state["step"] == 0
 
-    def bad(state, tiles, rates):
-        return dict(state, step=state["step"] + len(rates)), (
-            np.full(len(rates), np.nan), np.full(len(rates), np.inf), np.ones(len(rates), bool))
-    monkeypatch.setattr(train_jax.Trainer, "compiled", lambda self, rates: bad)
-    with pytest.raises(Divergence, match="diverges at step 10, with a loss of nan .*: lower --rate"):
+    class Bad(object):
+        def lower(self, setup, state, tiles, rates):
+            return self
+
+        def compile(self):
+            return lambda state, tiles, rates: (state, ([np.nan] * 10, [np.inf] * 10, [True] * 10))
+    monkeypatch.setattr(train_jax, "run_steps", Bad())
+    with pytest.raises(Divergence, match="diverges at step 5, with a loss of nan .*: lower --rate"):
         train_jax.main(options(folder, run))
     assert convert.load_state(str(run / "state.npz"))[0]["step"] == 0
 

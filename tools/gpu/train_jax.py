@@ -17,7 +17,7 @@ from tools.data.photographs import describe_data, hold_out, load_photographs, op
 from tools.files import check_writable, locked, to_json
 from tools.gpu.convert import latest_weights, load_state, read_start, save_state
 from tools.options import add_data_dir, add_valid_share, add_variant
-from tools.training.history import check_same_config, divergence, format_progress, resume_log, say
+from tools.training.history import Meter, check_same_config, divergence, resume_log, say
 from tools.training.recipes import MAX_SKIPPED, add_recipe_options, choose_recipe, learning_rate
 from tools.weights import describe_transfer, initial_weights, transfer
 from utils import mean_scores, psnr_y, to_uint8
@@ -50,7 +50,8 @@ def next_rates(recipe, total, step, seconds, pace, dispatch):
 
 
 class Trainer(object):
-    """A run from where its state was left, which trains, logs, validates and saves."""
+    """A run from where its state was left, which trains, logs, validates and saves. seconds: of training, as
+    its Meter counts them."""
 
     def __init__(self, args):
         """Read the photographs, and the state of the run that the options name. Raises UserError, also if it
@@ -66,25 +67,24 @@ class Trainer(object):
             held_out=[os.path.relpath(photograph, args.data) for photograph in held_out], trained_before=[],
             **{key: getattr(args, key) for key in (
                 "model", "scale", "recipe", "seed", "init_from", "precision")})
-        self.share, self.begun, self.pace = 0, time.time(), 0
+        self.share, self.seconds, self.pace, self.skips, self.stopped = 0, 0, 0, 0, 0
         if os.path.exists(self.path):
             state, begun, trained = load_state(self.path)
             check_same_config(args.run, begun, self.config)
             self.config["trained_before"] = begun["trained_before"]
-            self.share, before = trained["share"], trained["trained_seconds"]
+            self.share, self.seconds = trained["share"], trained["trained_seconds"]
             say("resumed at step %d" % state["step"])
         else:
-            state, before = new_state(self.recipe, self.first_weights(), args.seed), 0
+            state = new_state(self.recipe, self.first_weights(), args.seed)
         self.valid = open_valid(args.valid, held_out, self.factor, args.data_dir)
         say("recipe %s: %s" % (args.recipe, ", ".join("%s %s" % item for item in recipe._asdict().items())))
         photographs = load_photographs(args.data, self.factor, recipe.patch, args.workers, args.valid_share)
         self.setup = Setup(args.model, args.scale, self.recipe, args.precision)
-        self.step, self.programs, self.last_skipped, self.stopped = int(state["step"]), {}, [], 0
+        self.step, self.programs = int(state["step"]), {}  # programs: by how many steps they take
         resume_log(self.log_path, self.step)
         self.state, self.tiles = jax.device_put(state), stack_tiles(photographs, recipe.patch)
         say("%s, with %d MiB of photographs" % (
             jax.devices()[0].device_kind, (self.tiles.lr.nbytes + self.tiles.hr.nbytes) >> 20))
-        self.begun = time.time() - before
 
     def first_weights(self):
         """{name: array} to begin with: drawn, or as far as they fit those of --init-from."""
@@ -96,11 +96,6 @@ class Trainer(object):
         weights, taken = transfer(start, own, args.init_from)
         say(describe_transfer(taken, own, args.init_from))
         return weights
-
-    @property
-    def seconds(self):
-        """How long the run has been trained, with validation and saving, but without compiling."""
-        return time.time() - self.begun
 
     @property
     def done(self):
@@ -116,62 +111,59 @@ class Trainer(object):
         for number in signal.SIGINT, signal.SIGTERM:
             signal.signal(number, self.stop)
         saved = time.time()
-        with open(self.log_path, "a", buffering=1) as self.log:
+        with open(self.log_path, "a", buffering=1) as self.log_file, Meter(
+                self, self.recipe, self.step, False) as self.meter:
             while not self.done and not self.stopped:
                 validated = self.step // self.args.valid_every
                 self.dispatch()
-                if self.valid and (self.done or validated < self.step // self.args.valid_every):
-                    self.validate()
-                if time.time() - saved > 60 * self.args.save_minutes and not any(self.last_skipped[-1:]):
-                    self.save()
-                    saved = time.time()
+                with self.meter.paused():
+                    if self.valid and (self.done or validated < self.step // self.args.valid_every):
+                        self.validate()
+                    if time.time() - saved > 60 * self.args.save_minutes and not self.skips:
+                        self.save()
+                        saved = time.time()
         self.save()
         say("done: %s" % self.path if self.done else
             "stopped at step %d; the same command resumes" % self.step)
         return 0 if self.done else 128 + self.stopped
-
-    def compiled(self, rates):
-        """The program of as many steps as there are rates."""
-        if len(rates) not in self.programs:
-            before = time.time()
-            self.programs[len(rates)] = run_steps.lower(self.setup, self.state, self.tiles, rates).compile()
-            self.begun += time.time() - before
-        return self.programs[len(rates)]
 
     def dispatch(self):
         """Train and log the next steps, in one call of the device. Raises Divergence after MAX_SKIPPED bad
         ones in a row."""
         rates, self.share = next_rates(
             self.recipe, self.total, self.step, self.seconds, self.pace, self.args.dispatch)
-        program, before = self.compiled(rates), time.time()
-        self.state, values = program(self.state, self.tiles, rates)
-        losses, norms, skipped = map(np.asarray, values)
-        self.step, self.pace = self.step + len(rates), (time.time() - before) / len(rates)
-        self.last_skipped = (self.last_skipped + list(skipped))[-MAX_SKIPPED:]
-        if self.last_skipped == [True] * MAX_SKIPPED:
-            raise divergence(self.step, losses[-1], norms[-1])
-        loss = np.nan if skipped.all() else np.mean(losses[~skipped])
-        speed = self.recipe.batch / self.pace
-        steps = self.recipe.steps or self.step + int(max(0, self.total - self.seconds) / self.pace)
-        say(format_progress(
-            self.step, self.recipe._replace(steps=steps), loss, rates[-1], speed, 0, skipped.sum()))
-        self.write(rate=float("%.4g" % rates[-1]), skipped=int(skipped.sum()), loss=round(float(loss), 6),
-                   gradient_norm=float("%.4g" % np.median(norms)), images_per_second=round(speed, 2))
+        count, before = len(rates), self.seconds
+        if count not in self.programs:
+            with self.meter.paused():
+                program = run_steps.lower(self.setup, self.state, self.tiles, rates)
+                self.programs[count] = program.compile()
+        self.state, values = self.programs[count](self.state, self.tiles, rates)
+        for loss, norm, skipped in zip(*map(np.asarray, values)):
+            self.step, self.skips = self.step + 1, self.skips + 1 if skipped else 0
+            self.meter.add(loss, norm, skipped)
+            if self.skips == MAX_SKIPPED:
+                raise divergence(self.step, loss, norm)
+        if self.total:  # how many steps there will be is a guess
+            left = max(0, self.total - self.seconds) / self.pace if self.pace else 0
+            self.meter.recipe = self.recipe._replace(steps=self.step + int(left))
+        self.meter.log(self.step, rates[-1])
+        self.pace = (self.seconds - before) / count
 
-    def write(self, **record):
-        """Add a record to the log."""
-        self.log.write(to_json(dict(record, step=self.step, seconds=round(self.seconds, 1))) + "\n")
+    def log(self, record):
+        """Add a record to log.jsonl."""
+        self.log_file.write(to_json(record) + "\n")
 
     def validate(self):
         """Print and log what the averaged weights reach on the validation sets."""
-        weights, record = latest_weights(self.state), {}
+        weights = latest_weights(self.state)
+        record = dict(step=self.step, seconds=round(self.seconds, 1))
         for key, (name, pairs) in self.valid.items():
             images = [np.asarray(apply_to_uint8(weights, lr[None], self.args.model, self.args.scale)[0])
                       for lr, _ in pairs]
             psnr = [(psnr_y(to_uint8(sr), hr, self.factor),) for sr, (_, hr) in zip(images, pairs)]
             record[key] = round(mean_scores(psnr)[0], 4)
             say("step %7d  PSNR of %s %.3f dB" % (self.step, name, record[key]))
-        self.write(**record)
+        self.log(record)
 
     def save(self):
         """Write the state. Raises UserError, and keeps the one before, if a weight is not finite."""
@@ -192,7 +184,7 @@ def parse_args(argv):
     add_recipe_options(parser)
     run = parser.add_argument_group("run")
     run.add_argument("--minutes", type=positive(float),
-                     help="how long to train, in place of --steps; compiling does not count")
+                     help="of training, in place of --steps; compiling, validation and saving do not count")
     run.add_argument("--run", metavar="DIR", help="its folder (default runs/jax_<model>_<scale>)")
     run.add_argument("--init-from", metavar="NPZ",
                      help="start from other weights: a state.npz, or a file by convert.py")
