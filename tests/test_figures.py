@@ -86,7 +86,8 @@ def test_swap_feeds_the_donors_values(network, photograph):
     figure = attention.draw_swap(args, network)
     hr = utils.read_image(photograph)
     lr = utils.downscale(hr, 2)
-    own, donor = [attention.fetch(network, network.dra, patch[None]) for patch in (lr[:16, :16], lr[4:12, 4:12])]
+    own, donor = [attention.fetch(network, network.dra, patch[None])
+                  for patch in (lr[:16, :16], lr[4:12, 4:12])]
     (plain, swapped, same), values = attention.swap(network, lr[:16, :16], [lr[4:12, 4:12], lr[:16, :16]])
     np.testing.assert_array_equal(plain, same)
     np.testing.assert_array_equal(values[1], donor[0].ravel())
@@ -154,7 +155,8 @@ def test_patches_are_named_by_data_set_or_path(photograph):
     assert attention.read_patch("Sample/chelsea:100,80,96,64", 3, "data")[1].shape == (63, 96, 3)
     for text, message in [("Sample/nobody", "there is no image Sample/nobody"),
                           ("no.png:1,2,3,4", "no image no"), (photograph + ":1,2,3", "for a patch of it"),
-                          (photograph + ":40,0,10,10", "is not inside"), (photograph + ":0,0,1,9", "smaller")]:
+                          (photograph + ":40,0,10,10", "is not inside"),
+                          (photograph + ":0,0,1,9", "smaller")]:
         with pytest.raises(UserError, match=message):
             attention.read_patch(text, 2, "data")
 

@@ -7,9 +7,7 @@ import subprocess
 
 from conftest import ROOT, call
 from tools import checkpoints
-from tools.command import UserError
-from tools.paper import results, tables
-from tools.training.recipes import make_recipe
+from tools.paper import ablation, dynamics, results, tables
 
 import pytest
 
@@ -20,34 +18,41 @@ def row(dataset="Set5", psnr=38.02, weights="w"):
     return results.Measured("x2", "32s", weights, 368427, 84.9, dataset, 5, psnr, 0.9601, 33.68, 0.9305)
 
 
-def test_files_are_what_the_tool_writes():
+def test_files_are_what_the_tools_write():
     """Of the shipped weights alone, every one of which has its figures on Sample."""
-    measured = results.MEASURED.read(os.path.join(results.FIGURES, "our_table.csv"))
+    def path(*names):
+        return os.path.join(ROOT, *names)
+    measured = results.MEASURED.read(path("figures", "our_table.csv"))
     shipped, lines = checkpoints.shipped_checkpoints(checkpoints.SHIPPED), tables.build_lines(measured)
-    readme, overview = os.path.join(ROOT, "README.md"), os.path.join(ROOT, "checkpoints", "README.md")
-    texts = {readme: results.replace_block(readme, tables.to_readme(measured)),
-             overview: results.replace_block(overview, tables.to_checkpoints(measured, shipped))}
-    for name, to_text in ("md", tables.to_markdown), ("tex", tables.to_latex), ("csv", tables.to_wide_csv):
-        texts[os.path.join(results.FIGURES, "results." + name)] = to_text(lines)
-    for path, text in texts.items():
-        with open(path, encoding="utf-8") as file:
-            assert file.read() == text, "run: python tools/paper/tables.py --redraw --update"
+    for file, block, table in [
+            (path("README.md"), "results", tables.to_readme(measured)),
+            (path("checkpoints", "README.md"), "results", tables.to_checkpoints(measured, shipped)),
+            (path("figures", "results.md"), None, tables.to_markdown(lines)),
+            (path("figures", "results.tex"), None, tables.to_latex(lines)),
+            (path("figures", "results.csv"), None, tables.to_wide_csv(lines))] + [
+                (path("figures", "README.md"), name, tool(rows.read(path("figures", name + ".csv"))))
+                for name, tool, rows in (("ablation", ablation.to_markdown, ablation.RESULTS),
+                                         ("dynamics", dynamics.to_markdown, dynamics.DYNAMICS))]:
+        with open(file, encoding="utf-8") as opened:
+            assert opened.read() == (results.replace_block(file, table, block) if block else table), (
+                "run the tool with --redraw --update")
     digests = {key: results.digest(prefix) for key, prefix in shipped.items()}
     assert {(row.scale, row.model): row.weights for row in measured} == digests
     assert {(row.scale, row.model) for row in measured if row.dataset == "Sample"} == set(shipped)
 
 
-def test_all_published_rows_are_there_by_their_parameters():
+def test_all_methods_are_there_by_their_parameters():
     lines = tables.build_lines([])
     sources = [line.source for line in lines]
     assert [sources.count(source) for source in ("published", "paper", "ours")] == [55, 13, 13]
     assert all(set(line[6:]) == {"not trained"} for line in lines if line.source == "ours")
     for scale in "x2", "x3", "x4":
-        params = [float(line.parameters[:-2]) for line in lines
-                  if line.scale == scale and line.source != "ours"]
+        shown = [line for line in lines if line.scale == scale and line.source != "ours"]
+        params = [float(line.parameters[:-2]) for line in shown]
         assert params == sorted(params)
-    groups = [tables.group_of(params) for params in (0.01, 0.49, 0.5, 0.99, 1, 1.77)]
-    assert groups == [name for _, name in tables.GROUPS for _ in range(2)]
+        assert [line.group for line in shown] == [
+            "under 0.5 M parameters" if value < 0.5 else "0.5 to 1 M parameters" if value < 1 else
+            "1 M parameters and more" for value in params]
 
 
 def test_our_lines_follow_the_papers_in_every_format():
@@ -69,24 +74,6 @@ def test_our_lines_follow_the_papers_in_every_format():
     readme = tables.to_readme([row()])
     assert readme.count("\n") == 2 + 13
     assert "| [DRSAN-32s](checkpoints/x2/32s) | x2 | 368,427 | 84.90 G | 38.02 (37.99) |" in readme
-
-
-def test_block_is_replaced(tmp_path):
-    text, path = "a\n<!-- results:begin -->\nold\n<!-- results:end -->\nb\n", tmp_path / "a.md"
-    path.write_text(text)
-    assert results.replace_block(str(path), "new\n") == text.replace("old", "new")
-    for bad in "a\n", text + text, "<!-- results:end -->\n<!-- results:begin -->\n":
-        path.write_text(bad)
-        with pytest.raises(UserError, match="a.md: there must be one line"):
-            results.replace_block(str(path), "new\n")
-
-
-def test_options_of_a_training_are_those_that_fast_has_not():
-    training = dict(make_recipe("fast", "32s", "x2")._asdict(), model="32s", scale="x2", recipe="fast",
-                    rate=5e-5, steps=1000, trained_steps=900, precision="float32", valid_share=0.01)
-    del training["decay"]  # as in the configs of before there was one
-    assert tables.describe_options(training) == (
-        "`--rate=5e-05 --steps=1000 --decay=0 --precision=float32 --valid-share=0.01`, weights of step 900")
 
 
 @pytest.fixture
@@ -139,6 +126,10 @@ def test_evaluates_what_is_present_or_takes_saved_figures(project, monkeypatch, 
     text = readme.read_text()
     assert "30.12 (33.57)" in text and "| x2/32s | - | - | 30.12 / 0.9000 |" in overview.read_text()
     assert run("--redraw", "--update")[0] == 0 and readme.read_text() == text
+    for bad in "a\n", text + text, "<!-- results:end -->\n<!-- results:begin -->\n":
+        readme.write_text(bad)
+        status, _, err = run("--redraw", "--update")
+        assert status == 1 and "README.md: there must be one line" in err and readme.read_text() == bad
 
     monkeypatch.setattr(subprocess, "call", lambda command: 1)
     for arguments, text, message in [

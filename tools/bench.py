@@ -92,13 +92,13 @@ def products(closing):
             yield Timed(name, precision, None, function, None)
 
 
-def open_network(args, closing, precision="float32"):
+def load_network(args, closing, precision="float32"):
     return closing.enter_context(load_model(args.model, args.scale, None, -1, args.tile, precision=precision))
 
 
 def sizes(args, closing):
     """The Timed of images from small to large, each of which has been upscaled once for its peak memory."""
-    network = open_network(args, closing)
+    network = load_network(args, closing)
     for side in sorted(args.sizes):
         function = functools.partial(network.upscaler, noise(1, side)[0])
         function()
@@ -109,9 +109,9 @@ def inference(args, closing):
     """The Timed of one image: as test.py upscales it, and by other runtimes that are installed."""
     image = noise(1, args.size)
     for name, precision in in_each_precision("TensorFlow " + tf.__version__):
-        function = functools.partial(open_network(args, closing, precision).upscaler, image[0])
+        function = functools.partial(load_network(args, closing, precision).upscaler, image[0])
         yield Timed(name, precision, args.size ** 2, function, None)
-    for name, function in exported(open_network(args, closing), image / np.float32(255)):
+    for name, function in exported(load_network(args, closing), image / np.float32(255)):
         yield Timed(name, "float32", args.size ** 2, function, None)
 
 

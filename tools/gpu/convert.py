@@ -112,8 +112,8 @@ def export_weights(checkpoint, path):
 
 def main(argv=None):
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("source", metavar="SOURCE", help="state.npz of a run of train_jax.py, or a checkpoint: "
-                        "its prefix, .index file or folder")
+    parser.add_argument("source", metavar="SOURCE", help="state.npz of a run of train_jax.py, or a "
+                        "checkpoint by its prefix, .index file or folder")
     parser.add_argument("target", metavar="TARGET", help="folder for a checkpoint, or a file ending in .npz")
     args = parser.parse_args(argv)
     back = args.source.endswith(".npz")

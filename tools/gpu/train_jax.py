@@ -4,6 +4,7 @@ TensorFlow is not needed: jax, numpy, scipy, pillow and tqdm are. A run lives in
 log.jsonl, and state.npz, from which the same command goes on. convert.py makes a checkpoint of it.
 """
 import argparse
+import itertools
 import os
 import signal
 import sys
@@ -13,6 +14,7 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspa
 from model import SCALES
 from tools.command import UserError, cpu_count, not_negative, positive, run_main
 from tools.compute import PRECISIONS
+from tools.data.patches import Sampler, prefetch
 from tools.data.photographs import describe_data, hold_out, load_photographs, open_valid
 from tools.files import check_writable, locked, to_json
 from tools.gpu.convert import latest_weights, load_state, read_start, save_state
@@ -27,7 +29,7 @@ import numpy as np
 try:
     import jax
     from tools.gpu.network import apply_to_uint8, variable_shapes
-    from tools.gpu.training import Setup, new_state, run_steps, stack_tiles
+    from tools.gpu.training import Setup, new_state, run_steps
 except ImportError:
     jax = None
 
@@ -75,16 +77,17 @@ class Trainer(object):
             self.share, self.seconds = trained["share"], trained["trained_seconds"]
             say("resumed at step %d" % state["step"])
         else:
-            state = new_state(self.recipe, self.first_weights(), args.seed)
+            state = new_state(self.recipe, self.first_weights())
         self.valid = open_valid(args.valid, held_out, self.factor, args.data_dir)
         say("recipe %s: %s" % (args.recipe, ", ".join("%s %s" % item for item in recipe._asdict().items())))
         photographs = load_photographs(args.data, self.factor, recipe.patch, args.workers, args.valid_share)
+        self.sampler = Sampler(photographs, self.factor, recipe.batch, recipe.patch, args.seed,
+                               recipe.candidates, recipe.textures)
         self.setup = Setup(args.model, args.scale, self.recipe, args.precision)
         self.step, self.programs = int(state["step"]), {}  # programs: by how many steps they take
         resume_log(self.log_path, self.step)
-        self.state, self.tiles = jax.device_put(state), stack_tiles(photographs, recipe.patch)
-        say("%s, with %d MiB of photographs" % (
-            jax.devices()[0].device_kind, (self.tiles.lr.nbytes + self.tiles.hr.nbytes) >> 20))
+        self.state = jax.device_put(state)
+        say("%d photographs, training on %s" % (len(photographs), jax.devices()[0].device_kind))
 
     def first_weights(self):
         """{name: array} to begin with: drawn, or as far as they fit those of --init-from."""
@@ -111,6 +114,7 @@ class Trainer(object):
         for number in signal.SIGINT, signal.SIGTERM:
             signal.signal(number, self.stop)
         saved = time.time()
+        self.batches = prefetch(self.sampler, self.step, self.recipe.steps or sys.maxsize, self.args.dispatch)
         with open(self.log_path, "a", buffering=1) as self.log_file, Meter(
                 self, self.recipe, self.step, False) as self.meter:
             while not self.done and not self.stopped:
@@ -133,11 +137,13 @@ class Trainer(object):
         rates, self.share = next_rates(
             self.recipe, self.total, self.step, self.seconds, self.pace, self.args.dispatch)
         count, before = len(rates), self.seconds
+        with self.meter.waiting():
+            lr, hr = (np.stack(images) for images in zip(*itertools.islice(self.batches, count)))
         if count not in self.programs:
             with self.meter.paused():
-                program = run_steps.lower(self.setup, self.state, self.tiles, rates)
+                program = run_steps.lower(self.setup, self.state, rates, lr, hr)
                 self.programs[count] = program.compile()
-        self.state, values = self.programs[count](self.state, self.tiles, rates)
+        self.state, values = self.programs[count](self.state, rates, lr, hr)
         for loss, norm, skipped in zip(*map(np.asarray, values)):
             self.step, self.skips = self.step + 1, self.skips + 1 if skipped else 0
             self.meter.add(loss, norm, skipped)
@@ -201,8 +207,6 @@ def parse_args(argv):
     args = parser.parse_args(argv)
     if args.steps and args.minutes:
         parser.error("give --steps or --minutes")
-    if args.textures:
-        parser.error("--textures is for train.py alone")
     args.run = args.run or os.path.join("runs", "jax_%s_%s" % (args.model, args.scale))
     return args
 
@@ -218,7 +222,7 @@ def main(argv=None):
         except RuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
-            raise UserError("the device's memory is too small: lower --batch, or give fewer photographs")
+            raise UserError("the device's memory is too small: lower --batch or --dispatch")
 
 
 if __name__ == "__main__":

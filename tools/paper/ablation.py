@@ -34,7 +34,7 @@ Result = collections.namedtuple("Result", "network seed steps parameters multi_a
 RESULTS = Table(Result, "%s %d %d %d %.2f %.6f %s %.4f %.4f")
 
 
-def call(script, args, training, purpose, *options):
+def run_script(script, args, training, purpose, *options):
     """Run train.py or test.py for a Training. Raises UserError that names it if that fails or is stopped by a
     signal."""
     purpose += " %d of %d: %s, seed %d" % (
@@ -48,18 +48,18 @@ def call(script, args, training, purpose, *options):
         raise UserError("%s failed when %s: see above" % (script, purpose))
 
 
-def measure(training, args, datasets):
+def train_and_evaluate(training, args, datasets):
     """Train a network, or what is left of it, to args.steps, and evaluate its best weights: a list of Result.
-    Raises UserError as call()."""
+    Raises UserError as run_script()."""
     folder = os.path.join(args.runs, "%s_seed%d" % (
         "without_" + training.without if training.without else "whole", training.seed))
     begun, saved = os.path.exists(os.path.join(folder, "log.jsonl")), os.path.join(folder, "evaluated.csv")
     if not begun or max(read_curves(folder)["psnr"][0], default=0) < args.steps:  # of the last validation
-        call("train.py", args, training, "training", "--recipe", "fast", "--data", args.data, "--valid-share",
-             "0.01", "--steps", str(args.steps), "--seed", str(training.seed), "--valid-every", "2500",
-             "--run", folder)
-    call("test.py", args, training, "evaluating", "--checkpoint", os.path.join(folder, "best"),
-         "--data-dir", args.data_dir, "--csv", saved, "--dataset", *datasets)
+        run_script("train.py", args, training, "training", "--recipe", "fast", "--data", args.data,
+                   "--valid-share", "0.01", "--steps", str(args.steps), "--seed", str(training.seed),
+                   "--valid-every", "2500", "--run", folder)
+    run_script("test.py", args, training, "evaluating", "--checkpoint", os.path.join(folder, "best"),
+               "--data-dir", args.data_dir, "--csv", saved, "--dataset", *datasets)
     steps, losses = (np.array(values) for values in read_curves(folder)["loss"])
     head = (NETWORKS[training.without], training.seed, args.steps) + costs(MODEL, SCALE, training.without)
     return [Result(*head + (losses[steps > 0.9 * args.steps].mean(), row["dataset"], float(row["psnr"]),
@@ -105,7 +105,7 @@ def main(argv=None):
         check_writable([args.runs, args.output])
         datasets = present(args.dataset, args.data_dir)
         for training in TRAININGS:
-            results += measure(training, args, datasets)
+            results += train_and_evaluate(training, args, datasets)
         os.makedirs(args.output, exist_ok=True)
         RESULTS.write(path, results)
         print("wrote %s" % short_path(path))

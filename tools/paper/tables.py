@@ -12,7 +12,7 @@ import sys
 import tempfile
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
-from model import MODELS, SCALES
+from model import SCALES
 from tools import ROOT
 from tools.checkpoints import SHIPPED, checkpoint_config, shipped_checkpoints
 from tools.command import UserError, run_main
@@ -64,8 +64,9 @@ def merge(old, new, shipped):
     """`old` with `new` in place of rows of the same model, scale and data set, in the order of the tables;
     without rows that were measured with other weights than those shipped."""
     rows = {(row.scale, row.model, row.dataset): row for row in old + new}
-    return [rows[key + (dataset,)] for key, prefix in shipped.items() for dataset in DATASETS
-            if key + (dataset,) in rows and rows[key + (dataset,)].weights == digest(prefix)]
+    digests = {key: digest(prefix) for key, prefix in shipped.items()}
+    keys = [key + (dataset,) for key in shipped for dataset in DATASETS]
+    return [rows[key] for key in keys if key in rows and rows[key].weights == digests[key[:2]]]
 
 
 # ------------------------------------------------------------------------------------------------------ lines
@@ -219,7 +220,7 @@ def to_checkpoints(measured, shipped):
 
 # ---------------------------------------------------------------------------------------------------- command
 
-def evaluate(args, shipped):
+def evaluate_shipped(args, shipped):
     """Run test.py for each shipped checkpoint, and yield the file of its figures. Raises UserError."""
     names = present(args.dataset, args.data_dir)
     with tempfile.TemporaryDirectory() as folder:
@@ -248,7 +249,7 @@ def main(argv=None):
     if not args.redraw:
         if not shipped:
             raise UserError("no checkpoint in %s: expected <scale>/<model>" % args.checkpoints)
-        for saved in args.csv or evaluate(args, shipped):
+        for saved in args.csv or evaluate_shipped(args, shipped):
             measured = merge(measured, read_saved(saved, shipped), shipped)
             MEASURED.write(path, measured)  # each time: an interruption loses one checkpoint's figures
         measured = MEASURED.read(path)      # as rounded there, so that tables drawn later are the same
