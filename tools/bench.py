@@ -150,7 +150,8 @@ def training(args, closing):
             yield Timed(name, precision, args.batch * args.patch ** 2, function, None)
 
 
-KINDS = OrderedDict([("sizes", sizes), ("infer", inference), ("train", training)])  # sizes first: a peak only rises
+# sizes first, since a peak only rises
+KINDS = OrderedDict([("sizes", sizes), ("infer", inference), ("train", training)])
 
 
 # ---------------------------------------------------------------------------------------------------- command
