@@ -40,7 +40,7 @@ def drm(x, paths, name, dra_range=None):
 def limit_dra(dra, low, high):
     """The DRA values r [N, 1, 1, paths] of images whose r are all from `low` to `high`; 0 for the others.
 
-    low, high: lists of `paths` numbers (see tools/dra_range.py). Without DRA, DRSA is RSA alone, which keeps
+    low, high: lists of `paths` numbers (see tools/gate.py). Without DRA, DRSA is RSA alone, which keeps
     brightness on hard textures better than any r of photographs. In the current name scope, `limited:0`
     [N, 1, 1, 1] is whether r was replaced.
     """

@@ -16,7 +16,7 @@ from model import ABLATIONS, MODELS, SCALES
 from tools.checkpoints import find_checkpoint
 from tools.command import UserError, positive, run_main
 from tools.data import download
-from tools.data.published import authors_checkpoint, benchmark_files, count_published, weight_files
+from tools.data.download import authors_checkpoint, benchmark_files, count_published, weight_files
 from tools.files import CsvLog, check_writable, short_path
 from tools.network import Network, choose_variant
 from tools.options import add_data_dir, add_gpu, add_limit, add_precision, scale_name

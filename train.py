@@ -10,22 +10,21 @@ import sys
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from model import ABLATIONS, SCALES
+from model import ABLATIONS, SCALES, model_variables
 from ops import tf
 from tools.checkpoints import (PATTERN_CHARACTERS, checkpoint_prefix, find_checkpoint, load_values, note_seen,
-                               training_history)
-from tools.command import UserError, cpu_count, not_negative, positive, run_main
-from tools.data.patches import Sampler, prefetch
-from tools.data.photographs import describe_data, hold_out, load_photographs, open_valid
-from tools.data.records import open_records, records_config
+                               training_history, transfer_weights)
+from tools.command import UserError, cpu_count, not_negative, positive, run_main, say
+from tools.data.patches import Sampler
+from tools.data.photographs import describe_data, hold_out, in_threads, load_photographs, open_valid
+from tools.data.records import list_records, open_records
 from tools.files import check_writable, locked
 from tools.options import add_data_dir, add_precision, add_valid_share, add_variant, gpus
 from tools.runtime import check_precision, error_reason
 from tools.training.cluster import Devices, Watch, other_tasks, read_cluster, serve, watching
-from tools.training.graph import averaged_weights, build_training, judge_dra, start_from, validate
-from tools.training.history import Meter, divergence, say
+from tools.training.graph import averaged_weights, build_training, judge_dra, validate
 from tools.training.recipes import MAX_LOSS, MAX_SKIPPED, add_recipe_options, choose_recipe, learning_rate
-from tools.training.runs import Run
+from tools.training.run import Divergence, Meter, Run
 
 import numpy as np
 
@@ -89,10 +88,7 @@ def main(argv=None):
         check_writable([None if args.prepare else args.run, args.records if args.data else None])
         recipe, sampler = choose_recipe(args, args.model, args.scale), None
         if args.records:
-            sampler = open_records(args, recipe, lambda: open_photographs(args, recipe))
-            written = records_config(args.records)
-            recipe = recipe._replace(candidates=written.get("candidates", 1),
-                                     textures=written.get("textures", 0))
+            sampler, recipe = open_records(args, recipe, lambda: open_photographs(args, recipe))
         if args.prepare:
             return 0
         held_out = hold_out(args.data, args.valid_share)[1] if args.valid_share else []
@@ -107,128 +103,6 @@ def main(argv=None):
         return 128 + watch.signal
     say("done: %s" % run.best)
     return 0
-
-
-class Trainer(object):
-    """A run in training: its graph on its devices, and the loop that trains, logs, validates and saves.
-
-    sampler: the batch of a step, as a function. valid: as open_valid() gives it. watch: tells when to stop.
-    applied: what was fed to the last step that was not skipped, None before one.
-    """
-
-    def __init__(self, args, recipe, run, sampler, valid, watch):
-        self.args, self.recipe, self.run = args, recipe, run
-        self.sampler, self.valid, self.watch = sampler, valid, watch
-
-    def optimize(self, session, start):
-        """Train from the last state, or else from the checkpoint `start` (None: initial weights), to its last
-        step or until stopped; returns the step reached, which is saved."""
-        self.session, recipe, args, training = session, self.recipe, self.args, self.training
-        step = first = self.start_or_resume(start)
-        batches, saved = prefetch(self.sampler, step, recipe.steps), time.time()
-        self.applied, skips = None, 0  # skips: in a row
-        with Meter(self.run, recipe, step, self.devices.on_cpu) as meter:
-            while step < recipe.steps and not self.watch.signal:
-                with meter.waiting():
-                    lr, hr = next(batches)
-                feed = {training.lr: lr, training.hr: hr, training.rate: learning_rate(recipe, step)}
-                loss, norm, skipped = self.run_step(feed, step)
-                step, self.watch.begun = step + 1, True
-                meter.add(loss, norm, skipped)
-                self.applied, skips = (self.applied, skips + 1) if skipped else (feed, 0)
-                if skips == MAX_SKIPPED:
-                    self.give_up(step, loss, norm)
-                if step % args.log_every == 0 or step == recipe.steps:
-                    meter.log(step, feed[training.rate])
-                if step % args.valid_every == 0 or step == recipe.steps:
-                    with meter.paused():
-                        self.validate(step, feed)
-                if time.time() - saved > 60 * args.save_minutes and self.is_sound():
-                    self.run.save_state(step)
-                    saved = time.time()
-        if step > first:
-            if not self.is_sound():
-                self.give_up(step, loss, norm)
-            self.run.save_state(step)
-        return step
-
-    def train(self, start, cluster):
-        """Build the graph and optimize() in it, again from the last state if a task of a cluster is lost."""
-        args = self.args
-        devices = self.devices = Devices(args.gpu, args.threads, self.recipe.batch, cluster)
-        check_precision(args.precision, devices.on_cpu)
-        with devices.telling_failure():
-            tf.set_random_seed(args.seed)
-            self.training = build_training(args.model, args.scale, self.recipe, devices.names, args.without,
-                                           args.precision, devices.compiled)
-            self.run.build(devices.chief)
-            tf.get_default_graph().finalize()
-            while True:
-                try:
-                    with devices.connect() as session:
-                        step = self.optimize(session, start)
-                    break
-                except (tf.errors.UnavailableError, tf.errors.AbortedError) as error:
-                    if not devices.others:
-                        raise
-                    say("lost a task of the cluster (%s): going on from the last state when all are there"
-                        % error_reason(error))
-        if step == self.recipe.steps:
-            devices.tell(True)
-        return step
-
-    def start_or_resume(self, start):
-        """Bring the weights and whatever else there is into the variables; returns the step reached."""
-        step = self.run.open(self.session, self.training.step)
-        if step:
-            name, best = list(self.valid.values())[-1][0], self.run.best_psnr
-            say("resumed at step %d, %s" % (step, "before its first validation" if best == -np.inf else
-                                            "best PSNR of %s %.3f dB" % (name, best)))
-        elif start:
-            say(start_from(self.session, self.training, start))
-        return step
-
-    def run_step(self, feed, step):
-        """The loss of a step, the norm of its gradient, and whether it was skipped."""
-        training = self.training
-        try:
-            return self.session.run(
-                [training.train, training.loss, training.norm, training.skipped], feed)[1:]
-        except tf.errors.ResourceExhaustedError:
-            raise UserError("not enough memory for step %d: lower --batch or --patch" % step)
-
-    def validate(self, step, feed):
-        """Say and log what the averaged weights reach on the validation sets, and save the best."""
-        dra, rms = self.session.run([self.training.largest_dra, self.training.kernel_rms], feed)
-        record = dict(step=step, seconds=round(self.run.seconds, 1), largest_dra=float("%.4g" % dra),
-                      kernel_rms=float("%.4g" % rms))
-        with averaged_weights(self.session, self.training):
-            for key, (_, pairs) in self.valid.items():
-                psnr, images = validate(self.session, self.training, pairs, SCALES[self.args.scale])
-                record[key] = round(psnr, 4)
-            ranges, worst = judge_dra(self.session, self.training, list(self.valid.values())[-1][1])
-            record["gate"] = worst and round(float(worst), 1)
-            better = psnr >= self.run.best_psnr  # or later weights, where PSNR is infinite
-            if better:
-                self.run.save_best(step, psnr, ranges)
-        say("step %7d  PSNR of %s, best %.3f dB" % (step, ", ".join(
-            "%s %.3f dB" % (name, record[key]) for key, (name, _) in self.valid.items()), self.run.best_psnr))
-        self.run.log(record, [image[:128, :128] for image in images[:4]] if better else ())
-
-    def is_sound(self):
-        """Whether the weights have a loss on the patches of the step that made them; that step's own loss is
-        of the weights before it. Weights as they were loaded are sound."""
-        return self.applied is None or self.session.run(self.training.loss, self.applied) < MAX_LOSS
-
-    def give_up(self, step, loss, norm):
-        """Raise UserError for a training that diverges. If there are good weights, those of now or those last
-        saved, a state is left from which the same command goes on with new patches."""
-        if not self.is_sound():
-            if not self.run.restore_state():
-                raise divergence(step, loss, norm)
-            load_values(self.session, [self.training.step], [step])
-        self.run.save_state(step)
-        raise divergence(step, loss, norm, self.run.state)
 
 
 def open_photographs(args, recipe):
@@ -249,10 +123,133 @@ def open_run(args, recipe, held_out):
     names = [os.path.relpath(path, args.data) for path in held_out]
     if start:
         note_seen(start, names)
+    data = describe_data(args.records, list_records) if args.records else describe_data(args.data)
     same = {key: getattr(args, key) for key in (
         "model", "scale", "recipe", "seed", "init_from", "without", "precision", "valid", "valid_share")}
-    return Run(args.run, dict(recipe._asdict(), data=describe_data(args.records or args.data), held_out=names,
+    return Run(args.run, dict(recipe._asdict(), data=data, held_out=names,
                               trained_before=training_history(start) if start else [], **same)), start
+
+
+class Trainer(object):
+    """A run in training: its graph on its devices, and the loop that trains, logs, validates and saves.
+
+    sampler: the batch of a step, as a function. valid: as open_valid() gives it. watch: tells when to stop.
+    applied: what was fed to the last step that was not skipped, None before one.
+    """
+
+    def __init__(self, args, recipe, run, sampler, valid, watch):
+        self.args, self.recipe, self.run = args, recipe, run
+        self.sampler, self.valid, self.watch = sampler, valid, watch
+
+    def train(self, start, cluster):
+        """Build the graph and optimize() in it, again from the last state if a task of a cluster is lost; an
+        error is told to its other tasks, which then end, too."""
+        args = self.args
+        devices = self.devices = Devices(args.gpu, args.threads, self.recipe.batch, cluster)
+        check_precision(args.precision, devices.on_cpu)
+        try:
+            tf.set_random_seed(args.seed)
+            self.training = build_training(args.model, args.scale, self.recipe, devices.names, args.without,
+                                           args.precision, devices.compiled)
+            self.run.build(devices.chief)
+            tf.get_default_graph().finalize()
+            step = None
+            while step is None:
+                try:
+                    with devices.connect() as session:
+                        step = self.optimize(session, start)
+                except (tf.errors.UnavailableError, tf.errors.AbortedError) as error:
+                    if not devices.others:
+                        raise
+                    say("lost a task of the cluster (%s): going on from the last state when all are there"
+                        % error_reason(error))
+        except Exception as error:
+            devices.tell(False)
+            if isinstance(error, tf.errors.ResourceExhaustedError):
+                raise UserError("not enough memory: lower --batch or --patch, or give --valid smaller images")
+            raise
+        if step == self.recipe.steps:
+            devices.tell(True)
+        return step
+
+    def optimize(self, session, start):
+        """Train from the last state, or else from the checkpoint `start` (None: initial weights), to its last
+        step or until stopped; returns the step reached, which is saved."""
+        self.session, recipe, args, training = session, self.recipe, self.args, self.training
+        step = first = self.start_or_resume(start)
+        batches, saved = in_threads(self.sampler, range(step, recipe.steps), 1), time.time()
+        self.applied, skips = None, 0  # skips: in a row
+        with Meter(self.run, recipe, step) as meter:
+            while step < recipe.steps and not self.watch.signal:
+                with meter.waiting():
+                    lr, hr = next(batches)
+                feed = {training.lr: lr, training.hr: hr, training.rate: learning_rate(recipe, step)}
+                _, loss, norm, skipped = session.run(
+                    [training.train, training.loss, training.norm, training.skipped], feed)
+                step, self.watch.begun = step + 1, True
+                meter.add(loss, norm, skipped)
+                self.applied, skips = (self.applied, skips + 1) if skipped else (feed, 0)
+                if skips == MAX_SKIPPED:
+                    self.give_up(step, loss, norm)
+                if step % args.log_every == 0 or step == recipe.steps:
+                    meter.log(step, feed[training.rate])
+                if step % args.valid_every == 0 or step == recipe.steps:
+                    with meter.paused():
+                        self.validate(step, feed)
+                if time.time() - saved > 60 * args.save_minutes and self.is_sound():
+                    self.run.save_state(step)
+                    saved = time.time()
+        if step > first:
+            if not self.is_sound():
+                self.give_up(step, loss, norm)
+            self.run.save_state(step)
+        return step
+
+    def start_or_resume(self, start):
+        """Bring the weights and whatever else there is into the variables; returns the step reached."""
+        session, training = self.session, self.training
+        step = self.run.open(session, training.step)
+        if step:
+            name, best = list(self.valid.values())[-1][0], self.run.best_psnr
+            say("resumed at step %d, %s" % (step, "before its first validation" if best == -np.inf else
+                                            "best PSNR of %s %.3f dB" % (name, best)))
+        elif start:
+            say(transfer_weights(session, start)[1])
+            load_values(session, training.averages, session.run(model_variables()))
+        return step
+
+    def validate(self, step, feed):
+        """Say and log what the averaged weights reach on the validation sets, and save the best."""
+        dra, rms = self.session.run([self.training.largest_dra, self.training.kernel_rms], feed)
+        record = dict(step=step, seconds=round(self.run.seconds, 1), largest_dra=float("%.4g" % dra),
+                      kernel_rms=float("%.4g" % rms))
+        with averaged_weights(self.session, self.training):
+            for key, (_, pairs) in self.valid.items():
+                psnr, images = validate(self.session, self.training, pairs, SCALES[self.args.scale])
+                record[key] = round(psnr, 4)
+            ranges, worst = judge_dra(self.session, self.training, pairs)
+            record["gate"] = worst and round(float(worst), 1)
+            better = psnr >= self.run.best_psnr  # or later weights, where PSNR is infinite
+            if better:
+                self.run.save_best(step, psnr, ranges)
+        say("step %7d  PSNR of %s, best %.3f dB" % (step, ", ".join(
+            "%s %.3f dB" % (name, record[key]) for key, (name, _) in self.valid.items()), self.run.best_psnr))
+        self.run.log(record, [image[:128, :128] for image in images[:4]] if better else ())
+
+    def is_sound(self):
+        """Whether the weights have a loss on the patches of the step that made them; that step's own loss is
+        of the weights before it. Weights as they were loaded are sound."""
+        return self.applied is None or self.session.run(self.training.loss, self.applied) < MAX_LOSS
+
+    def give_up(self, step, loss, norm):
+        """Raise Divergence. If there are good weights, those of now or those last saved, a state is left from
+        which the same command goes on with new patches."""
+        if not self.is_sound():
+            if not self.run.restore_state():
+                raise Divergence(step, loss, norm)
+            load_values(self.session, [self.training.step], [step])
+        self.run.save_state(step)
+        raise Divergence(step, loss, norm, self.run.state)
 
 
 if __name__ == "__main__":

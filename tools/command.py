@@ -1,4 +1,4 @@
-"""What every command has in common: errors, exit statuses, types of options, notices, files, processors."""
+"""What every command has in common: errors, exit statuses, types of options, lines it prints, processors."""
 import concurrent.futures
 import contextlib
 import errno
@@ -9,6 +9,8 @@ import tempfile
 import threading
 
 from tools import INSTALL
+
+from tqdm import tqdm
 
 
 class UserError(Exception):
@@ -27,10 +29,9 @@ def open_standard_files():
             setattr(sys, name, open(os.devnull, "w" if number else "r", errors="backslashreplace"))
 
 
-open_standard_files()  # before anything else is imported that prints
-
-
+open_standard_files()  # before anything prints
 _streams = []  # made on Python 3.6: one that is forgotten closes the file below it
+owns_process = False  # whether this process is a command's, not a program of other people's
 
 
 def escape_unprintable():
@@ -46,10 +47,6 @@ def escape_unprintable():
             setattr(sys, name, _streams[-1])
 
 
-# whether this process is a command's, and not a program of other people's that uses the library
-owns_process = False
-
-
 def run_main(main):
     """Call main() as a command: a UserError, and what the system refuses (a full disk, a folder that is
     gone), becomes one line on stderr and exit status 1, Ctrl-C exit status 130."""
@@ -58,28 +55,24 @@ def run_main(main):
     escape_unprintable()
     try:
         sys.exit(main())
-    except UserError as error:
-        print("error: %s" % error, file=sys.stderr)
-        sys.exit(1)
-    except OSError as error:
-        print("error: %s" % refusal(error), file=sys.stderr)
-        sys.exit(1)
-    except ImportError as error:
-        reason = str(error).strip().splitlines()[-1]
-        print("error: %s" % (reason if INSTALL in reason else "%s: %s" % (reason, INSTALL)), file=sys.stderr)
-        sys.exit(1)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         sys.exit(130)
+    except (UserError, OSError, ImportError) as error:
+        print("error: %s" % describe(error), file=sys.stderr)
+        sys.exit(1)
 
 
-WRITE_ERRORS = errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS
-
-
-def refusal(error):
-    """What the system refused, from an OSError, in one line."""
-    reason = error.strerror or str(error)
-    if error.errno in WRITE_ERRORS:
+def describe(error):
+    """An error in one line: what is wrong, with the file that it is about, or what to install."""
+    reason = str(error)
+    if isinstance(error, ImportError):
+        reason = reason.strip().splitlines()[-1]
+        return reason if INSTALL in reason else "%s: %s" % (reason, INSTALL)
+    if not isinstance(error, OSError):
+        return reason
+    reason = error.strerror or reason
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS):
         return "cannot write %s: %s" % (error.filename or "a file", reason)
     return "%s: %s" % (error.filename, reason) if error.filename else reason
 
@@ -118,6 +111,19 @@ def notice_once(text, where=None):
         _noticed.add(text)
     if first:
         print("note: %s%s" % (text, " (first seen in %s)" % where if where else ""), file=sys.stderr)
+
+
+def say(text):
+    """Print a line of a training, above its progress bar if there is one. Where nothing reads it any more, as
+    after `| head` or in a lost terminal, this is noted once, and printing ends, not the training."""
+    try:
+        tqdm.write(text)
+        sys.stdout.flush()
+    except OSError as error:
+        silence = os.open(os.devnull, os.O_WRONLY)
+        for number in [1, 2] if os.path.sameopenfile(1, 2) else [1]:
+            os.dup2(silence, number)
+        notice_once("cannot print (%s): the training goes on, and log.jsonl has its lines" % error.strerror)
 
 
 @contextlib.contextmanager

@@ -1,5 +1,4 @@
-"""Files that are whole at any time: written under a temporary name and renamed, or row by row; locks,
-digests, JSON and CSV."""
+"""Files that are whole at any time, written under a temporary name and renamed; locks, digests, JSON, CSV."""
 import contextlib
 import csv
 import errno
@@ -25,12 +24,11 @@ LONGEST_NAME = 255  # bytes of the name of a file, on all usual file systems
 
 @contextlib.contextmanager
 def replacing(path):
-    """A temporary name beside `path`, of its own for each call: what is written there within this context is
-    renamed to `path` at its end, and removed if the context ends by an exception, so that `path` is whole at
-    any time. A process that is killed leaves it: the name of `path`, a dot, eight hexadecimal digits and
-    .tmp.
+    """A temporary name beside `path`: what is written there within this context is renamed to `path` at its
+    end, and removed if the context ends by an exception, so that `path` is whole at any time.
 
-    What the system refuses becomes a UserError that names `path`.
+    The name is another one for each call: that of `path`, a dot, eight hexadecimal digits and .tmp. A process
+    that is killed leaves it. What the system refuses becomes a UserError that names `path`.
     """
     folder, name = os.path.split(path)
     end = ".%s.tmp" % uuid.uuid4().hex[:8]
@@ -49,15 +47,9 @@ def replacing(path):
 
 def check_writable(folders=(), files=()):
     """Raise UserError unless these folders can be made and these files written, None left out; nothing of it
-    is kept.
-
-    To be called before the work whose results a read-only or full target would lose.
-    """
-    targets = [(path, path) for path in folders] + [(path, path and os.path.dirname(path)) for path in files]
-    for path, folder in targets:
-        if not path:
-            continue
-        folder = os.path.abspath(folder)
+    is kept. To be called before the work whose results a read-only or full target would lose."""
+    for path in filter(None, [*folders, *files]):
+        folder = os.path.abspath(path if path in folders else os.path.dirname(path))
         while not os.path.lexists(folder):
             folder = os.path.dirname(folder)
         try:
@@ -87,13 +79,20 @@ def script(path):
 def to_json(value, **options):
     """A value as a text of JSON, with null for infinities and NaN, which JSON does not have; options: of
     json.dumps()."""
-    def known(value):
-        if isinstance(value, dict):
-            return {key: known(item) for key, item in value.items()}
-        if isinstance(value, (list, tuple)):
-            return [known(item) for item in value]
-        return None if isinstance(value, float) and not np.isfinite(value) else value
-    return json.dumps(known(value), sort_keys=True, allow_nan=False, **options)
+    value = json.loads(json.dumps(value), parse_constant=lambda name: None)
+    return json.dumps(value, sort_keys=True, **options)
+
+
+def read_json(path, advice):
+    """The dict in a file of JSON, {} without the file. Raises UserError, which ends with advice, if there is
+    none in it."""
+    try:
+        with open(path) as file:
+            return dict(json.load(file))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError("cannot read %s: %s; %s" % (path, error, advice))
 
 
 def write_json(path, value):
@@ -119,23 +118,6 @@ def file_digest(path, algorithm="sha256"):
     return digest.hexdigest()
 
 
-# ---------------------------------------------------------------------------------------------------- locks
-
-def lock_file(path, wait):
-    """Open a file that this process alone holds until it closes it or ends, made if it is not there.
-
-    If another process holds it, wait for it to end, or else raise BlockingIOError.
-    """
-    file = open(path, "w")
-    try:
-        if fcntl:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except BlockingIOError:
-        file.close()
-        raise
-    return file
-
-
 @contextlib.contextmanager
 def locked(folder, doing, option):
     """Within this context no other process does the same in the folder, which is made if it is not there.
@@ -144,15 +126,17 @@ def locked(folder, doing, option):
     has it already.
     """
     os.makedirs(folder, exist_ok=True)
-    try:
-        lock = lock_file(os.path.join(folder, ".lock"), wait=False)
-    except BlockingIOError:
-        raise UserError("another process %s %s: wait for it, or give another %s" % (doing, folder, option))
-    with lock:
+    with open(os.path.join(folder, ".lock"), "w") as file:
+        try:
+            if fcntl:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError("another process %s %s: wait for it, or give another %s"
+                            % (doing, folder, option))
         yield
 
 
-# ------------------------------------------------------------------------------------------------------ CSV
+# ----------------------------------------------------------------------------------------------------- CSV
 
 # names of files that are no Unicode are kept as Python's surrogateescape has them
 ENCODING = dict(encoding="utf-8", errors="surrogateescape", newline="")
@@ -181,24 +165,13 @@ def write_text(path, text):
 
 
 class CsvLog(object):
-    """A CSV file that grows by rows and is complete and valid at any moment.
-
-    The first row replaces what `path` held before. fields: the names at the top.
-    """
+    """A CSV file that grows by rows and is whole at any moment; the first one replaces what was there."""
 
     def __init__(self, path, fields):
-        self.path, self.fields, self.begun = path, fields, False
+        """fields: the names at the top."""
+        self.path, self.rows = path, [fields]
 
     def add(self, row):
         """Write a row of cells. Raises UserError, and leaves the rows before it, if that is not possible."""
-        if not self.begun:
-            write_text(self.path, to_csv([self.fields, row]))
-            self.begun = True
-            return
-        size = os.path.getsize(self.path)
-        try:
-            with open(self.path, "a", **ENCODING) as file:
-                file.write(to_csv([row]))
-        except OSError as error:
-            os.truncate(self.path, size)
-            raise UserError("cannot write %s: %s" % (self.path, error.strerror))
+        write_text(self.path, to_csv(self.rows + [row]))
+        self.rows.append(row)

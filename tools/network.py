@@ -31,7 +31,7 @@ class Network(object):
         """gpu: its index, or -1 for the CPU. without: of an ablation (see drsan).
 
         precision: see convolving_in. limit: DRA to the range that stands beside the weights, if one does (see
-        tools/dra_range.py). Raises UserError as restore_weights and check_precision.
+        tools/gate.py). Raises UserError as restore_weights and check_precision.
         """
         self.model, self.scale, self.factor, self.prefix = model, scale, SCALES[scale], prefix
         self.without, self.precision = without, precision

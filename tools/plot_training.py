@@ -10,7 +10,7 @@ import sys
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from tools.command import UserError, run_main
 from tools.files import check_writable, replacing
-from tools.training.history import CURVES, HEALTH, read_curves
+from tools.training.run import CURVES, HEALTH, read_curves
 
 COLORS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9",
           "#000000"]  # Okabe and Ito's, told apart by all

@@ -16,11 +16,8 @@ GIVEN_GPUS = os.environ.get("CUDA_VISIBLE_DEVICES")  # by the user or a schedule
 
 
 def _keep_freed_memory():
-    """Let both allocators of TensorFlow 1.8 (jemalloc, and glibc within Eigen) keep what is freed.
-
-    By default they give it back to the system after every operation, and half of the time on a CPU goes to
-    page faults.
-    """
+    """Let glibc, which Eigen in TensorFlow 1.8 calls, keep what is freed: by default it goes back to the
+    system after every operation, and half of the time on a CPU goes to page faults."""
     M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8  # of malloc.h
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
     if mallopt:
@@ -38,11 +35,8 @@ if "tensorflow" not in sys.modules:  # which reads these when it is imported
 
 
 class TensorFlow(object):
-    """TensorFlow 1.x, or the part of TensorFlow 2.x that has its API: an object with the module's names.
-
-    The module is imported when the first of them is used, so that --help and wrong options do not wait
-    seconds for it.
-    """
+    """TensorFlow 1.x, or the part of 2.x that has its API: an object with the module's names. The first that
+    is used imports it, so that --help and wrong options do not wait seconds for it."""
 
     def __getattr__(self, name):
         value = getattr(_import_tensorflow(), name)
@@ -128,8 +122,7 @@ def _run_first_graph():
 
 def list_gpus(session, task=""):
     """The names of the GPUs of a session, in a cluster of those of one task, as "/job:worker/task:1"."""
-    wanted = tf.DeviceSpec.from_string(task)
-    names = []
+    wanted, names = tf.DeviceSpec.from_string(task), []
     for device in session.list_devices():
         spec = tf.DeviceSpec.from_string(device.name)
         if device.device_type == "GPU" and (not task or (spec.job, spec.task) == (wanted.job, wanted.task)):
@@ -172,8 +165,7 @@ def gpu_memory(session):
 def resident_memory():
     """Bytes of memory that this process takes; 2^29 where the system does not say."""
     try:
-        with open("/proc/self/statm") as file:
-            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        return 1024 * int(_read_fields("/proc/self/status")["VmRSS:"])
     except OSError:
         return 2 ** 29
 
@@ -187,18 +179,16 @@ def free_memory():
     for folder, limit, used, cache in (
             ("/sys/fs/cgroup/", "memory.max", "memory.current", "file"),
             ("/sys/fs/cgroup/memory/", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_cache")):
-        try:
+        with contextlib.suppress(OSError, ValueError):  # no such control group, or one without a limit
             limit, used = (int(open(folder + name).read()) for name in (limit, used))
             free = min(free, limit - used + int(_read_fields(folder + "memory.stat")[cache]))
-        except (OSError, ValueError):  # no such control group, or one without a limit
-            pass
     return free
 
 
 def _read_fields(path):
     """{first word: second word} of the lines of a file."""
     with open(path) as file:
-        return dict(line.split()[:2] for line in file)
+        return dict(line.split()[:2] for line in file if len(line.split()) > 1)
 
 
 def has_bfloat16():
@@ -217,14 +207,11 @@ def cpu_has_bfloat16():
 
 def check_precision(precision, on_cpu=False):
     """Raise UserError if this TensorFlow cannot convolve in a precision (see compute.py). One line says so if
-    the processor, on which it is to run, has no instructions for it.
-    """
-    if precision != "bfloat16":
-        return
-    if not has_bfloat16():
+    the processor, on which it is to run, has no instructions for it."""
+    if precision == "bfloat16" and not has_bfloat16():
         raise UserError("TensorFlow %s cannot convolve in bfloat16: leave out --precision, or use "
                         "TensorFlow 2" % tf.__version__)
-    if on_cpu and not cpu_has_bfloat16():
+    if precision == "bfloat16" and on_cpu and not cpu_has_bfloat16():
         notice_once("this processor has no instructions for bfloat16: it takes many times as long as float32")
 
 

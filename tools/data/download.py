@@ -1,14 +1,14 @@
-"""Download benchmark images, the authors' weights and DIV2K, each file verified: python
-tools/data/download.py Set5
+"""Download what is published, each file verified: python tools/data/download.py Set5 Set14 authors-weights
 
-Files come from the authors' public repository at a fixed commit; each gets its final name only after its
-content was checked against the git blob id in authors_files.csv. What is there is neither downloaded again
-nor replaced, so that the same command goes on where an interrupted one ended. Proxies are taken from the
-environment.
+Benchmark images and the authors' weights come from their public repository at a fixed commit, DIV2K from its
+site. Each file gets its final name only after its content was checked against a digest: the git blob id in
+authors_files.csv. What is there is neither downloaded again nor replaced, so that the same command goes on
+where an interrupted one ended. Proxies are taken from the environment.
 """
 import argparse
 import concurrent.futures
 import contextlib
+import functools
 import http.client
 import os
 import pathlib
@@ -18,20 +18,19 @@ import threading
 import urllib.parse
 import urllib.request
 import zipfile
-from collections import OrderedDict
+from collections import OrderedDict, namedtuple
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 from tools.command import UserError, run_main
-from tools.data.published import (WEIGHTS, File, benchmark_files, is_right, megabytes, weight_files,
-                                  wrong_files)
-from tools.files import locked
-from utils import BENCHMARKS
+from tools.files import file_digest, locked, read_csv
+from utils import BENCHMARKS, download_command
 
 from tqdm import tqdm
 
 AUTHORS_URL = "https://raw.githubusercontent.com/saturnian77/DRSAN/88418748075a05954f561a512db8921e251fd935"
+MANIFEST = os.path.join(os.path.dirname(os.path.abspath(__file__)), "authors_files.csv")
+WEIGHTS = "authors-weights"
 DIV2K_URL = "https://data.vision.ee.ethz.ch/cvl/DIV2K"
-
 DIV2K = {  # bytes and SHA-256, as in tensorflow/datasets, tensorflow_datasets/url_checksums/div2k.txt
     "DIV2K_train_HR": (3530603713, "9d0b9c463f6e35b6c62cc6a930ee2224f670b34c1df841a57670f9acf0f6c335"),
     "DIV2K_valid_HR": (448993893, "20dd31fd84d777bc1cf5d6b7654a3f569c0aec74458ae094122ad1d0489900fc"),
@@ -43,10 +42,76 @@ BACKOFF = 1          # seconds before the second attempt, doubled for each furth
 TIMEOUT = 30         # seconds without a byte
 MAX_FILE = 64 << 20  # bytes of a file whose size is not known
 
+# path: in the source; target: where it goes; digest: algorithm, hexadecimal digits; size: bytes, 0: unknown
+File = namedtuple("File", "path target digest size")
+
+
+@functools.lru_cache(maxsize=1)
+def read_manifest():
+    """{path in the authors' repository: (git blob id, bytes, 0 if unknown)}."""
+    return {row["path"]: (row["git_blob"], int(row["bytes"] or 0)) for row in read_csv(MANIFEST)}
+
+
+def _manifest_files(pattern, folder):
+    """The Files with a path of that pattern, which go below a folder."""
+    return [File(path, os.path.join(folder, *path.split("/")[1:]), ("git blob", blob), size)
+            for path, (blob, size) in read_manifest().items() if re.match(pattern, path)]
+
+
+def benchmark_files(name, data_dir, scales=(2, 3, 4)):
+    """The published Files of a benchmark data set: HR, and LR for each of `scales`."""
+    folders = "|".join(["HR"] + ["x%d" % scale for scale in scales])
+    return _manifest_files("psnrtest/(%s)/%s/" % (folders, name), data_dir)
+
+
+def weight_files(data_dir, model="[^/]+", scale="[^/]+"):
+    """The Files of the authors' weights: all 13, or those of a model ("32s") and scale ("x2"), if any."""
+    return _manifest_files("ckpt/%s/DRSAN_%s/" % (scale, model), os.path.join(data_dir, WEIGHTS))
+
+
+def authors_checkpoint(model, scale, data_dir):
+    """The prefix of the authors' downloaded and verified checkpoint for "32s", "x2". Raises UserError."""
+    files = weight_files(data_dir, model, scale)
+    if not files:
+        raise UserError("the authors publish no weights for %s at %s" % (model, scale))
+    if wrong_files(files):
+        folder, command = os.path.dirname(files[0].target), download_command(WEIGHTS, data_dir)
+        raise UserError("the authors' weights for %s %s are not in %s, or not as published: get them with: %s"
+                        % (model, scale, folder, command))
+    return next(file.target[:-len(".index")] for file in files if file.target.endswith(".index"))
+
+
+def count_published(dataset, scale):
+    """How many files of a benchmark DataSet, as found for `scale`, have the published content, and how many
+    should."""
+    blobs, right = {path: blob for path, (blob, _) in read_manifest().items()}, 0
+    for pair in dataset.pairs:
+        for folder, path in ("HR", pair.hr), ("x%d" % scale, pair.lr):
+            blob = blobs.get("psnrtest/%s/%s/%s.png" % (folder, dataset.name, pair.name))
+            right += bool(path and is_right(path, ("git blob", blob)))
+    return right, len(benchmark_files(dataset.name, "", [scale]))
+
+
+def is_right(path, digest):
+    """Whether there is a readable file with that content; digest: (algorithm, hexadecimal digits)."""
+    with contextlib.suppress(OSError):
+        return os.path.isfile(path) and file_digest(path, digest[0]) == digest[1]
+    return False
+
+
+def wrong_files(files):
+    """Those of `files` that are missing or not as published."""
+    return [file for file in files if not is_right(file.target, file.digest)]
+
 
 def missing_files(files):
     """Those of `files` that are missing, each once: no two downloads write the same file."""
     return [file for file in OrderedDict.fromkeys(files) if not os.path.lexists(file.target)]
+
+
+def megabytes(files):
+    """About how many MB the `files` have together; the size of a .meta, of some 4 MB, is unknown."""
+    return sum(file.size for file in files) / 1e6
 
 
 class _Failed(Exception):
@@ -56,10 +121,9 @@ class _Failed(Exception):
 def _receive(url, start):
     """Ask for what follows the first `start` bytes of a file: yields from which byte the answer begins, then
     its bytes in pieces. Raises _Failed."""
-    request = urllib.request.Request(url, headers={"User-Agent": "DRSAN"})
-    if start:
-        request.add_header("Range", "bytes=%d-" % start)
+    headers = {"User-Agent": "DRSAN", **({"Range": "bytes=%d-" % start} if start else {})}
     try:
+        request = urllib.request.Request(url, headers=headers)
         with contextlib.closing(urllib.request.build_opener().open(request, timeout=TIMEOUT)) as answer:
             size = start if answer.headers.get("Content-Range", "").startswith("bytes %d-" % start) else 0
             end = size + int(answer.headers.get("Content-Length") or 0)
@@ -70,19 +134,16 @@ def _receive(url, start):
             if size < end:
                 raise _Failed("the connection closed after %d of %d bytes" % (size, end))
     except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError: an address that is none
-        if start and getattr(error, "code", None) == 416:  # the digest tells if it is whole
-            yield start
-        else:
-            raise _Failed(str(error).splitlines()[0] if str(error) else type(error).__name__)
+        if not start or getattr(error, "code", None) != 416:
+            raise _Failed((str(error) or type(error).__name__).splitlines()[0])
+        yield start  # there is no more: the digest tells if it is whole
 
 
 def _attempt(file, url, stop, progress):
     """Bring `<target>.part` to its full length, from where it ends if the server can, and give it its name.
-
-    Raises _Failed, and OSError for what the disk refuses.
-    """
+    Raises _Failed, and OSError for what the disk refuses."""
     part = file.target + ".part"
-    pieces = _receive(url, os.path.getsize(part) if os.path.exists(part) else 0)
+    pieces = _receive(url, _size(part))
     size = next(pieces)
     os.makedirs(os.path.dirname(part), exist_ok=True)  # now, so that no network leaves no folder
     with open(part, "ab" if size else "wb") as out:
@@ -99,12 +160,14 @@ def _attempt(file, url, stop, progress):
     os.replace(part, file.target)
 
 
-def _fetch(file, base, stop, progress):
-    """Download one File below the URL `base`, with retries; what has come is kept for the next run. Raises
-    UserError.
+def _size(path):
+    return os.path.getsize(path) if os.path.exists(path) else 0
 
-    stop: an Event that ends this soon, without the file. progress: called with the number of bytes that came.
-    """
+
+def _fetch(file, base, stop, progress):
+    """Download one File below the URL `base`, with retries; what has come is kept for the next run. stop: an
+    Event that ends this soon, without the file. progress: called with the number of bytes that came. Raises
+    UserError."""
     url, part = base + "/" + urllib.parse.quote(file.path), file.target + ".part"
     attempt = most = 0
     while not stop.is_set():
@@ -114,9 +177,8 @@ def _fetch(file, base, stop, progress):
             reason = error
         except OSError as error:
             raise UserError("cannot write %s: %s" % (error.filename or part, error.strerror or error))
-        size = os.path.getsize(part) if os.path.exists(part) else 0
-        attempt = 1 if size > most + (1 << 20) else attempt + 1
-        most = max(most, size)
+        attempt = 1 if _size(part) > most + (1 << 20) else attempt + 1
+        most = max(most, _size(part))
         if attempt == ATTEMPTS or stop.wait(BACKOFF * 2 ** (attempt - 1)):
             raise UserError("cannot get %s: %s (%d attempts); the same command goes on from here; without a "
                             "network, name a copy of the source by --mirror, or put the files into %s" % (
@@ -124,8 +186,7 @@ def _fetch(file, base, stop, progress):
 
 
 def mirror_url(mirror, default):
-    """The URL below which files are found: `mirror`, a URL or a local folder, or else `default`. Raises
-    UserError."""
+    """The URL below which files are: `mirror`, a URL or folder, or else `default`. Raises UserError."""
     if not mirror:
         return default
     if re.match("(https?|file)://", mirror):
@@ -159,24 +220,20 @@ def download(files, data_dir, mirror=None, source=AUTHORS_URL):
 
 def download_div2k(data_dir, mirror=None, yes=False):
     """Download DIV2K's HR images to data_dir/DIV2K, after asking whether that much is wanted, and unpack
-    them.
-
-    mirror: a URL or folder with the official archives, which are removed after unpacking. Raises UserError.
-    """
+    them. mirror: a URL or folder with the official archives. Raises UserError."""
     folder = os.path.join(data_dir, "DIV2K")
     archives = [File(name + ".zip", os.path.join(folder, name + ".zip"), ("sha256", sha256), size)
                 for name, (size, sha256) in DIV2K.items() if not os.path.isdir(os.path.join(folder, name))]
     if archives:
-        sizes = [archive.size / 1e9 for archive in archives]
-        size, most = sum(sizes), max(sizes)
+        gigabytes = [archive.size / 1e9 for archive in archives]
         print("DIV2K: %s from %s into %s: %.2f GB; the disk needs %.1f GB while unpacking" % (
-            " ".join(archive.path for archive in archives), mirror_url(mirror, DIV2K_URL), folder, size,
-            size + most))
+            " ".join(archive.path for archive in archives), mirror_url(mirror, DIV2K_URL), folder,
+            sum(gigabytes), sum(gigabytes) + max(gigabytes)))
         if not (yes or ask("Download and unpack this?")):
             raise UserError("DIV2K was not downloaded: --yes says yes beforehand")
     download(archives, data_dir, mirror, DIV2K_URL)
     for archive in archives:
-        if not is_right(archive.target, archive.digest):
+        if wrong_files([archive]):
             raise UserError("%s is not the published archive: remove it" % archive.target)
         temporary, name = archive.target + ".unpacking", archive.path[:-len(".zip")]
         with zipfile.ZipFile(archive.target) as file:
@@ -189,19 +246,14 @@ def download_div2k(data_dir, mirror=None, yes=False):
 
 def ask(question):
     """Whether the user says yes; without a terminal to ask on, no."""
-    if not sys.stdin.isatty():
-        return False
-    try:
-        return input(question + " [y/N] ").strip().lower() in ("y", "yes")
-    except EOFError:
-        return False
+    with contextlib.suppress(EOFError):
+        return sys.stdin.isatty() and input(question + " [y/N] ").strip().lower() in ("y", "yes")
+    return False
 
 
 def offer(files, data_dir, mirror=None, yes=False):
-    """Download those of the manifest's `files` that are missing, if the user, or `yes` beforehand, says yes.
-
-    Asks nothing, and does nothing, if all are there or there is no terminal to ask on.
-    """
+    """Download those of the authors' `files` that are missing, if the user, or `yes` beforehand, says yes.
+    Asks nothing if all are there or there is no terminal to ask on."""
     missing = missing_files(files)
     question = "Of %d published files, %d are missing in %s. Download about %.3g MB from %s?"
     if missing and (yes or ask(question % (

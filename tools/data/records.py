@@ -3,17 +3,15 @@ uint8 RGB."""
 import contextlib
 import functools
 import glob
-import json
 import os
 import threading
 
 from model import SCALES
 from ops import tf
-from tools.command import UserError
+from tools.command import UserError, say
 from tools.data.photographs import describe_data, in_threads
-from tools.files import locked, replacing, write_json
+from tools.files import locked, read_json, replacing, write_json
 from tools.runtime import error_reason
-from tools.training.history import say
 
 import numpy as np
 from tqdm import tqdm
@@ -22,44 +20,40 @@ OVERHEAD = 16  # bytes of a TFRecord beside its data: 8 of its length, and two c
 
 
 def open_records(args, recipe, open_photographs):
-    """The RecordSampler of the records in args.records, which are first written if args.data is given.
-
-    open_photographs: returns the Sampler of the photographs; called only if something is to be written.
-    Raises UserError if records are missing, or were written otherwise.
-    """
+    """(RecordSampler of the records in args.records, the Recipe by which their patches were chosen). If
+    args.data is given, what is missing of them is first written, from the Sampler that open_photographs()
+    returns. Raises UserError if records are missing, or were written otherwise."""
     if args.data:
         with locked(args.records, "writes records to", "--records"):
             prepare_records(args, recipe, open_photographs)
     sampler = RecordSampler(args.records, SCALES[args.scale], recipe.batch, recipe.patch, args.seed)
-    pairs = records_config(args.records).get("pairs", len(sampler.offsets))
-    if len(sampler.offsets) != pairs:
+    written, found = records_config(args.records), len(sampler.offsets)
+    if found != written.get("pairs", found):
         raise UserError("%s holds %d of %d pairs: give --data and the options that it was started with to "
-                        "write the rest" % (args.records, len(sampler.offsets), pairs))
-    say("%d pairs in %d files of %s" % (pairs, len(sampler.files), args.records))
-    return sampler
+                        "write the rest" % (args.records, found, written["pairs"]))
+    say("%d pairs in %d files of %s" % (found, len(sampler.files), args.records))
+    return sampler, recipe._replace(
+        candidates=written.get("candidates", 1), textures=written.get("textures", 0))
+
+
+def list_records(folder):
+    """The paths of the *.tfrecord in a folder, sorted."""
+    return sorted(glob.glob(os.path.join(glob.escape(folder), "*.tfrecord")))
 
 
 def records_config(folder):
     """How a folder of records was written, as its records.json says; {} if it has none, as the authors'
     records."""
-    path = os.path.join(folder, "records.json")
-    try:
-        with open(path) as file:
-            return dict(json.load(file))
-    except FileNotFoundError:
-        return {}
-    except (ValueError, TypeError) as error:
-        raise UserError("cannot read %s: %s; remove it to train on these records" % (path, error))
+    return read_json(os.path.join(folder, "records.json"), "remove it to train on these records")
 
 
 def prepare_records(args, recipe, open_photographs):
-    """Write what is missing of the records in args.records. Raises UserError if they were written
-    otherwise."""
-    same = {key: getattr(args, key) for key in ("valid_share", "scale", "seed", "pairs", "shards")}
-    wanted = dict(same, data=describe_data(args.data), patch=recipe.patch, candidates=recipe.candidates,
+    """Write what is missing of the records. Raises UserError if there are others."""
+    wanted = {key: getattr(args, key) for key in ("valid_share", "scale", "seed", "pairs", "shards")}
+    wanted.update(data=describe_data(args.data), patch=recipe.patch, candidates=recipe.candidates,
                   textures=recipe.textures)
-    started, files = records_config(args.records), os.path.join(glob.escape(args.records), "*.tfrecord")
-    if not started and glob.glob(files):
+    started, there = records_config(args.records), list_records(args.records)
+    if there and not started:
         raise UserError("%s holds records that were not written here: leave out --data to train on them, or "
                         "give another --records" % args.records)
     if started:
@@ -71,28 +65,23 @@ def prepare_records(args, recipe, open_photographs):
                 args.records, ", ".join(different)))
     else:
         write_json(os.path.join(args.records, "records.json"), wanted)
-    if len(glob.glob(files)) < args.shards:
+    if len(there) < args.shards:
         write_records(open_photographs(), args.records, args.pairs, args.shards)
 
 
 def write_records(sampler, folder, pairs, shards):
-    """Write `pairs` random pairs of a Sampler to `shards` files in `folder`; those that are there already are
-    kept.
-
-    Each file appears under its name once it is complete, and depends on the sampler's seed and its own number
-    alone: an interrupted call is continued by the same call. Raises UserError if the disk has no room for
-    them.
-    """
+    """Write `pairs` random pairs of a Sampler to `shards` files in `folder`; those that are there are kept:
+    each depends on the sampler's seed and its own number alone. Raises UserError if the disk has no room."""
     for left in glob.glob(os.path.join(glob.escape(folder), "*.tfrecord.*.tmp")):  # by a call that was killed
         os.remove(left)
-    sizes = [pairs * (i + 1) // shards - pairs * i // shards for i in range(shards)]
     name = "train_SR_aug_X%d_%d-%%05d-of-%05d.tfrecord" % (sampler.factor, pairs, shards)
     paths = [os.path.join(folder, name % i) for i in range(shards)]
     missing = [i for i in range(shards) if not os.path.exists(paths[i])]
 
     def write(i):
+        size = pairs * (i + 1) // shards - pairs * i // shards
         with replacing(paths[i]) as temporary, tf.python_io.TFRecordWriter(temporary) as writer:
-            for lr, hr in zip(*sampler(i, sizes[i])):
+            for lr, hr in zip(*sampler(i, size)):
                 features = {key: tf.train.Feature(bytes_list=tf.train.BytesList(value=[value.tobytes()]))
                             for key, value in (("image", lr), ("label", hr))}
                 example = tf.train.Example(features=tf.train.Features(feature=features))
@@ -100,26 +89,22 @@ def write_records(sampler, folder, pairs, shards):
 
     try:
         with contextlib.closing(in_threads(write, missing, 2)) as writing:
-            for _ in tqdm(writing, "writing", len(missing), unit="file", disable=None):
-                pass
+            list(tqdm(writing, "writing", len(missing), unit="file", disable=None))
     except (tf.errors.OpError, OSError) as error:
         raise UserError("cannot write records to %s: %s" % (folder, error_reason(error)))
 
 
 class RecordSampler(object):
-    """Batches from TFRecords in the authors' format, each pair once in an epoch, in an order of its own every
-    epoch."""
+    """Batches from TFRecords, each pair once in an epoch, in an order of its own every epoch."""
 
     def __init__(self, folder, factor, batch, patch, seed):
-        """folder: of *.tfrecord files, of which every record has the same size. Raises UserError if it has
-        none."""
+        """folder: of *.tfrecord files, of which every record has the same size."""
         self.factor, self.batch, self.patch, self.seed = factor, batch, patch, seed
-        paths = sorted(glob.glob(os.path.join(glob.escape(folder), "*.tfrecord")))
+        paths = list_records(folder)
         if not paths:
             raise UserError("no *.tfrecord in %s: give --data to write them from photographs" % folder)
         self.files, self.lock, self.offsets = [open(path, "rb") for path in paths], threading.Lock(), []
-        first = np.frombuffer(self.files[0].read(8), np.uint8)
-        self.length = int(first.view(np.uint64)[0]) if len(first) == 8 else 0
+        self.length = int.from_bytes(self.files[0].read(8), "little")
         for i, path in enumerate(paths):
             size = os.path.getsize(path)
             if size % (self.length + OVERHEAD) or not size:
@@ -138,17 +123,15 @@ class RecordSampler(object):
             return tuple(np.frombuffer(feature[key].bytes_list.value[0], np.uint8).reshape(side, side, 3)
                          for key, side in (("image", lr), ("label", hr)))
         except Exception as error:  # of protobuf, in either version, or of NumPy
-            reason = str(error).splitlines()[0] if str(error) else "damaged"
             raise UserError("%s: the record at byte %d is no pair of %dx%d and %dx%d patches: %s" % (
-                self.files[i].name, offset, lr, lr, hr, hr, reason))
+                self.files[i].name, offset, lr, lr, hr, hr, (str(error) or "damaged").splitlines()[0]))
 
     @functools.lru_cache(maxsize=2)
     def _order(self, epoch):
         return np.random.RandomState([self.seed, epoch]).permutation(len(self.offsets))
 
     def __call__(self, step):
-        """The batch of a step, a function of seed and step alone: LR [batch, p, p, 3], HR [batch, sp, sp, 3],
-        uint8."""
+        """The batch of a step, of seed and step alone: uint8 LR [batch, p, p, 3], HR [batch, sp, sp, 3]."""
         positions = [divmod(i, len(self.offsets)) for i in range(step * self.batch, (step + 1) * self.batch)]
         pairs = [self._read(self._order(epoch)[index]) for epoch, index in positions]
         return tuple(np.stack(images) for images in zip(*pairs))

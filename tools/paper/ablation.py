@@ -15,7 +15,7 @@ from tools.command import UserError, positive, run_main
 from tools.files import check_writable, read_csv, short_path
 from tools.options import add_precision
 from tools.paper.results import Table, call_script, costs, markdown_table, present, table_parser, write_table
-from tools.training.history import read_curves
+from tools.training.run import read_curves
 
 import numpy as np
 

@@ -15,10 +15,9 @@ import threading
 import time
 
 from ops import tf
-from tools.command import UserError
+from tools.command import UserError, say
 from tools.compute import can_compile
 from tools.runtime import error_reason, list_gpus, open_session, session_config
-from tools.training.history import say
 
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 GRACE = 7  # seconds in which a chief that gets a signal at the same time can end its step and save
@@ -65,11 +64,10 @@ def other_tasks(cluster):
 def answers(address):
     """Whether anything listens at HOST:PORT."""
     host, _, port = address.rpartition(":")
-    try:
+    with contextlib.suppress(OSError):
         socket.create_connection((host.strip("[]"), int(port)), 1).close()
         return True
-    except OSError:
-        return False
+    return False
 
 
 def end(status, message):
@@ -217,10 +215,7 @@ class Devices(object):
         if cluster:
             tasks = ["/job:chief/task:0"] + [task for task in self.others if task.startswith("/job:worker/")]
         self.chief = tasks[0]
-        if batch % len(tasks):
-            below = batch // len(tasks) * len(tasks)
-            raise UserError("a batch of %d cannot be split over %d machines: give --batch %s" % (
-                batch, len(tasks), " or ".join(str(size) for size in (below, below + len(tasks)) if size)))
+        check_batch(batch, len(tasks), "machines")
         parts = max(n for n in range(1, threads + 1) if batch % (n * len(tasks)) == 0)
         config = dict(intra_op_parallelism_threads=threads // parts, inter_op_parallelism_threads=threads)
         self.server = start_server(cluster, gpus, **config) if cluster else None
@@ -231,9 +226,7 @@ class Devices(object):
         self.on_cpu = not any(found.values())
         self.compiled = self.on_cpu and not cluster and can_compile()  # see convolving_in
         self.names = split_batch(found, parts)
-        if batch % len(self.names):
-            raise UserError("a batch of %d cannot be split over %d devices: change --batch" % (
-                batch, len(self.names)))
+        check_batch(batch, len(self.names), "devices")
         if cluster:
             job = "ps" if cluster.addresses.get("ps") else "chief"
             self.names = [tf.train.replica_device_setter(
@@ -255,11 +248,10 @@ class Devices(object):
                 with tf.Session(self.server.target, config=config) as session:
                     session.run(task_done(task).enqueue(done))
 
-    @contextlib.contextmanager
-    def telling_failure(self):
-        """An error within this context is told to the other tasks of the cluster, which then end, too."""
-        try:
-            yield
-        except Exception:
-            self.tell(False)
-            raise
+
+def check_batch(batch, parts, words):
+    """Raise UserError if a batch cannot be split into so many equal parts."""
+    if batch % parts:
+        sizes = [size for size in (batch // parts * parts, (batch // parts + 1) * parts) if size]
+        raise UserError("a batch of %d cannot be split over %d %s: give --batch %s" % (
+            batch, parts, words, " or ".join(map(str, sizes))))

@@ -1,19 +1,17 @@
-"""The training graph: DRSAN, the L1 loss, a step of a recipe's optimizer; and how weights are validated."""
+"""The training graph: DRSAN, the L1 loss, a step of the optimizer of a recipe, by Adam or Muon, and
+steps that are skipped. And how weights are validated."""
 import collections
 import contextlib
 
 from model import MODELS, dra_values, drsan, model_variables
 from ops import tf
-from tools.checkpoints import load_values, transfer_weights
-from tools.command import UserError
+from tools.checkpoints import load_values
 from tools.compute import convolving_in
-from tools.dra_range import measure_dra
-from tools.gate import hard_pictures, judge
-from tools.training.optimizer import optimize_by
+from tools.gate import hard_pictures, judge, measure_dra
+from tools.training.recipes import MAX_LOSS, MOMENTUM, NORMS, UPDATE_RMS, orthogonalize, uses_muon
 from utils import mean_scores, psnr_y, to_uint8
 
 import numpy as np
-
 
 # dra: of each DRAG of the network of `sr`; dra_ranges: what they are limited by, a placeholder
 # [DRAGs, 2, paths] that limits nothing by default; both None for an ablation
@@ -42,13 +40,10 @@ def build_training(model, scale, recipe, devices=("",), without=None, precision=
             sr = drsan(tf.cast(lr_part, tf.float32) / 255, model, scale, without)
             losses.append(tf.reduce_mean(tf.abs(tf.cast(hr_part, tf.float32) / 255 - sr)))
     dra = [tf.reduce_max(tf.abs(values)) for values in dra_values()] or [tf.ones([])]
-    ranges = limits = dra_of_sr = None
-    if not without:
-        ranges = no_limits(model)
-        limits = [tf.unstack(drag) for drag in tf.unstack(ranges)]
+    ranges = None if without else no_limits(model)
+    limits = None if without else [tf.unstack(drag) for drag in tf.unstack(ranges)]
     sr = drsan(tf.cast(lr, tf.float32) / 255, model, scale, without, limits)
-    if not without:
-        dra_of_sr = dra_values()[-MODELS[model].drags:]
+    dra_of_sr = None if without else dra_values()[-MODELS[model].drags:]
     loss = tf.identity(tf.add_n(losses) / len(losses), "Loss")
     step = tf.Variable(0, trainable=False, name="Variable")
     train, norm, skipped, averages = optimize_by(recipe, rate, loss, step)
@@ -67,13 +62,81 @@ def no_limits(model):
     return tf.placeholder_with_default(default, default.shape, "dra_ranges")
 
 
-def start_from(session, training, prefix):
-    """Load the weights, and their averages with them, from a checkpoint of this or of another scale or depth;
-    returns a line that says what was taken. Raises UserError as transfer_weights."""
-    _, _, message = transfer_weights(session, prefix)
-    if training.averages:
-        load_values(session, training.averages, session.run(model_variables()))
-    return message
+def optimize_by(recipe, rate, loss, step):
+    """A training step by the optimizer of a Recipe; Muon leaves to Adam what is not for it.
+
+    Returns the operation, which also counts `step`, the norm of the gradient of all variables together,
+    whether the step was skipped (see is_bad), and the moving averages of the variables, [] without. A skipped
+    step changes no variable but `step`.
+    """
+    adam = tf.train.AdamOptimizer(rate, 0.9, 0.999, 1e-8, name="AdamOptimizer")
+    pairs = adam.compute_gradients(loss, colocate_gradients_with_ops=True)
+    norm = tf.global_norm([gradient for gradient, _ in pairs])
+    skipped = is_bad(loss, norm, recipe.skip_above)
+    by_adam, by_muon = [], []
+    for gradient, variable in pairs:
+        if recipe.optimizer == "muon" and uses_muon(variable.shape.as_list()):
+            by_muon.append((variable, muon_momentum(variable), gradient))
+        else:
+            by_adam.append((gradient, variable))
+    average = tf.train.ExponentialMovingAverage(recipe.ema, num_updates=step) if recipe.ema else None
+
+    def apply():
+        with tf.name_scope(None):  # variables made here have the published names, not below the condition's
+            updates = [muon_step(kernel, momentum, gradient, rate, recipe.decay)
+                       for kernel, momentum, gradient in by_muon]
+            train = tf.group(adam.apply_gradients(by_adam), *updates)
+            if not average:
+                return train
+            with tf.control_dependencies([train]):
+                return average.apply(model_variables())
+
+    with tf.control_dependencies([step.assign_add(1)]):
+        train = tf.cond(skipped, tf.no_op, apply)
+    averages = [average.average(variable) for variable in model_variables()] if average else []
+    return train, norm, skipped, averages
+
+
+def muon_momentum(kernel):
+    """The variable <kernel>/Muon."""
+    with tf.colocate_with(kernel):
+        return tf.Variable(tf.zeros(kernel.shape), trainable=False, name=kernel.op.name + "/Muon")
+
+
+def muon_step(kernel, momentum, gradient, rate, decay):
+    """The operation that updates a kernel W [kh, kw, in, out] by Muon with Nesterov's momentum and decoupled
+    weight decay: W <- W - rate (O + decay W), where O is the orthogonal update (J. Liu et al., arXiv
+    2502.16982, equation 3)."""
+    height, width, inputs, columns = kernel.shape.as_list()
+    rows = height * width * inputs
+    with tf.colocate_with(kernel):
+        new = momentum.assign(MOMENTUM * momentum + (1 - MOMENTUM) * gradient)
+        x = tf.reshape(MOMENTUM * new + (1 - MOMENTUM) * gradient, [rows, columns])
+        x = x / (tf.norm(x) + 1e-12)
+        tall = rows > columns
+        x = orthogonalize(tf.transpose(x) if tall else x,
+                          lambda a, b, transpose: tf.matmul(a, b, transpose_b=transpose))
+        x = (UPDATE_RMS * max(rows, columns) ** 0.5) * (tf.transpose(x) if tall else x)
+        return kernel.assign_sub(rate * (tf.reshape(x, kernel.shape) + decay * kernel))
+
+
+def is_bad(loss, norm, skip_above):
+    """Whether a step is to be skipped, a boolean tensor: its loss or the norm of its gradient is not finite,
+    or the norm is more than `skip_above` times (0: no limit) the median of the last NORMS finite ones, for
+    which the limit waits until there are half as many.
+
+    With a limit, the norms are the variable `gradient_norms`; evaluating the tensor adds this step's.
+    """
+    finite = tf.logical_and(loss < MAX_LOSS, tf.is_finite(norm))
+    if not skip_above:
+        return tf.logical_not(finite)
+    norms = tf.Variable(tf.fill([NORMS], np.float32(np.inf)), trainable=False, name="gradient_norms")
+    limit = skip_above * tf.nn.top_k(norms, NORMS // 2 + 1)[0][-1]
+    bad = tf.logical_not(tf.logical_and(finite, norm <= limit))
+    with tf.control_dependencies([bad]):
+        noted = norms.assign(tf.where(finite, tf.concat([norms[1:], [norm]], 0), norms))
+    with tf.control_dependencies([noted]):
+        return tf.identity(bad)
 
 
 @contextlib.contextmanager
@@ -91,21 +154,14 @@ def averaged_weights(session, training):
 
 
 def validate(session, training, pairs, factor):
-    """Mean PSNR of Y over (LR, HR) pairs (see mean_scores), and SR. Raises UserError if memory is short."""
-    try:
-        images = [to_uint8(255 * session.run(training.sr, {training.lr: lr[None]})[0]) for lr, _ in pairs]
-    except tf.errors.ResourceExhaustedError:
-        raise UserError("not enough memory to upscale an image of %s: give --valid smaller ones" % " x ".join(
-            map(str, max(lr.shape[:2] for lr, _ in pairs))))
+    """Mean PSNR of Y over (LR, HR) pairs (see mean_scores), and SR."""
+    images = [to_uint8(255 * session.run(training.sr, {training.lr: lr[None]})[0]) for lr, _ in pairs]
     return mean_scores([(psnr_y(sr, hr, factor),) for sr, (_, hr) in zip(images, pairs)])[0], images
 
 
 def judge_dra(session, training, pairs):
-    """(the dra_ranges of the weights on (LR, HR) pairs, see tools/dra_range.py; within them, by how many grey
-    levels the brightness of SR is off on the worst of some hard pictures, see tools/gate.py).
-
-    (None, None) for an ablation.
-    """
+    """(the dra_ranges of the weights on (LR, HR) pairs; within them, by how many grey levels the brightness
+    of SR is off on the worst of some hard pictures, see tools/gate.py). (None, None) for an ablation."""
     if training.dra is None:
         return None, None
     ranges = measure_dra(lambda lr: session.run(training.dra, {training.lr: lr}), [lr for lr, _ in pairs])

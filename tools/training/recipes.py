@@ -1,13 +1,29 @@
-"""Recipes of training, for any framework: learning rates, Muon's update, when a step is skipped."""
+"""Recipes of training, for any framework: their options, learning rates, Muon's update, initial weights."""
 import collections
 
 from tools.command import fraction, not_negative, positive
 
 import numpy as np
 
-Recipe = collections.namedtuple(
-    "Recipe", "rate schedule warmup steps batch patch candidates textures ema optimizer decay skip_above")
 OPTIMIZERS = ("adam", "muon")
+# the values of a Recipe: their type, or what they can be, and their meaning
+RECIPE_OPTIONS = collections.OrderedDict((
+    ("rate", (positive(float), "start of the learning rate")),
+    ("schedule", (("halve", "cosine"), "how the learning rate falls")),
+    ("warmup", (not_negative(int), "steps in which the learning rate rises to its start")),
+    ("steps", (positive(int), "how many")),
+    ("batch", (positive(int), "patches a step")),
+    ("patch", (positive(int), "side of the LR patches in pixels")),
+    ("candidates", (positive(int), "the patch with the most detail of so many random ones is taken")),
+    ("textures", (fraction(float),
+                  "share of the patches that become hard textures, as dithered ones, 0 for none")),
+    ("ema", (fraction(float), "decay of the average of weights, below 1, 0 for none")),
+    ("optimizer", (OPTIMIZERS, "muon is for the kernels between features; adam updates the rest")),
+    ("decay", (not_negative(float), "weight decay of the kernels that muon updates, 0 for none")),
+    ("skip_above", (not_negative(float),
+                    "skip steps with a gradient of more than so many times the usual norm, 0 for none")),
+))
+Recipe = collections.namedtuple("Recipe", list(RECIPE_OPTIONS))
 # read from the published training graphs; 32l exists for x2 only, at x3 and x4 it takes those of 32m
 PAPER_RATE = {
     "x2": {"32s": 2e-4, "32m": 2e-4, "32l": 2e-4, "48s": 2e-4, "48m": 2e-4},
@@ -40,9 +56,28 @@ def learning_rate(recipe, step, share=None):
     return rate * min(1, (step + 1) / (recipe.warmup + 1))
 
 
+def add_recipe_options(parser):
+    """The options --recipe, and one for every value of it."""
+    group = parser.add_argument_group("recipe", "What is not given is the recipe's.")
+    group.add_argument("--recipe", default="paper", choices=["paper", "fast"],
+                       help="paper (default): for GPUs, of every published value; fast: for hours of a CPU")
+    for key, (kind, words) in RECIPE_OPTIONS.items():
+        choice = dict(choices=kind) if isinstance(kind, tuple) else dict(type=kind, metavar="N")
+        group.add_argument("--" + key.replace("_", "-"), help=words, **choice)
+
+
+def choose_recipe(args, model, scale):
+    """The Recipe that the options name."""
+    recipe = make_recipe(args.recipe, model, scale)
+    return recipe._replace(**{key: getattr(args, key) for key in Recipe._fields
+                              if getattr(args, key) is not None})
+
+
+# -------------------------------------------------------------------------------------------- steps, weights
+
 NORMS = 101  # the last norms of gradients, of which the median is taken
-# A step that cannot be good is skipped, which costs one step: applied, it can cost the training. RGB is in
-# [0, 1]: a larger loss than this, or none that is a number, is that of a network that has exploded.
+# A step that cannot be good is skipped: applied, it can cost the training. RGB is in [0, 1]: a larger loss,
+# or none that is a number, is that of a network that has exploded.
 MAX_LOSS = 10
 MAX_SKIPPED = 5  # in a row: then training stops
 # Muon (K. Jordan et al., 2024, https://kellerjordan.github.io/posts/muon): the momentum of a kernel, a matrix
@@ -74,37 +109,14 @@ def orthogonalize(x, matmul):
     return x
 
 
-# the values of a Recipe: their type, or what they can be, and their meaning
-RECIPE_OPTIONS = collections.OrderedDict((
-    ("rate", (positive(float), "start of the learning rate")),
-    ("schedule", (("halve", "cosine"), "how the learning rate falls")),
-    ("warmup", (not_negative(int), "steps in which the learning rate rises to its start")),
-    ("steps", (positive(int), "how many")),
-    ("batch", (positive(int), "patches a step")),
-    ("patch", (positive(int), "side of the LR patches in pixels")),
-    ("candidates", (positive(int), "the patch with the most detail of so many random ones is taken")),
-    ("textures", (fraction(float),
-                  "share of the patches that become hard textures, as dithered ones, 0 for none")),
-    ("ema", (fraction(float), "decay of the average of weights, below 1, 0 for none")),
-    ("optimizer", (OPTIMIZERS, "muon is for the kernels between features; adam updates the rest")),
-    ("decay", (not_negative(float), "weight decay of the kernels that muon updates, 0 for none")),
-    ("skip_above", (not_negative(float),
-                    "skip steps with a gradient of more than so many times the usual norm, 0 for none")),
-))
+def initial_weights(shapes, seed):
+    """{name: array} as an untrained network has them: kernels by Glorot's uniform distribution, all else 0.
 
-
-def add_recipe_options(parser):
-    """The options --recipe, and one for every value of it."""
-    group = parser.add_argument_group("recipe", "What is not given is the recipe's.")
-    group.add_argument("--recipe", default="paper", choices=["paper", "fast"],
-                       help="paper (default): for GPUs, of every published value; fast: for hours of a CPU")
-    for key, (kind, words) in RECIPE_OPTIONS.items():
-        choice = dict(choices=kind) if isinstance(kind, tuple) else dict(type=kind, metavar="N")
-        group.add_argument("--" + key.replace("_", "-"), help=words, **choice)
-
-
-def choose_recipe(args, model, scale):
-    """The Recipe that the options name."""
-    recipe = make_recipe(args.recipe, model, scale)
-    return recipe._replace(**{key: getattr(args, key) for key in Recipe._fields
-                              if getattr(args, key) is not None})
+    shapes: {name: shape}, in order. The law is that of the variables' initializers, the random numbers are
+    not TensorFlow's.
+    """
+    random, weights = np.random.RandomState(seed), {}
+    for name, shape in shapes.items():
+        limit = (6 / (np.prod(shape[:-2]) * sum(shape[-2:]))) ** 0.5 if name.endswith("/kernel") else 0
+        weights[name] = random.uniform(-limit, limit, shape).astype(np.float32)
+    return weights

@@ -19,11 +19,10 @@ def slurm_place(environ):
     try:
         nodes, tasks = environ["SLURM_STEP_NODELIST"], int(environ["SLURM_STEP_NUM_TASKS"])
         index, job = int(environ["SLURM_NODEID"]), int(environ["SLURM_JOB_ID"])
+        hosts = subprocess.check_output(["scontrol", "show", "hostnames", nodes]).decode().split()
     except (KeyError, ValueError) as error:
         raise UserError("no task of Slurm: %s is not as srun sets it: start this by srun, or give --hosts "
                         "and --index" % error)
-    try:
-        hosts = subprocess.check_output(["scontrol", "show", "hostnames", nodes]).decode().split()
     except (OSError, subprocess.CalledProcessError) as error:
         raise UserError("scontrol cannot say which hosts %s are: %s" % (nodes, error))
     if tasks != len(hosts):
