@@ -25,8 +25,8 @@ GOLDEN = os.path.join(ROOT, "tests", "golden")
 
 
 def pytest_addoption(parser):
-    parser.addoption("--data-dir", help="folder of benchmark images: also check the bicubic table on those found there")
-    parser.addoption("--other-python", help="interpreter with the other TensorFlow: also exchange checkpoints with it")
+    parser.addoption("--data-dir", help="benchmark images: also check the bicubic table on those found there")
+    parser.addoption("--other-python", help="with the other TensorFlow: also exchange checkpoints with it")
 
 
 FIRST_STATES = {}  # of the generators of random numbers of test modules
@@ -34,7 +34,7 @@ FIRST_STATES = {}  # of the generators of random numbers of test modules
 
 @pytest.fixture(autouse=True)
 def reseed(request):
-    """A module's `random` begins anew for each test, whose values thus do not depend on the tests before it."""
+    """A module's `random` begins anew for each test."""
     random = getattr(request.module, "random", None)
     if isinstance(random, np.random.RandomState):
         random.set_state(FIRST_STATES.setdefault(request.module, random.get_state()))
@@ -80,7 +80,8 @@ def golden_contract(name):
 
 
 def call(monkeypatch, capture, main, *arguments):
-    """Run main() as a command with these arguments, within this process but from an empty graph: (exit status, stdout, stderr).
+    """Run main() as a command with these arguments, within this process but from an empty graph: (exit
+    status, stdout, stderr).
 
     capture: the fixture capsys or, for the output of other processes as well, capfd.
     """
@@ -93,10 +94,10 @@ def call(monkeypatch, capture, main, *arguments):
     return stop.value.code or 0, out, err
 
 
-def run_script(*arguments, **kwargs):
+def run_script(*arguments):
     """Run a script of the project as a user does: (exit status, stdout, stderr)."""
-    process = subprocess.Popen([kwargs.get("python", sys.executable)] + [str(argument) for argument in arguments],
-                               cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    command = [sys.executable] + [str(argument) for argument in arguments]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     out, err = process.communicate()
     return process.returncode, out.decode(), err.decode()
 
@@ -111,14 +112,14 @@ def photographs(tmp_path):
     return tmp_path / "photographs"
 
 
-TINY = ["--gpu", "-1", "--recipe", "fast", "--batch", "2", "--patch", "12", "--log-every", "4", "--valid-every", "8",
-        "--workers", "1"]
+TINY = ["--gpu", "-1", "--recipe", "fast", "--batch", "2", "--patch", "12", "--log-every", "4",
+        "--valid-every", "8", "--workers", "1"]
 
 
 def start(photographs, run, *extra, **kwargs):
     """train.py as a process, with tiny settings and a tiny network."""
-    script = kwargs.pop("script", os.path.join("tests", "train_tiny.py"))
-    command = [sys.executable, script, "--data", photographs, "--run", run, "--valid", photographs / "deeper"] + TINY
+    command = [sys.executable, os.path.join("tests", "train_tiny.py"), "--data", photographs, "--run", run,
+               "--valid", photographs / "deeper"] + TINY
     return subprocess.Popen([str(word) for word in command + list(extra)], cwd=ROOT, stdout=subprocess.PIPE,
                             stderr=subprocess.STDOUT, **kwargs)
 
@@ -138,7 +139,7 @@ def state_values(run):
 
 @pytest.fixture(scope="module")
 def tiny_model():
-    """Within a file there is a model `tiny`, for what compiles a training step; it has every block of the others."""
+    """Within a file there is a model `tiny`, which has every block of the others."""
     MODELS["tiny"] = Variant(16, 1, 2)
     yield
     del MODELS["tiny"]
@@ -150,24 +151,9 @@ def random():
 
 
 @pytest.fixture
-def tf_graph():
-    with tf.Graph().as_default() as graph:
-        yield graph
-
-
-@pytest.fixture
-def session(tf_graph):
-    with tf.Session() as session:
+def session():
+    with tf.Graph().as_default(), tf.Session() as session:
         yield session
-
-
-@pytest.fixture
-def run_tool(monkeypatch):
-    """Call main() of a tool in this process, with these arguments of its command; returns the exit status that it ends with."""
-    def run(module, *args):
-        monkeypatch.setattr(sys, "argv", [module.__name__ + ".py"] + [str(arg) for arg in args])
-        return module.main()
-    return run
 
 
 def authors_record(path, scale, patch, count):

@@ -116,11 +116,12 @@ def test_each_task_computes_on_its_own_gpus():
     session = Session(lambda: [Device(name, name.split(":")[-2]) for name in devices])
     tasks = ["/job:chief/task:0", "/job:worker/task:0", "/job:worker/task:1"]
     gpus = [[], ["/job:worker/task:0/gpu:0"], ["/job:worker/task:1/gpu:0", "/job:worker/task:1/gpu:1"]]
-    found = collections.OrderedDict((task, list_gpus(session, task)) for task in tasks)
-    assert list(found.values()) == gpus and cluster.split_batch(found, 4) == tasks[:2] + gpus[2]
+
+    def found():
+        return collections.OrderedDict((task, list_gpus(session, task)) for task in tasks)
+    assert list(found().values()) == gpus and cluster.split_batch(found(), 4) == tasks[:2] + gpus[2]
     devices[1:] = devices[1:3]
-    found = collections.OrderedDict((task, list_gpus(session, task)) for task in tasks)
-    assert cluster.split_batch(found, 2) == [tasks[0]] * 2 + [tasks[1]] * 2 + [tasks[2]] * 2
+    assert cluster.split_batch(found(), 2) == [tasks[0]] * 2 + [tasks[1]] * 2 + [tasks[2]] * 2
     devices[:] = ["/job:localhost/replica:0/task:0/device:GPU:%d" % i for i in range(2)]
     assert cluster.split_batch({"": list_gpus(session)}, 4) == ["/gpu:0", "/gpu:1"]
     del devices[1]

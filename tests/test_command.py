@@ -8,7 +8,6 @@ import sys
 from conftest import ROOT, run_script
 from ops import tf
 from tools import command, runtime
-from tools.command import cpu_count, process_pool
 from tools.files import short_path, to_json
 from tools.options import add_data_dir
 from utils import download_command
@@ -19,15 +18,16 @@ import pytest
 COMMANDS = [os.path.join(folder, name) for folder, _, names in os.walk(ROOT) for name in names
             if name.endswith(".py") and "tests" not in folder and ".venv" not in folder
             and "if __name__" in open(os.path.join(folder, name), encoding="utf-8").read()]
+THIS = tuple(sys.version_info)
 
 
 @pytest.mark.parametrize("path", COMMANDS, ids=lambda path: os.path.relpath(path, ROOT))
-@pytest.mark.parametrize("version", [(3, 5, 10), (3, 7, 16), (3, 8, 18), sys.version_info])
+@pytest.mark.parametrize("version", [(3, 5, 10), (3, 8, 18), THIS])
 def test_another_python_and_missing_packages_are_one_line(path, version):
     """By an interpreter without packages (-S), which says that it is of that version."""
-    code = "import runpy, sys; sys.version_info = %r; runpy.run_path(%r, run_name='__main__')" % (tuple(version), path)
-    status, out, err = run_script("-S", "-c", code)
-    expected = "the package numpy is not installed: pip install -r requirements.txt (" if version == sys.version_info else (
+    code = "import runpy, sys; sys.version_info = %r; runpy.run_path(%r, run_name='__main__')"
+    status, out, err = run_script("-S", "-c", code % (version, path))
+    expected = "the package numpy is not installed: pip install -r" if version == THIS else (
         "DRSAN runs on Python 3.6, and on 3.9 or later; this is %d.%d: " % version[:2])
     assert (status, out, len(err.splitlines())) == (1, "", 1) and err.startswith("error: " + expected)
 
@@ -51,7 +51,7 @@ def test_every_option_is_explained(path, monkeypatch):
     assert not unexplained
 
 
-def test_json_has_no_infinity(tmp_path):
+def test_json_has_no_infinity():
     value = {"b": [1, float("nan"), (2.5, -float("inf"))], "a": np.float64("inf"), "c": "Infinity"}
     assert to_json(value) == '{"a": null, "b": [1, null, [2.5, null]], "c": "Infinity"}'
 
@@ -59,13 +59,13 @@ def test_json_has_no_infinity(tmp_path):
 def test_processors_and_processes(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: {3, 5, 6}, raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
-    assert cpu_count() == 3
+    assert command.cpu_count() == 3
     monkeypatch.delattr(os, "sched_getaffinity")
-    assert cpu_count() == 8
+    assert command.cpu_count() == 8
+    monkeypatch.setattr(command.concurrent.futures, "ProcessPoolExecutor", lambda workers: workers)
     for system, workers in ("posix", 100), ("nt", 61):
-        monkeypatch.setattr(command.concurrent.futures, "ProcessPoolExecutor", lambda workers: workers)
         monkeypatch.setattr(command, "os", type("os", (), {"name": system}))
-        assert process_pool(100) == workers and process_pool(7) == 7
+        assert command.process_pool(100) == workers and command.process_pool(7) == 7
 
 
 def test_paths_are_shown_relative_or_absolute(monkeypatch):
@@ -89,28 +89,25 @@ def test_data_sets_are_here_or_beside_the_scripts(monkeypatch, tmp_path):
     assert data_dir() == os.path.join(ROOT, "data")
     (tmp_path / "data").mkdir()
     assert data_dir() == "data"
-    assert download_command("Set5", "data") == "python %s Set5" % os.path.join(ROOT, "tools", "data", "download.py")
+    script = os.path.join(ROOT, "tools", "data", "download.py")
+    assert download_command("Set5", "data") == "python %s Set5" % script
 
 
 @pytest.mark.parametrize("gpus, given, expected", [
-    ([0], None, "0"), ([-1], None, "-1"), ([0, 2], None, "0,2"),
-    ([0], "3", "3"), ([1], "4,5", "5"), ([1, 0], " 4, 5", "5,4"), ([-1], "4,5", "-1"), ([1], "3", "-1"),
-    ([0], "", "-1"), ([0], "-1", "-1"), ([1], "GPU-8f2c,GPU-77aa", "GPU-77aa"), ([0, 1], "GPU-8f2c", "GPU-8f2c")])
-def test_gpus_count_within_what_a_scheduler_gives(gpus, given, expected):
-    assert runtime.choose_gpus(gpus, given) == expected
-
-
-def test_the_order_of_gpus_is_left_alone(monkeypatch):
-    monkeypatch.setattr(runtime, "GIVEN_GPUS", "4,5")
-    monkeypatch.setenv("CUDA_DEVICE_ORDER", "FASTEST_FIRST")
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5")
-    for _ in range(2):  # the second session counts as the first
-        runtime.session_config([1])
-        assert os.environ["CUDA_VISIBLE_DEVICES"] == "5" and os.environ["CUDA_DEVICE_ORDER"] == "FASTEST_FIRST"
-    monkeypatch.setattr(runtime, "GIVEN_GPUS", None)
-    monkeypatch.delenv("CUDA_DEVICE_ORDER")
-    runtime.session_config([0])
-    assert os.environ["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
+    ([0], None, "0"), ([-1], None, "-1"), ([0, 2], None, "0,2"), ([0], "3", "3"), ([1], "4,5", "5"),
+    ([1, 0], " 4, 5", "5,4"), ([-1], "4,5", "-1"), ([1], "3", "-1"), ([0], "", "-1"), ([0], "-1", "-1"),
+    ([1], "GPU-8f2c,GPU-77aa", "GPU-77aa"), ([0, 1], "GPU-8f2c", "GPU-8f2c")])
+def test_gpus_count_within_what_a_scheduler_gives(gpus, given, expected, monkeypatch):
+    monkeypatch.setattr(runtime, "GIVEN_GPUS", given)
+    for order in "FASTEST_FIRST", "":
+        monkeypatch.setenv("CUDA_DEVICE_ORDER", order)
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "elsewhere")
+        if not order:
+            monkeypatch.delenv("CUDA_DEVICE_ORDER")
+        for _ in range(2):  # the second session counts as the first
+            runtime.session_config(gpus)
+            assert os.environ["CUDA_VISIBLE_DEVICES"] == expected
+        assert os.environ["CUDA_DEVICE_ORDER"] == (order or "PCI_BUS_ID")
 
 
 @pytest.mark.skipif(tf.__version__.startswith("1."), reason="TensorFlow 1 does not look for them")

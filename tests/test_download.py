@@ -15,8 +15,8 @@ from model import drsan
 from ops import tf
 from tools.checkpoints import save_weights
 from tools.command import UserError
-from tools.data import download, published
-from tools.files import file_digest, lock_file
+from tools.data import download
+from tools.files import file_digest, locked
 from tools.runtime import open_session
 from utils import download_command, downscale, find_dataset
 
@@ -78,7 +78,7 @@ class Server(socketserver.ThreadingMixIn, http.server.HTTPServer):
 
 @pytest.fixture
 def server(monkeypatch):
-    """A server of the files of a made-up Set5 with two images, which are what is published."""
+    """A server of the files of a made-up Set5 with two images, which are what is download."""
     server = Server(("127.0.0.1", 0), Handler)
     server.url = "http://127.0.0.1:%d" % server.server_port
     server.files, server.faults, server.requests, server.over = {}, {}, [], threading.Event()
@@ -88,7 +88,7 @@ def server(monkeypatch):
         server.files["psnrtest/HR/Set5/%s.png" % name] = png(hr)
         for scale in 2, 3, 4:
             server.files["psnrtest/x%d/Set5/%s.png" % (scale, name)] = png(downscale(hr, scale))
-    monkeypatch.setattr(published, "read_manifest", lambda: {
+    monkeypatch.setattr(download, "read_manifest", lambda: {
         path: (hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest(), len(content))
         for path, content in sorted(server.files.items())})
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
@@ -117,7 +117,7 @@ def run(monkeypatch, capsys):
 
 
 def set5(names=".*"):
-    return [file for file in published.benchmark_files("Set5", "data") if re.search(names, file.path)]
+    return [file for file in download.benchmark_files("Set5", "data") if re.search(names, file.path)]
 
 
 def read(path):
@@ -139,16 +139,16 @@ def check_data(server):
 
 
 def test_manifest():
-    manifest = published.read_manifest()
+    manifest = download.read_manifest()
     assert all(re.match("[0-9a-f]{40}$", blob) for blob, _ in manifest.values())
-    sets = [published.benchmark_files(name, "data") for name in download.BENCHMARKS]
+    sets = [download.benchmark_files(name, "data") for name in download.BENCHMARKS]
     assert [len(files) for files in sets] == [20, 56, 400, 400]
-    assert list(map(published.megabytes, sets)) == pytest.approx([1.3, 7.312, 39.706, 196.626], abs=0.001)
-    assert len(published.weight_files("data")) == 13 * 4 and len(manifest) == 876 + 52
-    assert published.benchmark_files("Set5", "data", [3])[-1].target == "data/x3/Set5/woman.png"
-    targets = [file.target for file in published.weight_files("data", "32l", "x2")]
+    assert list(map(download.megabytes, sets)) == pytest.approx([1.3, 7.312, 39.706, 196.626], abs=0.001)
+    assert len(download.weight_files("data")) == 13 * 4 and len(manifest) == 876 + 52
+    assert download.benchmark_files("Set5", "data", [3])[-1].target == "data/x3/Set5/woman.png"
+    targets = [file.target for file in download.weight_files("data", "32l", "x2")]
     assert "data/authors-weights/x2/DRSAN_32l/DRSAN32l.index" in targets and len(targets) == 4
-    assert published.weight_files("data", "32l", "x3") == []
+    assert download.weight_files("data", "32l", "x3") == []
     write("data/hello", b"hello\n")
     assert file_digest("data/hello", "git blob") == "ce013625030ba8dba906f756967f9e9ca394464a"
     with pytest.raises(UserError, match="no images of Set5.*: python .*/download.py Set5 --data-dir there$"):
@@ -167,7 +167,7 @@ def test_what_is_missing_is_downloaded_and_nothing_is_replaced(server, run):
     assert status == 1 and "1 files in data are not as published and stay, the first is %s:" % TARGET in err
     assert server.requests == [("psnrtest/x2/Set5/bird.png", None)] and read(TARGET) == b"mine"
     os.remove(TARGET)
-    with lock_file("data/.lock", wait=False):
+    with locked("data", "downloads into", "--data-dir"):
         status, _, err = run("Set5", "--mirror", server.url)
         assert status == 1 and "another process downloads into data: wait for it" in err
     status, out, _ = run("Set5", "--mirror", server.url)
@@ -190,12 +190,6 @@ def test_mirrors(server, monkeypatch, run, tmp_path, form):
     os.remove(TARGET)
     status, _, err = run("Set5", *options)
     assert status == 1 and re.match("error: cannot get file:///.*/baby.png: .*No such file.*\n$", err)
-
-
-@pytest.mark.parametrize("mirror", ["nowhere", "ftp://127.0.0.1"])
-def test_mirror_that_is_none(run, mirror):
-    status, _, err = run("Set5", "--mirror", mirror)
-    assert status == 1 and re.match("error: the mirror %s is no folder.*\n$" % mirror, err)
 
 
 def test_proxy_is_used(server, monkeypatch):
@@ -223,7 +217,9 @@ def test_a_fault_is_tried_again_and_then_one_line(server, monkeypatch, run, faul
     check_data(server)
 
 
-def test_no_network_leaves_no_folders(run):
+def test_no_mirror_and_no_network_leave_no_folders(run):
+    for mirror in "nowhere", "ftp://127.0.0.1":
+        assert "error: the mirror %s is no folder" % mirror in run("Set5", "--mirror", mirror)[2]
     with socketserver.TCPServer(("127.0.0.1", 0), None) as closed:
         url = "http://127.0.0.1:%d" % closed.server_address[1]
     status, _, err = run("Set5", "--mirror", url)
@@ -319,7 +315,7 @@ def test_offer(server, monkeypatch, capsys):
         assert not server.requests
     assert capsys.readouterr().out == 3 * (
         "Of 8 published files, 7 are missing in data. Download about %.3g MB from %s? [y/N] " % (
-            published.megabytes(set5()[1:]), server.url))
+            download.megabytes(set5()[1:]), server.url))
     monkeypatch.setattr(sys, "stdin", Terminal("YES\n"))
     download.offer(set5(), "data", server.url)
     assert len(server.requests) == 7 and read(TARGET) == b"mine"
@@ -367,13 +363,13 @@ def test_authors_weights_and_missing_images(server, monkeypatch, capsys, tmp_pat
     assert status == 1 and "the authors publish no weights for 32l at x3\n" in err
 
 
-def test_images_in_the_other_layout_are_used(server, monkeypatch):
+def test_images_in_the_other_layout_are_used(server):
+    """EDSR's: nothing is offered, and what is as published is counted."""
     for path, target in ("HR", "HR/%s.png"), ("x2", "LR_bicubic/X2/%sx2.png"):
         for name in "baby", "bird":
             write("data/Set5/" + target % name, server.files["psnrtest/%s/Set5/%s.png" % (path, name)])
-    with open("data/Set5/HR/bird.png", "ab") as file:
-        file.write(b"?")
-    monkeypatch.setattr(sys, "argv", ["test.py", "--download", "--mirror", server.url])
-    test.offer_downloads(test.parse_args(), [("32s", "x2")])
+    write("data/Set5/HR/bird.png", b"?")
+    arguments = test.parse_args(["--download", "--mirror", server.url])
+    test.offer_downloads(arguments, [("32s", "x2")])
     assert not server.requests
-    assert published.count_published(find_dataset("Set5", 2, "data"), 2) == (3, 4)
+    assert download.count_published(find_dataset("Set5", 2, "data"), 2) == (3, 4)

@@ -2,7 +2,6 @@
 import csv
 import os
 
-import ops
 from conftest import GOLDEN, ROOT, golden_contract, golden_image, golden_weight
 from model import MODELS, SCALES, count_multi_adds, count_parameters, drsan, model_variables
 from ops import tf
@@ -26,7 +25,8 @@ def build_golden(model, scale):
     sr = drsan(lr, model, scale)
     session = tf.Session()
     variables = model_variables()
-    load_values(session, variables, [golden_weight(variable.op.name, variable.shape.as_list()) for variable in variables])
+    load_values(session, variables, [
+        golden_weight(variable.op.name, variable.shape.as_list()) for variable in variables])
     return lr, sr, session
 
 
@@ -55,27 +55,24 @@ def test_multi_adds_within_one_percent_of_the_paper():
         # counted a second time in a graph whose convolutions know their sizes
         drsan(tf.placeholder(tf.float32, [1, 8, 8, 3]), row["model"], row["scale"])
         convolutions = [op for op in tf.get_default_graph().get_operations() if op.type == "Conv2D"]
-        count = sum(op.inputs[1].shape.num_elements() * op.outputs[0].shape[1:3].num_elements() for op in convolutions)
+        count = sum(op.inputs[1].shape.num_elements() * op.outputs[0].shape[1:3].num_elements()
+                    for op in convolutions)
         assert 1e9 * ours == pytest.approx(count * 720 * 1280 / (8 * SCALES[row["scale"]]) ** 2, rel=1e-12)
         tf.reset_default_graph()
 
 
-@pytest.mark.parametrize("without, expected", [(None, 84.90), ("dra", 84.28), ("dynamics", 84.28), ("rsa", 84.90)])
-def test_multi_adds_of_ablations(without, expected):
+@pytest.mark.parametrize("without, parameters, expected", [
+    (None, 368427, 84.90), ("dra", 365571, 84.28), ("dynamics", 365611, 84.28), ("rsa", 368427, 84.90)])
+def test_costs_of_ablations(without, parameters, expected):
     drsan(tf.placeholder(tf.float32, [1, None, None, 3]), "32s", "x2", without)
+    assert count_parameters() == parameters
     assert count_multi_adds("x2", 720, 1280) / 1e9 == pytest.approx(expected, abs=0.005)
     assert count_multi_adds("x2", 360, 640) == count_multi_adds("x2", 720, 1280) / 4
 
 
-def test_outputs_of_a_batch_are_those_of_its_images():
-    lr, sr, session = build_golden("32s", "x2")
-    images = np.concatenate([golden_image(12, 10), 1 - golden_image(12, 10)])
-    apart = [session.run(sr, {lr: image[None]})[0] for image in images]
-    np.testing.assert_allclose(session.run(sr, {lr: images}), apart, rtol=0, atol=1e-6)
-
-
 def numpy_drsan(weights, image, model, scale, without=None):
-    """DRSAN written a second time, in float64 NumPy and from the paper's equations; returns SR and the r of each DRAG.
+    """DRSAN written a second time, in float64 NumPy and from the paper's equations; returns SR and the r of
+    each DRAG.
 
     without: r is 1 (dra), the next weights (dynamics), or the sigmoid is left out (rsa).
     """
@@ -89,7 +86,8 @@ def numpy_drsan(weights, image, model, scale, without=None):
         size = len(kernel)
         x = np.pad(x, [(0, 0), (size // 2, size // 2), (size // 2, size // 2), (0, 0)], "constant")
         height, width = x.shape[1] - size + 1, x.shape[2] - size + 1
-        return bias + sum(x[:, i:i + height, j:j + width].dot(kernel[i, j]) for i in range(size) for j in range(size))
+        return bias + sum(x[:, i:i + height, j:j + width].dot(kernel[i, j])
+                          for i in range(size) for j in range(size))
 
     def shuffle(x, s):
         n, height, width, depth = x.shape
@@ -123,62 +121,32 @@ def numpy_drsan(weights, image, model, scale, without=None):
     return conv(x), dra
 
 
-@pytest.mark.parametrize("model, scale", [("32s", "x4"), ("48s", "x3")])
-def test_equals_numpy_at_random_weights(model, scale):
-    """Unlike the golden weights, these make the output depend on every r; DRA is fetched and replaced by name."""
+@pytest.mark.parametrize("model, scale, without, gain", [
+    ("32s", "x4", None, 1.5), ("48s", "x3", None, 1.5), ("48s", "x2", "dra", 0.5),
+    ("48s", "x2", "dynamics", 0.5), ("48s", "x2", "rsa", 0.5)])
+def test_equals_numpy_at_random_weights(model, scale, without, gain):
+    """Unlike the golden weights, these make the output depend on every r, which is replaced by name."""
     lr = tf.placeholder(tf.float32, [None, None, None, 3])
-    sr = drsan(lr, model, scale)
-    random = np.random.RandomState(1)
-    weights = [random.randn(*variable.shape.as_list()) * (
-        np.sqrt(1.5 / np.prod(variable.shape.as_list()[:-1])) if len(variable.shape) == 4 else 0.3)
-        for variable in model_variables()]
-    images = random.rand(2, 7, 6, 3)
-    expected, expected_dra = numpy_drsan(weights, images, model, scale)
-    names = ["DRAN/DRAG%d/DRA:0" % k for k in range(1, MODELS[model].drags + 1)]
-    with tf.Session() as session:
-        load_values(session, model_variables(), weights)
-        result, dra = session.run([sr, names], {lr: images})
-        replaced = session.run(sr, {lr: images, names[0]: dra[0] + 0.1})
-    assert np.std(expected) > 0.1
-    np.testing.assert_allclose(result, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
-    for ours, theirs in zip(dra, expected_dra):
-        np.testing.assert_allclose(ours[:, 0, 0], theirs, rtol=0, atol=1e-4 * np.abs(theirs).max())
-    assert np.abs(replaced - result).max() > 0.01 * np.abs(expected).max()
-
-
-@pytest.mark.parametrize("without, parameters", [("dra", 365571), ("dynamics", 365611), ("rsa", 368427)])
-def test_ablations_equal_numpy(without, parameters):
-    drsan(tf.placeholder(tf.float32, [None, None, None, 3]), "32s", "x2", without)
-    assert count_parameters() == parameters
-    tf.reset_default_graph()
-    lr = tf.placeholder(tf.float32, [None, None, None, 3])
-    sr = drsan(lr, "48s", "x2", without)
+    sr = drsan(lr, model, scale, without)
     assert None not in tf.gradients(sr, model_variables())
     random = np.random.RandomState(1)
     weights = [random.randn(*variable.shape.as_list()) * (
-        np.sqrt(0.5 / np.prod(variable.shape.as_list()[:-1])) if len(variable.shape) == 4 else 0.3)
+        np.sqrt(gain / np.prod(variable.shape.as_list()[:-1])) if len(variable.shape) == 4 else 0.3)
         for variable in model_variables()]
     images = random.rand(2, 7, 6, 3)
-    expected, _ = numpy_drsan(weights, images, "48s", "x2", without)
+    expected, expected_dra = numpy_drsan(weights, images, model, scale, without)
     with tf.Session() as session:
         load_values(session, model_variables(), weights)
         result = session.run(sr, {lr: images})
-    np.testing.assert_allclose(result, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
-
-
-def test_drm_and_drsa_are_their_formulas():
-    random = np.random.RandomState(0)
-    y, f0, f1 = (random.randn(2, 4, 5, 3).astype(np.float32) for _ in range(3))
-    r = random.randn(2, 2).astype(np.float32)
-    paths = [tf.constant(r[:, i].reshape(2, 1, 1, 1)) for i in range(2)]
-    with tf.Session() as session:
-        result = session.run(ops.drsa(tf.constant(y), [tf.constant(f0), tf.constant(f1)], paths))
-        expected = (y + r[:, 0].reshape(2, 1, 1, 1) * f0 + r[:, 1].reshape(2, 1, 1, 1) * f1) / (1 + np.exp(-y))
-        np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-6)
-        slope = np.array([0, 0.25, -2], np.float32)
-        activated = ops.prelu(tf.constant(y), "slope")
-        tf.global_variables()[0].load(slope, session)
-        np.testing.assert_allclose(session.run(activated), np.maximum(y, 0) + slope * np.minimum(y, 0), rtol=1e-6)
+        np.testing.assert_allclose(result, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
+        if not without:
+            names = ["DRAN/DRAG%d/DRA:0" % k for k in range(1, MODELS[model].drags + 1)]
+            dra = session.run(names, {lr: images})
+            for ours, theirs in zip(dra, expected_dra):
+                np.testing.assert_allclose(ours[:, 0, 0], theirs, rtol=0, atol=1e-4 * np.abs(theirs).max())
+            replaced = session.run(sr, {lr: images, names[0]: dra[0] + 0.1})
+            assert np.abs(replaced - result).max() > 0.01 * np.abs(expected).max()
+    assert np.std(expected) > 0.01
 
 
 def test_initial_values_are_the_published_ones():

@@ -1,4 +1,6 @@
 """What training reads: photographs, patches and records."""
+import hashlib
+import io
 import os
 import shutil
 
@@ -6,14 +8,23 @@ import utils
 from conftest import authors_record
 from tools import command
 from tools.command import UserError
-from tools.data.patches import Sampler
-from tools.data.photographs import hold_out, list_photographs, load_photographs, open_valid
+from tools.data.patches import Sampler, detail
+from tools.data.photographs import describe_data, hold_out, list_photographs, load_photographs, open_valid
 from tools.data.records import RecordSampler, write_records
 
 import numpy as np
 import pytest
+import skimage.data
 from PIL import Image
 
+PICTURE = skimage.data.astronaut()[40:72, 180:204]
+
+
+def save(path, image=PICTURE):
+    Image.fromarray(image).save(str(path))
+
+
+# patches
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
 def test_patches_are_aligned_and_augmented(photographs, scale):
@@ -36,6 +47,13 @@ def test_patches_are_aligned_and_augmented(photographs, scale):
     assert (sampler(1)[0] != lr).any() and (Sampler(pairs, scale, 40, 12, seed=2)(0)[0] != lr).any()
 
 
+def contains(image, patch):
+    """Whether the patch stands somewhere in the image."""
+    size = len(patch)
+    corners = (image[:1 - size, :1 - size] == patch[0, 0]).all(axis=2)
+    return any((image[y:y + size, x:x + size] == patch).all() for y, x in zip(*np.nonzero(corners)))
+
+
 def test_the_most_detailed_candidate_is_taken(monkeypatch):
     random = np.random.RandomState(0)
     low = (random.rand(40, 50, 3) * np.linspace(0, 255, 50)[:, None]).astype(np.uint8)  # right: more detail
@@ -46,37 +64,72 @@ def test_the_most_detailed_candidate_is_taken(monkeypatch):
     lr, hr = sampler(0)
     assert len(drawn) == 12 and (hr[:, ::2, ::2] == lr).all()
 
-    def variation(y, x):
-        patch = low[y:y + 8, x:x + 8].astype(float)
+    def variation(position):
+        patch = low[position.y:position.y + 8, position.x:position.x + 8].astype(float)
         return np.abs(patch[1:] - patch[:-1]).mean() + np.abs(patch[:, 1:] - patch[:, :-1]).mean()
 
     for i in range(3):
-        _, _, y, x = max(drawn[4 * i:4 * i + 4], key=lambda one: variation(*one[2:]))
+        _, _, y, x = max(drawn[4 * i:4 * i + 4], key=variation)
         assert sorted(lr[i].ravel()) == sorted(low[y:y + 8, x:x + 8].ravel())
 
 
-def contains(image, patch):
-    """Whether the patch stands somewhere in the image."""
-    size = len(patch)
-    corners = (image[:1 - size, :1 - size] == patch[0, 0]).all(axis=2)
-    return any((image[y:y + size, x:x + size] == patch).all() for y, x in zip(*np.nonzero(corners)))
+def test_patches_of_one_pixel_have_no_detail():
+    assert detail(np.zeros((4, 1, 1, 3), np.int16)).tolist() == [0] * 4
+    assert detail(np.int16([[[1], [4]]])) == 3
+    with np.errstate(all="raise"):
+        lr, hr = Sampler([(PICTURE[::2, ::2], PICTURE)], 2, 3, 1, 0, candidates=2)(0)
+    assert lr.shape == (3, 1, 1, 3) and hr.shape == (3, 2, 2, 3)
+
+
+def test_a_share_of_the_patches_are_textures_with_bicubic_hr():
+    lr, hr = Sampler([(PICTURE[::2, ::2], PICTURE)], 2, 40, 8, 0, textures=0.5)(0)
+    hard = [(utils.bicubic(low, 2) == high).all() for low, high in zip(lr, hr)]
+    assert 10 < sum(hard) < 30
+
+
+# photographs
+
+def test_names_are_hashed_by_their_bytes(tmp_path):
+    names = [u"\u65e5\u672c.png".encode("utf-8"), b"caf\xe9.png"]
+    paths = [os.path.join(os.fsencode(str(tmp_path)), name) for name in names]
+    for path in paths:
+        save(os.fsdecode(path))
+    os.symlink("nowhere", str(tmp_path / "gone.png"))  # is not counted
+    lines = [b"%s %d\n" % (name, os.path.getsize(path)) for name, path in zip(names, paths)]
+    found = describe_data(str(tmp_path))
+    assert found["files"] == 2 and found["sha256_of_names_and_sizes"] in [
+        hashlib.sha256(b"".join(order)).hexdigest() for order in (lines, lines[::-1])]
+
+
+def test_alpha_is_noted_once_a_run(tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr(command, "_noticed", set())
+    for name in "abcdefgh":
+        save(tmp_path / (name + ".png"), np.dstack([PICTURE, PICTURE[:, :, :1]]))
+    assert len(load_photographs(str(tmp_path), 2, 4, 2)) == 8
+    data = io.BytesIO((tmp_path / "a.png").read_bytes())
+    assert (utils.read_image(data, "i.png in a.tar") == PICTURE).all()
+    err = [line for line in capfd.readouterr().err.splitlines() if "note" in line]
+    assert len(err) == 1 and "the alpha channel is dropped (first seen in %s" % tmp_path in err[0]
 
 
 def test_bad_photographs_are_named(photographs, tmp_path, capsys):
     (photographs / "broken.jpg").write_bytes(b"nothing")
-    Image.new("RGB", (30, 30)).save(str(photographs / "small.png"))
-    Image.new("RGB", (1, 1)).save(str(photographs / "dot.png"))
+    os.symlink(str(tmp_path / "annex"), str(photographs / "link.png"))  # as git-annex leaves them
+    for name, side in ("small", 30), ("dot", 1):
+        Image.new("RGB", (side, side)).save(str(photographs / (name + ".png")))
     assert len(load_photographs(str(photographs), 2, 16, 1)) == 2
-    out = capsys.readouterr().out
-    assert "left out: cannot read the image" in out and "broken.jpg" in out
-    assert "small.png is smaller than a patch of 16 LR pixels" in out
-    assert "dot.png is smaller than 2 pixels" in out
+    left_out = [line for line in capsys.readouterr().out.splitlines() if line.startswith("left out: ")]
+    assert len(left_out) == 4
+    for name, reason in (("broken.jpg", "cannot read the image"), ("link.png", "cannot read the image"), (
+            "small.png", "is smaller than a patch of 16 LR pixels"), ("dot.png", "is smaller than 2 pixels")):
+        assert any(name in line and reason in line for line in left_out), name
     (tmp_path / "bad").mkdir()
-    with pytest.raises(UserError, match="no training data below"):
-        load_photographs(str(tmp_path / "bad"), 2, 16, 1)
-    shutil.copy(str(photographs / "broken.jpg"), str(tmp_path / "bad"))
-    with pytest.raises(UserError, match="no usable photograph below"):
-        load_photographs(str(tmp_path / "bad"), 2, 16, 1)
+    for message in "no training data below", "no usable photograph below .*: give --data", (
+            "no usable photograph below .*: 1 of 2 are smaller than 96 pixels a side: lower --patch"):
+        with pytest.raises(UserError, match=message):
+            load_photographs(str(tmp_path / "bad"), 2, 48, 1)
+        name = "small.png" if (tmp_path / "bad" / "broken.jpg").exists() else "broken.jpg"
+        shutil.copy(str(photographs / name), str(tmp_path / "bad"))
 
 
 def test_links_to_folders_are_followed_once(photographs, tmp_path):
@@ -84,11 +137,10 @@ def test_links_to_folders_are_followed_once(photographs, tmp_path):
     (tmp_path / "elsewhere" / "below").mkdir(parents=True)
     shutil.copy(list_photographs(str(photographs))[0], str(tmp_path / "elsewhere" / "below" / "c.png"))
     names = [os.path.relpath(path, str(photographs)) for path in list_photographs(str(photographs))]
-    os.symlink(str(photographs / "deeper"), str(photographs / "a_link"))
-    os.symlink(str(photographs), str(photographs / "deeper" / "loop"))
-    os.symlink(str(tmp_path / "elsewhere"), str(photographs / "more"))
-    os.symlink(str(tmp_path / "elsewhere" / "below"), str(photographs / "more_again"))
-    os.symlink(str(tmp_path / "nowhere"), str(photographs / "broken"))
+    for link, target in (("a_link", photographs / "deeper"), ("deeper/loop", photographs), (
+            "more", tmp_path / "elsewhere"), ("more_again", tmp_path / "elsewhere" / "below"), (
+            "broken", tmp_path / "nowhere")):
+        os.symlink(str(target), str(photographs / link))
     assert [os.path.relpath(path, str(photographs)) for path in list_photographs(str(photographs))] == sorted(
         names + [os.path.join("more", "below", "c.png")])
     os.symlink(str(photographs), str(tmp_path / "photos"))
@@ -106,32 +158,18 @@ def test_folders_of_lr_are_noted(photographs, capsys, monkeypatch, folder, noted
     assert ("name the folder of HR images by --data" in capsys.readouterr().err) == noted
 
 
-def test_links_to_pictures_that_are_not_there_are_counted(photographs, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(command, "_noticed", set())
-    for name in "deeper/b.jpg", "a.png", "c.txt":
-        os.symlink(str(tmp_path / "annex"), str(photographs / name))
-    assert len(load_photographs(str(photographs), 2, 16, 1)) == 2
-    links = "2 links to pictures that are not there, the first %s: fetch them" % (photographs / "a.png")
-    assert "note: left out: %s (git annex get, dvc pull)\n" % links in capsys.readouterr().err
-    for path in list_photographs(str(photographs)):
-        os.remove(path)
-    with pytest.raises(UserError, match="no training data below .*, but there are %s" % links):
-        load_photographs(str(photographs), 2, 16, 1)
-
-
 @pytest.mark.parametrize("scale, side", [(2, 16), (3, 18), (4, 20)])
 def test_images_too_small_to_validate_on(tmp_path, capsys, scale, side):
     """Of a data set they are an error that names the file and its size; held out, they are left out as in
     training."""
-    for name, size in ("fits", (side, side + 5)), ("small", (side + 9, side - 1)):
-        Image.new("RGB", size, "red").save(str(tmp_path / (name + ".png")))
-    fits, small = [str(tmp_path / (name + ".png")) for name in ("fits", "small")]
+    (tmp_path / "valid").mkdir()
+    fits, small = str(tmp_path / "valid" / "fits.png"), str(tmp_path / "small.png")
+    Image.new("RGB", (side, side + 5), "red").save(fits)
+    Image.new("RGB", (side + 9, side - 1), "red").save(small)
     message = "%s has %dx%d pixels: at x%d, an image of at least %d a side is needed" % (
         small, side + 9, side - 1, scale, side)
     with pytest.raises(UserError, match=message):
         open_valid(str(tmp_path), [], scale, "")
-    os.mkdir(str(tmp_path / "valid"))
-    shutil.copy(fits, str(tmp_path / "valid"))
     sets = open_valid(str(tmp_path / "valid"), [fits, small], scale, "")
     assert [(key, name, len(pairs)) for key, (name, pairs) in sets.items()] == [
         ("psnr", str(tmp_path / "valid"), 1), ("psnr_held_out", "held-out photographs", 1)]
@@ -149,10 +187,13 @@ def test_held_out_photographs(tmp_path):
         (folder / ("%03d.png" % i)).write_bytes(b"")
     kept, held = hold_out(str(folder), 0.1)
     assert len(kept) + len(held) == 400 and 25 <= len(held) <= 60 and not set(kept) & set(held)
+    first = os.path.join(str(folder), "000")
+    digest = int(hashlib.sha256(b"000").hexdigest()[:8], 16) / 16 ** 8
+    shares = digest - 1e-9, digest + 1e-9
+    assert [first + ".png" in hold_out(str(folder), share)[1] for share in shares] == [False, True]
     assert hold_out(str(folder), 0) == (sorted(kept + held), [])
     (folder / "000.png").unlink()
-    assert set(hold_out(str(folder), 0.1)[1]) == set(held) - {str(folder / "000.png")}
-    assert set(hold_out(str(folder), 0.2)[1]) > set(hold_out(str(folder), 0.1)[1])
+    assert set(hold_out(str(folder), 0.1)[1]) == set(held) - {first + ".png"}
     rows = ["%03d.png,someone/photos,%d.jpg" % (i, i // 8) for i in range(1, 400)]
     (folder / "manifest.csv").write_text("\n".join(["file,repo,path"] + rows))
     kept, held = hold_out(str(folder), 0.1)
@@ -161,15 +202,10 @@ def test_held_out_photographs(tmp_path):
     assert len(held) == len(photographs) and not photographs & {photograph[path] for path in kept}
     assert len(kept) == 399 - sum(name in photographs for name in photograph.values())
     for path in held:  # the tile in the middle
-        tiles = sorted(one for one in photograph if photograph[one] == photograph[path])
+        tiles = sorted(tile for tile in photograph if photograph[tile] == photograph[path])
         assert path == tiles[len(tiles) // 2]
-    for share in 0, 0.1:
-        with pytest.raises(UserError, match="no training data below .*nowhere: expected"):
-            hold_out(str(folder / "nowhere"), share)
     with pytest.raises(UserError, match="--valid-share 1e-06 holds out 0 of the 50 photographs below"):
         hold_out(str(folder), 1e-6)
-    (folder / "manifest.csv").write_text("nothing")
-    assert len(hold_out(str(folder), 0.1)[1]) > 25
     (folder / "manifest.csv").write_text("file,size\n001.png,3")
     with pytest.raises(UserError, match="manifest.csv is not the manifest of a photo set"):
         hold_out(str(folder), 0.1)
@@ -178,13 +214,13 @@ def test_held_out_photographs(tmp_path):
 # records
 
 def test_authors_records_are_read_once_an_epoch_in_changing_order(tmp_path):
-    pairs = authors_record(tmp_path / "train_SR_aug_X3_10.tfrecord", 3, 8, 10)
+    path = tmp_path / "train_SR_aug_X3_10.tfrecord"
+    pairs = authors_record(path, 3, 8, 10)
     sampler = RecordSampler(str(tmp_path), 3, 5, 8, seed=0)
 
     def epoch(first):
-        batches = [sampler(first), sampler(first + 1)]
         order = []
-        for lr, hr in batches:
+        for lr, hr in sampler(first), sampler(first + 1):
             for low, high in zip(lr, hr):
                 order += [i for i, pair in enumerate(pairs)
                           if (pair[0] == low).all() and (pair[1] == high).all()]
@@ -194,13 +230,11 @@ def test_authors_records_are_read_once_an_epoch_in_changing_order(tmp_path):
     assert epoch(0) != epoch(2) and epoch(0) == epoch(0)
     with pytest.raises(UserError, match="is no pair of 8x8 and 16x16 patches"):
         RecordSampler(str(tmp_path), 2, 5, 8, seed=0)
-    data = (tmp_path / "train_SR_aug_X3_10.tfrecord").read_bytes()
-    (tmp_path / "train_SR_aug_X3_10.tfrecord").write_bytes(data[:-5])
-    with pytest.raises(UserError, match="does not consist of records of one size"):
-        RecordSampler(str(tmp_path), 3, 5, 8, seed=0)
-    (tmp_path / "train_SR_aug_X3_10.tfrecord").write_bytes(data[:3])
-    with pytest.raises(UserError, match="does not consist of records of one size"):
-        RecordSampler(str(tmp_path), 3, 5, 8, seed=0)
+    data = path.read_bytes()
+    for damaged in data[:-5], data[:3]:
+        path.write_bytes(damaged)
+        with pytest.raises(UserError, match="does not consist of records of one size"):
+            RecordSampler(str(tmp_path), 3, 5, 8, seed=0)
 
 
 def test_records_are_written_once_and_continued(photographs, tmp_path):
@@ -210,12 +244,10 @@ def test_records_are_written_once_and_continued(photographs, tmp_path):
     write_records(sampler, str(folder), 10, 3)
     content = {path.name: path.read_bytes() for path in folder.iterdir()}
     assert sorted(content) == ["train_SR_aug_X2_10-%05d-of-00003.tfrecord" % i for i in range(3)]
-    records = RecordSampler(str(folder), 2, 10, 12, seed=0)
-    lr, hr = records(0)
     written = [sampler(i, size) for i, size in enumerate((3, 3, 4))]
-    for ours, *expected in (lr, *[a for a, _ in written]), (hr, *[b for _, b in written]):
-        expected = np.concatenate(expected)
-        assert sorted(image.tobytes() for image in ours) == sorted(image.tobytes() for image in expected)
+    for ours, expected in zip(RecordSampler(str(folder), 2, 10, 12, seed=0)(0), zip(*written)):
+        assert sorted(image.tobytes() for image in ours) == sorted(
+            image.tobytes() for image in np.concatenate(expected))
     (folder / "train_SR_aug_X2_10-00001-of-00003.tfrecord").unlink()
     (folder / "train_SR_aug_X2_10-00001-of-00003.tfrecord.0123abcd.tmp").write_bytes(b"half")  # after a kill
     write_records(sampler, str(folder), 10, 3)

@@ -1,11 +1,14 @@
-"""DRA beyond the range that photographs have is replaced: the rule, its measurement, the gate, and the shipped weights."""
+"""DRA beyond the range that photographs have is replaced: the rule, its measurement, the gate, and the
+shipped weights."""
+import json
 import os
 import shutil
 
+from conftest import call
 from ops import limit_dra, tf
-from tools import checkpoints, dra_range, gate
+from tools import checkpoints, gate
 from tools.command import UserError
-from tools.data import textures
+from tools.data import patches
 from tools.files import write_json
 from tools.network import Network
 from tools.pictures import export as export_tool
@@ -34,7 +37,7 @@ def test_range_is_that_of_patches_and_pictures_widened_by_itself():
         mean = batch.mean((1, 2, 3))
         return [np.stack([mean, -mean], 1)[:, None, None], np.stack([mean], 1)[:, None, None] / 100]
 
-    first, second = dra_range.measure_dra(run, [dark, bright, stripes])
+    first, second = gate.measure_dra(run, [dark, bright, stripes])
     assert first == [[-120, -240], [240, 120]]  # means from 0 to 120, which is added on both sides
     assert second == [[-1.2], [2.4]]
 
@@ -48,14 +51,17 @@ def weights(tmp_path):
     return str(folder)
 
 
-PICTURE = np.random.RandomState(1).randint(40, 200, size=(30, 25, 3)).astype(np.uint8).repeat(2, 0).repeat(2, 1)
+PICTURE = np.random.RandomState(1).randint(40, 200, size=(30, 25, 3)).astype(np.uint8)
+PICTURE = PICTURE.repeat(2, 0).repeat(2, 1)
 
 
 def test_limits_hold_whole_in_tiles_compiled_and_exported(weights, monkeypatch):
     """In one DRAG, whose range nothing is in."""
-    write_json(weights + "/config.json", {"dra_ranges": [[[low] * 10, [99.0] * 10] for low in (-99, -99, 98, -99)]})
+    write_json(weights + "/config.json",
+               {"dra_ranges": [[[low] * 10, [99.0] * 10] for low in (-99, -99, 98, -99)]})
     outputs = []
-    for limit, tile, compiled_from in (True, None, 10 ** 5), (True, 24, 10 ** 5), (True, None, 1), (False, None, 10 ** 5):
+    for limit, tile, compiled_from in (
+            (True, None, 10 ** 5), (True, 24, 10 ** 5), (True, None, 1), (False, None, 10 ** 5)):
         monkeypatch.setattr("tools.pictures.tiles.COMPILED_AT_ONCE", compiled_from)
         with Network("32s", "x2", weights + "/DRSAN32sx2", -1, limit=limit) as network:
             store = network.make_upscaler(tile)(PICTURE)
@@ -85,7 +91,26 @@ def test_sr_that_explodes_and_ranges_of_another_model_are_errors(weights):
         Network("32s", "x2", prefix, -1)
 
 
-def test_deviation_is_that_of_blocks_and_the_gate_counts_failures():
+def test_the_command_measures_the_range_and_counts_failures(weights, photographs, monkeypatch, capsys):
+    monkeypatch.setattr(gate, "hard_pictures", lambda: [("a", PICTURE), ("b", PICTURE), ("a", PICTURE)])
+    monkeypatch.setattr(gate, "hold_out", lambda folder, share: ([], gate_photographs(folder)))
+
+    def gate_photographs(folder):
+        return [os.path.join(folder, "deeper", name) for name in os.listdir(os.path.join(folder, "deeper"))]
+    assert call(monkeypatch, capsys, gate.main, "--measure", photographs)[0] == 2
+    status, out, err = call(monkeypatch, capsys, gate.main, "--checkpoint", weights, "--measure", photographs)
+    assert out.startswith("2 photographs -> ") and "DRSAN-32s x2: 0 of 3 pictures fail\n" in out, err
+    rows = [line.split()[:3] for line in out.splitlines()[2:4]]
+    assert status == 0 and rows == [["a", "2", "0"], ["b", "1", "0"]]
+    with open(weights + "/config.json") as file:
+        config = json.load(file)
+    assert np.shape(config["dra_ranges"]) == (4, 2, 10)
+    assert (config["model"], config["scale"]) == ("32s", "x2")
+    monkeypatch.setattr(gate, "LARGEST_MEAN", -1)
+    assert call(monkeypatch, capsys, gate.main, "--checkpoint", weights)[0] == 1
+
+
+def test_deviation_is_that_of_blocks():
     lr = np.full([24, 24, 3], 100, np.uint8)
     sr = np.full([48, 48, 3], 100 / 255)
     sr[:24, :24] = 200 / 255
@@ -94,16 +119,18 @@ def test_deviation_is_that_of_blocks_and_the_gate_counts_failures():
     step = 100 * 219 / 255  # grey levels of luma
     assert found == pytest.approx((step / 4, step), abs=1e-6)
     assert gate.deviation(np.full_like(sr, np.nan), lr) == (np.inf, np.inf)
-    assert gate.failures({"a": [gate.Deviation(12, 70), gate.Deviation(12.1, 13)], "b": [gate.Deviation(5, 71)]}) == 2
+    assert gate.failures({"a": [gate.Deviation(12, 70), gate.Deviation(12.1, 13)],
+                          "b": [gate.Deviation(5, 71)]}) == 2
 
 
-@pytest.mark.parametrize("texture", textures.TRAINED + textures.UNSEEN)
+@pytest.mark.parametrize("texture", patches.TRAINED + patches.UNSEEN)
 def test_textures_are_a_function_of_photograph_and_seed(texture):
     photograph = np.random.RandomState(2).randint(256, size=(30, 41, 3)).astype(np.uint8)
     kept = photograph.copy()
     first, second, *others = (texture(photograph, np.random.RandomState(seed)) for seed in (0, 0, 3, 4, 5))
     assert first.shape == photograph.shape and first.dtype == np.uint8
-    assert (first == second).all() and any((first != other).any() for other in others) and (photograph == kept).all()
+    assert (first == second).all() and any((first != other).any() for other in others)
+    assert (photograph == kept).all()
 
 
 @pytest.mark.parametrize("scale, model", sorted(checkpoints.shipped_checkpoints(checkpoints.SHIPPED)))
