@@ -206,7 +206,7 @@ class Trainer(object):
         return step
 
     def start_or_resume(self, start):
-        """Bring the weights and whatever else there is into the variables; returns the step reached."""
+        """Bring what was saved last, or `start`, into the variables; returns the step reached."""
         session, training = self.session, self.training
         step = self.run.open(session, training.step)
         if step:

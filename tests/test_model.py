@@ -7,6 +7,7 @@ from model import MODELS, SCALES, count_multi_adds, count_parameters, drsan, mod
 from ops import tf
 from tools.checkpoints import load_values
 from tools.paper.results import costs
+from tools.training.recipes import initial_weights
 
 import numpy as np
 import pytest
@@ -150,14 +151,19 @@ def test_equals_numpy_at_random_weights(model, scale, without, gain):
 
 
 def test_initial_values_are_the_published_ones():
+    """Of TensorFlow's initializers, and of those for any framework."""
     drsan(tf.placeholder(tf.float32, [None, None, None, 3]), "32s", "x2")
     with tf.Session() as session:
         session.run(tf.global_variables_initializer())
-        for variable in model_variables():
-            value, shape = session.run(variable), variable.shape.as_list()
-            if len(shape) == 1:
+        own = {variable.op.name: session.run(variable) for variable in model_variables()}
+    for values in own, initial_weights({name: value.shape for name, value in own.items()}, seed=3):
+        assert list(values) == list(own)
+        for value in values.values():
+            if value.ndim == 1:
                 assert not value.any()  # biases and slopes
             else:
-                limit = np.sqrt(6 / (shape[0] * shape[1] * (shape[2] + shape[3])))  # Glorot-uniform
+                limit = np.sqrt(6 / (np.prod(value.shape[:2]) * sum(value.shape[2:])))  # Glorot-uniform
                 # Rounding may leave a value drawn at the limit one float32 above it.
                 assert 0.9 * limit < np.abs(value).max() <= np.nextafter(np.float32(limit), np.float32(1))
+                assert value.dtype == np.float32
+                np.testing.assert_allclose(value.std(), limit / 3 ** 0.5, rtol=0.1)

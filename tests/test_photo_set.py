@@ -89,7 +89,7 @@ def test_photographs_become_tiles(snapshots, tmp_path, run, monkeypatch):
     megapixels = sum(tile.shape[0] * tile.shape[1] for _, _, tile in kept) / 1e6
     assert text.splitlines() == [
         "benchmark: b.jpg of owner/one", "undecodable: d.jpg of owner/one", "missing: gone.jpg of owner/one",
-        "missing: all 2 photographs of owner/two",
+        "missing: x.jpg of owner/two", "missing: y.jpg of owner/two",
         "2 used, 3 missing, 1 undecodable, 1 benchmark: 9 tiles, %.1f megapixels" % megapixels]
 
     bare = tmp_path / "bare" / "owner+one" / "repo"  # gives the same

@@ -1,5 +1,6 @@
 """Runs of train.py: they stop, resume, validate, and say what is wrong; within this process where they
 can."""
+import argparse
 import json
 import os
 import re
@@ -17,8 +18,8 @@ from tools import checkpoints, command, plot_training, runtime
 from tools.command import UserError
 from tools.data.photographs import hold_out, in_threads
 from tools.files import locked
-from tools.training import cluster, graph
-from tools.training.recipes import initial_weights, make_recipe
+from tools.training import cluster, graph, run as run_module
+from tools.training.recipes import make_recipe
 
 import numpy as np
 import pytest
@@ -381,6 +382,24 @@ def test_what_threads_compute_ahead_ends_with_its_generator():
         next(in_threads(lambda i: i / 0, range(5, 1000), 1))
 
 
+def test_speed_is_that_of_steps_alone(monkeypatch, capsys):
+    now, records = [1000.0], []
+    monkeypatch.setattr(run_module.time, "time", lambda: now[0])
+    run = argparse.Namespace(seconds=0, log=records.append)
+    meter = run_module.Meter(run, make_recipe("paper", "32s", "x2"), 10)
+    for skipped in [False] * 9 + [True]:
+        with meter.waiting():
+            now[0] += 0.1
+        now[0] += 0.4
+        meter.add(np.nan if skipped else 0.1, 1, skipped)
+        with meter.paused():
+            now[0] += 100
+    meter.log(20, 1e-3)
+    assert capsys.readouterr().out.startswith(
+        "step      20/1000000  loss 0.10000  rate 1.00e-03    32.0 images/s  wait 20.0 %  left 138:53:10")
+    assert records[0]["images_per_second"] == 32 and records[0]["seconds"] == 5 and records[0]["skipped"] == 1
+
+
 def test_ema_weights_are_swapped_in_and_out(small_network):
     training = graph.build_training("32s", "x2", make_recipe("paper", "32s", "x2")._replace(ema=0.9))
     with tf.Session() as session:
@@ -443,23 +462,6 @@ def test_transfer_of_weights(tmp_path, monkeypatch):
     for ours, expected in zip(session.run(names), (before, output)):
         np.testing.assert_array_equal(ours, expected)
     np.testing.assert_allclose(session.run("DRAN/SR:0", {"LR:0": lr}), sr, atol=1e-6)
-
-
-def test_initial_weights_have_the_law_of_tensorflows_initializers(small_network):
-    drsan(tf.placeholder(tf.float32, [None, None, None, 3]), "32s", "x3")
-    with tf.Session() as session:
-        session.run(tf.global_variables_initializer())
-        own = {variable.op.name: session.run(variable) for variable in model_variables()}
-    shapes = {name: value.shape for name, value in own.items()}
-    drawn, again = initial_weights(shapes, 3), initial_weights(shapes, 3)
-    for name, value in own.items():
-        assert drawn[name].shape == value.shape and drawn[name].dtype == np.float32
-        np.testing.assert_array_equal(again[name], drawn[name])
-        if not name.endswith("/kernel"):
-            assert not value.any() and not drawn[name].any()
-        elif value.size > 3000:
-            np.testing.assert_allclose(np.abs(drawn[name]).max(), np.abs(value).max(), rtol=0.02)
-            np.testing.assert_allclose(drawn[name].std(), value.std(), rtol=0.05)
 
 
 def test_plot_of_runs(tmp_path):

@@ -127,7 +127,8 @@ def run_steps(session, training, random, count, dra=None):
     return skipped
 
 
-@pytest.mark.parametrize("recipe", [ADAM._replace(ema=0.9, skip_above=10), MUON._replace(ema=0.9, skip_above=0)])
+@pytest.mark.parametrize("recipe", [
+    ADAM._replace(ema=0.9, skip_above=10), MUON._replace(ema=0.9, skip_above=0)])
 def test_a_bad_step_changes_nothing_but_the_step(monkeypatch, recipe):
     monkeypatch.setitem(MODELS, "32s", Variant(channels=16, drags=1, blocks=1))
     training = build_training("32s", "x2", recipe)

@@ -54,19 +54,15 @@ def hard_pictures(count=100, side=96, seed=0):
     return pictures
 
 
-def block_means(y):
-    """The means of an image [H, W] over its blocks; [H / BLOCK, W / BLOCK]."""
-    height, width = (side // BLOCK for side in y.shape)
-    return y[:height * BLOCK, :width * BLOCK].reshape(height, BLOCK, width, BLOCK).mean((1, 3))
-
-
 def deviation(sr, lr):
     """The Deviation of SR [s H, s W, 3], white being 1, from its LR, uint8 [H, W, 3]."""
     if not np.isfinite(sr).all():
         return Deviation(np.inf, np.inf)
-    factor = sr.shape[0] // lr.shape[0]
-    y = luma(to_uint8(255 * sr)).reshape(lr.shape[0], factor, lr.shape[1], factor).mean((1, 3))
-    difference = np.abs(block_means(y) - block_means(luma(lr)))
+    means = []
+    for y, side in (luma(to_uint8(255 * sr)), BLOCK * sr.shape[0] // lr.shape[0]), (luma(lr), BLOCK):
+        height, width = (size // side for size in y.shape)
+        means.append(y[:height * side, :width * side].reshape(height, side, width, side).mean((1, 3)))
+    difference = np.abs(means[0] - means[1])
     return Deviation(difference.mean(), difference.max())
 
 

@@ -86,8 +86,8 @@ def _first_process():
 
 
 def check_not_forked():
-    """Raise UserError in a process that was forked from one that had a session: TensorFlow's threads are not
-    there, and it would wait for them for ever."""
+    """Raise UserError in a process that was forked from one that had a session: it would wait for ever for
+    TensorFlow's threads, which are not there."""
     if _first_process() != os.getpid():
         raise UserError("this process was forked after TensorFlow had been used: load the model after the "
                         "fork, or start processes by spawn")
@@ -131,29 +131,20 @@ def list_gpus(session, task=""):
 
 
 def session_config(gpus, **config):
-    """The tf.ConfigProto of a session that sees these GPUs alone, and takes their memory as needed."""
+    """The tf.ConfigProto of a session that sees these GPUs alone, of those that a scheduler gave this
+    process, and takes their memory as needed."""
     config = tf.ConfigProto(allow_soft_placement=True, **config)
     config.gpu_options.allow_growth = True
     if command.owns_process:
+        names = None if GIVEN_GPUS is None else GIVEN_GPUS.replace(" ", "").split(",")  # indices or UUIDs
+        chosen = [str(i) if names is None else names[i] for i in gpus if names is None or 0 <= i < len(names)]
         os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
-        os.environ["CUDA_VISIBLE_DEVICES"] = choose_gpus(gpus, GIVEN_GPUS)
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(filter(None, chosen)) or "-1"
     elif gpus == [-1]:
         config.device_count["GPU"] = 0
     else:
         config.gpu_options.visible_device_list = ",".join(map(str, gpus))
     return config
-
-
-def choose_gpus(gpus, given):
-    """CUDA_VISIBLE_DEVICES for the GPUs with these indices among those that a scheduler gave this process.
-
-    given: the value of CUDA_VISIBLE_DEVICES that the process began with, indices or UUIDs, or None: all GPUs
-    are its own.
-    """
-    if given is None:
-        return ",".join(map(str, gpus))
-    names = [name.strip() for name in given.split(",") if name.strip()]
-    return ",".join(names[i] for i in gpus if 0 <= i < len(names)) or "-1"
 
 
 def gpu_memory(session):

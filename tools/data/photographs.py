@@ -26,8 +26,7 @@ def load_pair(path, factor):
 
 
 def in_threads(function, items, workers):
-    """Yield function(item) of each item, in order, called in so many threads, four each ahead, until it is
-    closed."""
+    """Yield function(item) of each item, in order, called in so many threads, some ahead, until closed."""
     pool, results = concurrent.futures.ThreadPoolExecutor(workers), deque()
     try:
         for item in items:
@@ -104,8 +103,8 @@ def note_lr_folders(folder, paths):
 def load_photographs(folder, factor, patch, workers, share=0):
     """The photographs below `folder`, without the share held out: [(LR, HR)], uint8 RGB, LR by imresize.
 
-    Those that cannot be read, or are smaller than a patch (in LR pixels), are named and left out. Raises
-    UserError if none is left.
+    Those that cannot be read, or are smaller than a patch (in LR pixels), are named and left out; UserError
+    if all are.
     """
     paths, photographs, small = hold_out(folder, share)[0], [], 0
     note_lr_folders(folder, paths)

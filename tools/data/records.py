@@ -42,8 +42,7 @@ def list_records(folder):
 
 
 def records_config(folder):
-    """How a folder of records was written, as its records.json says; {} if it has none, as the authors'
-    records."""
+    """How records were written, as the records.json beside them says; {} without one, as the authors'."""
     return read_json(os.path.join(folder, "records.json"), "remove it to train on these records")
 
 

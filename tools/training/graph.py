@@ -14,7 +14,7 @@ from utils import mean_scores, psnr_y, to_uint8
 import numpy as np
 
 # dra: of each DRAG of the network of `sr`; dra_ranges: what they are limited by, a placeholder
-# [DRAGs, 2, paths] that limits nothing by default; both None for an ablation
+# [DRAGs, 2, paths] that limits nothing finite by default; both None for an ablation
 # norm: of the gradient; skipped: whether the step was; largest_dra, kernel_rms: what shows early that a
 # training diverges
 Training = collections.namedtuple(
@@ -40,10 +40,16 @@ def build_training(model, scale, recipe, devices=("",), without=None, precision=
             sr = drsan(tf.cast(lr_part, tf.float32) / 255, model, scale, without)
             losses.append(tf.reduce_mean(tf.abs(tf.cast(hr_part, tf.float32) / 255 - sr)))
     dra = [tf.reduce_max(tf.abs(values)) for values in dra_values()] or [tf.ones([])]
-    ranges = None if without else no_limits(model)
-    limits = None if without else [tf.unstack(drag) for drag in tf.unstack(ranges)]
+    ranges = limits = dra_of_sr = None
+    if not without:
+        _, drags, blocks = MODELS[model]
+        rows = np.finfo(np.float32).max * np.float32([[-1], [1]])
+        default = np.tile(rows, [drags, 1, blocks * (blocks + 1) // 2])
+        ranges = tf.placeholder_with_default(default, default.shape, "dra_ranges")
+        limits = [tf.unstack(drag) for drag in tf.unstack(ranges)]
     sr = drsan(tf.cast(lr, tf.float32) / 255, model, scale, without, limits)
-    dra_of_sr = None if without else dra_values()[-MODELS[model].drags:]
+    if not without:
+        dra_of_sr = dra_values()[-drags:]
     loss = tf.identity(tf.add_n(losses) / len(losses), "Loss")
     step = tf.Variable(0, trainable=False, name="Variable")
     train, norm, skipped, averages = optimize_by(recipe, rate, loss, step)
@@ -52,14 +58,6 @@ def build_training(model, scale, recipe, devices=("",), without=None, precision=
                          / sum(kernel.shape.num_elements() for kernel in kernels))
     return Training(lr, hr, rate, sr, dra_of_sr, ranges, loss, step, train, averages, norm, skipped,
                     tf.reduce_max(tf.stack(dra)), kernel_rms)
-
-
-def no_limits(model):
-    """A placeholder for drsan()'s dra_ranges, whose default limits nothing that is finite."""
-    _, drags, blocks = MODELS[model]
-    rows = np.finfo(np.float32).max * np.float32([[-1], [1]])
-    default = np.tile(rows, [drags, 1, blocks * (blocks + 1) // 2])
-    return tf.placeholder_with_default(default, default.shape, "dra_ranges")
 
 
 def optimize_by(recipe, rate, loss, step):
@@ -76,7 +74,10 @@ def optimize_by(recipe, rate, loss, step):
     by_adam, by_muon = [], []
     for gradient, variable in pairs:
         if recipe.optimizer == "muon" and uses_muon(variable.shape.as_list()):
-            by_muon.append((variable, muon_momentum(variable), gradient))
+            with tf.colocate_with(variable):
+                name = variable.op.name + "/Muon"
+                momentum = tf.Variable(tf.zeros(variable.shape), trainable=False, name=name)
+            by_muon.append((variable, momentum, gradient))
         else:
             by_adam.append((gradient, variable))
     average = tf.train.ExponentialMovingAverage(recipe.ema, num_updates=step) if recipe.ema else None
@@ -95,12 +96,6 @@ def optimize_by(recipe, rate, loss, step):
         train = tf.cond(skipped, tf.no_op, apply)
     averages = [average.average(variable) for variable in model_variables()] if average else []
     return train, norm, skipped, averages
-
-
-def muon_momentum(kernel):
-    """The variable <kernel>/Muon."""
-    with tf.colocate_with(kernel):
-        return tf.Variable(tf.zeros(kernel.shape), trainable=False, name=kernel.op.name + "/Muon")
 
 
 def muon_step(kernel, momentum, gradient, rate, decay):
