@@ -21,8 +21,8 @@ from tools.data.patches import Sampler
 from tools.gpu import convert, train_jax, training
 from tools.gpu.network import variable_shapes
 from tools.training.graph import build_training
-from tools.training.history import Divergence
 from tools.training.recipes import OPTIMIZERS, learning_rate, make_recipe
+from tools.training.run import Divergence
 import test as evaluation
 from utils import downscale
 
