@@ -25,13 +25,13 @@ def load_pair(path, factor):
         return error
 
 
-def in_threads(function, items, workers):
-    """Yield function(item) of each item, in order, called in so many threads, some ahead, until closed."""
+def in_threads(function, items, workers, ahead=4):
+    """Yield function(item) of each item, in order, called in so many threads, each some ahead, until closed."""
     pool, results = concurrent.futures.ThreadPoolExecutor(workers), deque()
     try:
         for item in items:
             results.append(pool.submit(function, item))
-            if len(results) > 4 * workers:
+            if len(results) > ahead * workers:
                 yield results.popleft().result()
         while results:
             yield results.popleft().result()

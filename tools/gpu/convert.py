@@ -20,13 +20,13 @@ from types import SimpleNamespace
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 from model import SCALES, drsan, model_variables
 from ops import tf
-from tools.checkpoints import find_checkpoint, load_values, read_weights, save_weights, training_history
+from tools.checkpoints import (find_checkpoint, history_of, load_values, read_weights, save_weights,
+                               training_history)
 from tools.command import UserError, run_main
 from tools.data.photographs import open_valid
 from tools.files import check_writable, replacing, write_json, write_npz
 from tools.runtime import open_session
 from tools.training.graph import validate
-from tools.training.history import history_of
 
 import numpy as np
 

@@ -12,16 +12,17 @@ import time
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 from model import SCALES
-from tools.command import UserError, cpu_count, not_negative, positive, run_main
+from tools.checkpoints import transfer
+from tools.command import UserError, cpu_count, not_negative, positive, run_main, say
 from tools.compute import PRECISIONS
-from tools.data.patches import Sampler, prefetch
-from tools.data.photographs import describe_data, hold_out, load_photographs, open_valid
+from tools.data.patches import Sampler
+from tools.data.photographs import describe_data, hold_out, in_threads, load_photographs, open_valid
 from tools.files import check_writable, locked, to_json
 from tools.gpu.convert import latest_weights, load_state, read_start, save_state
 from tools.options import add_data_dir, add_valid_share, add_variant
-from tools.training.history import Meter, check_same_config, divergence, resume_log, say
-from tools.training.recipes import MAX_SKIPPED, add_recipe_options, choose_recipe, learning_rate
-from tools.weights import describe_transfer, initial_weights, transfer
+from tools.training.recipes import (MAX_SKIPPED, add_recipe_options, choose_recipe, initial_weights,
+                                    learning_rate)
+from tools.training.run import Divergence, Meter, check_same_config, resume_log
 from utils import mean_scores, psnr_y, to_uint8
 
 import numpy as np
@@ -96,8 +97,8 @@ class Trainer(object):
         if args.init_from is None:
             return own
         start, self.config["trained_before"] = read_start(args.init_from)
-        weights, taken = transfer(start, own, args.init_from)
-        say(describe_transfer(taken, own, args.init_from))
+        weights, _, message = transfer(start, own, args.init_from)
+        say(message)
         return weights
 
     @property
@@ -114,9 +115,10 @@ class Trainer(object):
         for number in signal.SIGINT, signal.SIGTERM:
             signal.signal(number, self.stop)
         saved = time.time()
-        self.batches = prefetch(self.sampler, self.step, self.recipe.steps or sys.maxsize, self.args.dispatch)
+        steps = range(self.step, self.recipe.steps or sys.maxsize)
+        self.batches = in_threads(self.sampler, steps, 1, self.args.dispatch)
         with open(self.log_path, "a", buffering=1) as self.log_file, Meter(
-                self, self.recipe, self.step, False) as self.meter:
+                self, self.recipe, self.step) as self.meter:
             while not self.done and not self.stopped:
                 validated = self.step // self.args.valid_every
                 self.dispatch()
@@ -148,7 +150,7 @@ class Trainer(object):
             self.step, self.skips = self.step + 1, self.skips + 1 if skipped else 0
             self.meter.add(loss, norm, skipped)
             if self.skips == MAX_SKIPPED:
-                raise divergence(self.step, loss, norm)
+                raise Divergence(self.step, loss, norm)
         if self.total:  # how many steps there will be is a guess
             left = max(0, self.total - self.seconds) / self.pace if self.pace else 0
             self.meter.recipe = self.recipe._replace(steps=self.step + int(left))
