@@ -26,7 +26,7 @@ def load_pair(path, factor):
 
 
 def in_threads(function, items, workers, ahead=4):
-    """Yield function(item) of each item, in order, called in so many threads, each some ahead, until closed."""
+    """Yield function(item) of each item, in order, in so many threads, each some ahead, until closed."""
     pool, results = concurrent.futures.ThreadPoolExecutor(workers), deque()
     try:
         for item in items:
