@@ -25,8 +25,9 @@ from PIL import Image
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from tools.command import UserError
-from tools.pictures import tiles, write
-from tools.pictures.upscale import begin
+from tools.pictures import tiles
+from tools.pictures.files import write_deep_png
+from tools.pictures.upscale import upscale_file
 
 LIMIT = 10  # seconds for a file
 MODES = {  # format: modes, options of writing
@@ -50,9 +51,6 @@ class Repeat(object):
 
     def __exit__(self, *_):
         pass
-
-    def leave_room(self):
-        return 2 ** 20
 
     def __call__(self, image):
         sr = tiles.Store((2 * image.shape[0], 2 * image.shape[1], 3))
@@ -113,7 +111,7 @@ def originals(name):
             files.append(file.getvalue())
     if name == "png":
         file = io.BytesIO()
-        write.write_deep_png(file, rgb.astype(">u2") * 257, None, None, (72, 72))
+        write_deep_png(file, rgb.astype(">u2") * 257, None, None, (72, 72))
         files.append(file.getvalue())
     return files
 
@@ -157,8 +155,7 @@ def attempt(path, output, frames):
     args = argparse.Namespace(format="png", quality=None, overwrite=False, skip_existing=False, frames=frames,
                               strip=False, max_megapixels=0.1)
     try:
-        with concurrent.futures.ThreadPoolExecutor(1) as network:
-            (height, width), _, _ = begin(Repeat(), path, output, args, network)()
+        (height, width), _, _ = upscale_file(Repeat(), path, output, args)
     except UserError as error:
         named = path in str(error) and "\n" not in str(error)
         return "refused" if named else "a message of more lines or without a name: %r" % error
