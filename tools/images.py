@@ -25,7 +25,6 @@ PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY = LARGEST_TEXT, 4 
 DARK = 2 ** 12  # what is below it in 16 bits is nearly black, or was made of fewer bits
 ORIENTATION, EXIF_IFD, GPS_IFD, XMP_TAG = 274, 0x8769, 0x8825, 700  # tags of EXIF
 XMP_TEXT, SRGB_GAMMA = "XML:com.adobe.xmp", 0.45455  # in PNG
-GRAY_STEP = {"1": 255, "L;2": 85, "L;4": 17}  # Pillow scales gray of fewer bits, but no transparent value
 DEEP_COLOR = ("LA;16B",) + tuple(name + ";16" + order for name in ("RGB", "RGBA") for order in "BLN")
 LOWER_BYTES = {";16B": ";16L", ";16L": ";16B", ";16N": ";16B" if sys.byteorder == "little" else ";16L"}
 
@@ -92,23 +91,30 @@ def _with_end(stream):
 def _decode_image(image, stream, notes):
     """The Picture of an image that Pillow has opened, and whose file is `stream`."""
     tiles, count, is_tiff = image.tile, getattr(image, "n_frames", 1), image.format == "TIFF"
-    rawmode = _rawmode(tiles[0]) if tiles else ""
-    exif = read_exif(image.getexif) if is_tiff else None  # before Pillow closes the file
     if count > 1 and not is_tiff:
         words = {"PSD": "the merged picture of %d layers"}.get(image.format, "the first of %d frames")
         notes.append(words % count)
-    color, alpha, profile = pixels(image, notes, rawmode)
+    picture, rawmode = to_picture(image, notes), _rawmode(tiles[0]) if tiles else ""
     if rawmode in DEEP_COLOR:
         color, alpha = _sixteen_bits(image, tiles, stream)
-    elif ";16" in rawmode and color.dtype == np.uint8:
+        picture = picture._replace(color=color, alpha=alpha)
+    elif ";16" in rawmode and picture.color.dtype == np.uint8:
         notes.append("its 16 bits are read as 8")
-    if image.format == "PNG" and not profile:
+    if image.format == "PNG" and not picture.profile:
         notes += _color_notes(image.info, stream)
-    if not is_tiff:
-        exif = read_exif(image.getexif)
-        notes += [] if exif is not None else ["its EXIF orientation cannot be read"]
-    picture = Picture(color, alpha, profile, notes, exif, image.info.get("dpi"), find_unkept(image, exif))
-    return picture if is_tiff else upright(picture)  # Pillow has turned it on loading
+    if is_tiff:  # Pillow has turned it on loading
+        return picture
+    if picture.exif is None:
+        notes.append("its EXIF orientation cannot be read")
+    return upright(picture)
+
+
+def to_picture(image, notes):
+    """The Picture of the current frame of a Pillow image, as deep as Pillow has it, and not turned."""
+    exif = read_exif(image.getexif) if image.format == "TIFF" else None  # before Pillow closes the file
+    color, alpha, profile = _pixels(image, notes)
+    exif = exif if image.format == "TIFF" else read_exif(image.getexif)
+    return Picture(color, alpha, profile, notes, exif, image.info.get("dpi"), find_unkept(image, exif))
 
 
 def _color_notes(info, stream):
@@ -159,8 +165,8 @@ def upright(picture):
     return picture._replace(color=turn(picture.color), alpha=alpha)
 
 
-def pixels(image, notes, rawmode=""):
-    """(color, alpha, ICC profile), as in a Picture, of the current frame, as deep as Pillow has it."""
+def _pixels(image, notes):
+    """(color, alpha, ICC profile), as in a Picture, of the current frame of a Pillow image."""
     image.load()
     profile, key = image.info.get("icc_profile") or None, image.info.get("transparency")
     if image.mode[0] in "IF":
@@ -168,16 +174,13 @@ def pixels(image, notes, rawmode=""):
         return color, _keyed_alpha(color, key), profile
     if image.mode in ("CMYK", "LAB", "YCbCr", "HSV"):
         image, profile = to_rgb(image, profile, notes), None
-    gray = image.mode in ("1", "L", "LA", "La")
+    channels = 1 if image.mode in ("1", "L", "LA", "La") else 3
     image = image.convert("LA") if image.mode == "La" else image
-    if image.mode in ("LA", "PA", "RGBA", "RGBa") or image.mode == "P" and key is not None:
+    if image.mode in ("LA", "PA", "RGBA", "RGBa") or key is not None and image.mode in ("1", "L", "P", "RGB"):
         rgba = np.array(image.convert("RGBA"))
-        return rgba[:, :, :1 if gray else 3], rgba[:, :, 3], profile
-    color = np.array(image.convert("L" if gray else "RGB"))
-    if gray:
-        color = color[:, :, None]
-        key = min(255, key * GRAY_STEP.get(rawmode, 1)) if isinstance(key, int) else None
-    return color, _keyed_alpha(color, key), profile
+        return rgba[:, :, :channels], rgba[:, :, 3], profile
+    return np.array(image.convert("L" if channels == 1 else "RGB")).reshape(
+        image.size[::-1] + (channels,)), None, profile
 
 
 def _keyed_alpha(color, key):
@@ -217,8 +220,7 @@ def _sixteen_bits(image, tiles, stream):
 
 
 def to_rgb(image, profile, notes):
-    """Convert from a color space that is not written: to sRGB by the profile, or by Pillow's formula without
-    one."""
+    """Convert from a color space that is not written to sRGB, by its profile, or else Pillow's formula."""
     if profile or image.mode == "LAB":
         try:
             source = ImageCms.createProfile("LAB") if image.mode == "LAB" else io.BytesIO(profile)

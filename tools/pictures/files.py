@@ -9,7 +9,7 @@ from collections import OrderedDict, namedtuple
 from tools import images
 from tools.command import UserError, quiet_stderr
 from tools.files import replacing
-from tools.images import EXIF_IFD, GPS_IFD, Picture, unreadable
+from tools.images import EXIF_IFD, GPS_IFD, unreadable
 from tools.pictures.tiles import cut_side, enlarge, to_gray
 from utils import imresize, to_integers, to_uint8
 
@@ -70,11 +70,9 @@ def read_frames(path, megapixels):
             raise Image.DecompressionBombError("in %d frames" % image.n_frames)
         for frame in range(first, image.n_frames):
             image.seek(frame)
-            color, alpha, profile = images.pixels(image, [])
-            color = _spread_color(color.repeat(3 // color.shape[2], axis=2), alpha)
-            exif = images.read_exif(image.getexif)
-            unkept = images.find_unkept(image, exif)
-            pictures.append(images.upright(Picture(color, alpha, profile, [], exif, None, unkept)))
+            picture = images.to_picture(image, [])
+            color = picture.color.repeat(3 // picture.color.shape[2], axis=2)
+            pictures.append(images.upright(picture._replace(color=_spread_color(color, picture.alpha))))
             durations.append(image.info.get("duration", 0))
         with open(path, "rb") as file:
             content = file.read()
@@ -128,32 +126,27 @@ def fit_format(picture, name):
 
 
 def compose(sr, picture, factor):
-    """The image of a Picture from the Store of its SR, in the depth and with the channels of the Picture: of
-    Pillow or, where that has no 16 bits (color, alpha), uint16 [H, W, C] with the highest byte first.
+    """The image of a Picture from the Store of its SR, in the type and with the channels of the Picture:
+    [H, W, C], of which the last is alpha if it has one, upscaled by bicubic. Gray is the luma of SR.
 
-    Gray is the luma of SR; alpha is upscaled by bicubic. Works in strips, so that little is held beside the
-    result.
+    Works in strips, so that little is held beside the result.
     """
-    height, width, channels = picture.color.shape
-    dtype, size, has_alpha = picture.color.dtype, (factor * width, factor * height), picture.alpha is not None
-    if dtype == np.uint16 and (channels > 1 or has_alpha):
-        image = np.empty(size[::-1] + (channels + has_alpha,), ">u2")
-    else:
-        mode = "I;16" if dtype == np.uint16 else ("L" if channels == 1 else "RGB") + "A" * has_alpha
-        image = Image.new(mode, size)
+    (height, width, channels), has_alpha = picture.color.shape, picture.alpha is not None
+    dtype = picture.color.dtype
+    image = np.empty((factor * height, factor * width, channels + has_alpha), dtype)
     for span in cut_side(height, 64, ALPHA_REACH):
-        strip = np.array(sr.array()[enlarge(span.own, factor)])
+        own, strip = enlarge(span.own, factor), np.array(sr.array()[enlarge(span.own, factor)])
         strip = to_gray(strip) if channels == 1 else strip
-        strip = to_integers(np.iinfo(dtype).max * strip, dtype)
+        image[own, :, :channels] = to_integers(np.iinfo(dtype).max * strip, dtype)
         if has_alpha:
-            alpha = to_integers(imresize(picture.alpha[span.read, :, None], factor), dtype)
-            strip = np.concatenate([strip, alpha[enlarge(span.inner, factor)]], axis=2)
-        if isinstance(image, np.ndarray):
-            image[enlarge(span.own, factor)] = strip
-        else:
-            strip = strip[:, :, 0] if strip.shape[2] == 1 else strip
-            image.paste(Image.fromarray(strip), (0, factor * span.own.start))
+            alpha = imresize(picture.alpha[span.read, :, None], factor)
+            image[own, :, channels:] = to_integers(alpha[enlarge(span.inner, factor)], dtype)
     return image
+
+
+def to_pillow(image):
+    """What compose() made as an image of Pillow, which has no 16 bits of color and alpha."""
+    return Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
 
 
 # tags of EXIF that are kept: of the picture, its resolution, camera, software, date, artist, copyright,
@@ -197,12 +190,11 @@ def metadata(picture, factor, strip):
 
 
 def save_picture(path, image, picture, factor, args):
-    """Write what compose() made of a Picture, with its profile and, but for args.strip, EXIF data and
-    resolution, as args.format. Returns notes. Raises UserError, and ValueError for what the format
-    refuses."""
+    """Write what compose() made of a Picture as args.format, with its profile and, but for args.strip, EXIF
+    data and resolution. Returns notes. Raises UserError, and ValueError for what the format refuses."""
     options, notes = metadata(picture, factor, args.strip)
     with replacing(path) as temporary:
-        if isinstance(image, np.ndarray):
+        if image.dtype == np.uint16 and image.shape[2] > 1:
             with open(temporary, "wb") as file:
                 write_deep_png(file, image, picture.profile, **options)
             return notes
@@ -210,12 +202,12 @@ def save_picture(path, image, picture, factor, args):
             options["quality"] = args.quality or QUALITY
         if args.format == "jpeg":
             options["subsampling"] = 0  # chroma as fine as luma
-        image.save(temporary, format=args.format, icc_profile=picture.profile, **options)
+        to_pillow(image).save(temporary, format=args.format, icc_profile=picture.profile, **options)
     return notes
 
 
 def write_deep_png(file, samples, profile, exif=None, dpi=None):
-    """Write uint16 [H, W, C], highest byte first, as PNG, row by row, which pypng does and Pillow cannot."""
+    """Write uint16 [H, W, C] as PNG, row by row, which pypng does and Pillow cannot."""
     import png  # here, since little needs this package
 
     class Writer(png.Writer):
@@ -231,15 +223,15 @@ def write_deep_png(file, samples, profile, exif=None, dpi=None):
 
     height, width, channels = samples.shape
     writer = Writer(width, height, greyscale=channels < 3, alpha=channels % 2 == 0, bitdepth=16)
-    writer.write_packed(file, (row.tobytes() for row in samples))
+    writer.write_packed(file, (row.astype(">u2").tobytes() for row in samples))
 
 
 def save_animation(path, frames, animation, name, factor, args):
     """Write composed 8-bit frames in the format of this name, with durations, loop and, but for args.strip,
-    EXIF data of an Animation; without loss where it has none, unless args.quality is given. Returns and
-    raises as save_picture()."""
+    EXIF data of an Animation; without loss where it has none, unless args.quality is given. Otherwise as
+    save_picture()."""
     first, has_alpha = animation.pictures[0], any(picture.alpha is not None for picture in animation.pictures)
-    frames = [to_frame(image, name, has_alpha) for image in frames]
+    frames = [to_frame(to_pillow(image), name, has_alpha) for image in frames]
     options, notes = metadata(first, factor, args.strip)
     if name == "gif":
         options = {"disposal": 2, "transparency": 255} if has_alpha else {}

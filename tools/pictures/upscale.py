@@ -19,10 +19,6 @@ from tqdm import tqdm
 EXPECTED = UserError, OSError, ValueError, MemoryError  # what a picture can cause; the third by Pillow
 STILL = [name for name in FORMATS if name != "gif"]     # formats of single pictures
 SUFFIXES = OrderedDict((suffix, name) for name in STILL for suffix in FORMATS[name].suffixes)
-# suffixes of pictures that people have and that Pillow does not read without plugins
-UNREAD = (".heic .heif .hif .jxl .dng .cr2 .cr3 .crw .nef .nrw .arw .srf .raf .orf .rw2 .pef .srw .3fr .iiq "
-          ".erf .x3f").split()
-
 
 
 def add_picture_options(parser):
@@ -83,7 +79,7 @@ def find_pictures(inputs, output):
     """The image files that test.py --input names, each once: (paths, lines that say what was not found).
 
     Of folders and patterns, files with the suffix of an image format are taken, without hidden ones;
-    subfolders are not searched; a note says what is left out. Raises UserError if the SR images would be put
+    subfolders are not searched; a note names what is left out. Raises UserError if the SR images would be put
     among their inputs, where the next run would find them.
     """
     Image.init()  # .mpo is opened by the plugin of JPEG; other suffixes are only written
@@ -104,25 +100,16 @@ def find_pictures(inputs, output):
         if found and os.path.realpath(folder or ".") == os.path.realpath(output):
             raise UserError("--output %s is the folder of the input: choose another" % output)
         pictures = [path for path in found if is_image_file(path, suffixes)]
-        left_out = _left_out(set(found) - set(pictures))
+        others = [os.path.basename(path) for path in found if path not in set(pictures)]
+        left_out = "left out, being no image files that are read: %s" % " ".join(
+            others[:5] + ["and %d more" % (len(others) - 5)] * (len(others) > 5)) if others else ""
         if not pictures:
-            reason = "URLs are not read: download it" if "://" in name else (
-                "standard input is not read: name a file" if name == "-" else left_out)
+            reason = "standard input and URLs are not read" if name == "-" or "://" in name else left_out
             errors.append("no image at %s%s" % (name, reason and ": " + reason))
         elif left_out:
             print("note: %s: %s" % (name, left_out), file=sys.stderr)
         paths.update((os.path.abspath(path), path) for path in pictures)
     return list(paths.values()), errors
-
-
-def _left_out(paths):
-    """What these paths are that are not taken for pictures, in words; "" if there are none."""
-    folders = sum(map(os.path.isdir, paths))
-    unread = [os.path.basename(path) for path in paths if os.path.splitext(path)[1].lower() in UNREAD]
-    kinds = (("subfolders", folders), ("no image files", len(paths) - folders - len(unread)),
-             ("HEIC, JPEG XL or camera raw, which are not read", " ".join(sorted(unread))))
-    found = ["%s (%s)" % kind for kind in kinds if kind[1]]
-    return "left out: " + ", ".join(found) if found else ""
 
 
 def name_stems(paths):
