@@ -83,7 +83,7 @@ def print_table(results):
     """One line for each model and scale, one column of PSNR / SSIM for each data set; the paper's below where
     it has any. results: {(model, scale): [Result, ...]}."""
     names = [result.dataset for row in results.values() for result in row]
-    datasets = list(collections.OrderedDict.fromkeys(names))
+    datasets = list(dict.fromkeys(names))
 
     def print_row(head, cells):
         words = ["%s / %s" % cells[name] if cells.get(name) else "-" for name in datasets]
@@ -147,7 +147,7 @@ def evaluate_named(upscaler, model, scale, name, args, csv_log):
 def test(args, variants):
     """Evaluate every (model, scale) on every data set: the exit status, 1 if any or any image failed."""
     csv_log = args.csv and CsvLog(args.csv, COLUMNS)
-    results, failed = collections.OrderedDict(), 0
+    results, failed = {}, 0
     for model, scale in variants:
         try:
             with open_upscaler(model, scale, args) as upscaler:
@@ -170,7 +170,7 @@ def test(args, variants):
 def expand_all(names, choices):
     """The names, each once, with all `choices` in the place of `all`."""
     names = [choice for name in names for choice in (choices if name == "all" else [name])]
-    return list(collections.OrderedDict.fromkeys(names))
+    return list(dict.fromkeys(names))
 
 
 def add_network_options(parser):

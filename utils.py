@@ -1,7 +1,7 @@
 """What evaluation needs, without TensorFlow: images, MATLAB's bicubic, PSNR and SSIM on Y, data sets."""
 import functools
 import os
-from collections import OrderedDict, namedtuple
+from collections import namedtuple
 
 from tools.command import UserError, notice_once
 from tools.files import replacing, script, short_path
@@ -250,7 +250,7 @@ def find_dataset(name, factor, data_dir):
 
 def _by_stem(folder):
     """{name without suffix: path} of the images in a folder. Raises UserError if two have the same name."""
-    files = OrderedDict()
+    files = {}
     for path in list_images(folder):
         other = files.setdefault(os.path.splitext(os.path.basename(path))[0], path)
         if other != path:

@@ -21,7 +21,7 @@ import numpy as np
 MODES = "RGB", "L", "I;16", "F"  # of Pillow's pictures whose arrays are what they look like
 
 
-class Network(object):
+class Network:
     """DRSAN in a graph and a session of its own, so that several can be open at once.
 
     lr, sr: placeholder and output, the tensors LR:0, float32 [N, H, W, 3] in [0, 1], and SR:0,

@@ -4,7 +4,7 @@ import contextlib
 import struct
 import warnings
 import zlib
-from collections import OrderedDict, namedtuple
+from collections import namedtuple
 
 from tools import images
 from tools.command import UserError, quiet_stderr
@@ -18,11 +18,12 @@ from PIL import Image
 
 # side: the most pixels a side; has_alpha, has_16_bits: whether it can hold them
 Format = namedtuple("Format", "suffixes side has_alpha has_16_bits")
-FORMATS = OrderedDict([
-    ("png", Format((".png",), 2 ** 31 - 1, True, True)),
-    ("webp", Format((".webp",), 16383, True, False)),
-    ("jpeg", Format((".jpg", ".jpeg"), 65500, False, False)),
-    ("gif", Format((".gif",), 65535, True, False))])  # of animations alone
+FORMATS = {
+    "png": Format([".png"], 2 ** 31 - 1, True, True),
+    "webp": Format([".webp"], 16383, True, False),
+    "jpeg": Format([".jpg", ".jpeg"], 65500, False, False),
+    "gif": Format([".gif"], 65535, True, False),  # of animations alone
+}
 QUALITY = 95     # of webp and jpeg, where none is given
 ALPHA_REACH = 4  # pixels of alpha around a strip that its bicubic upscaling looks at, and some
 
@@ -189,20 +190,34 @@ def metadata(picture, factor, strip):
     return kept, notes
 
 
-def save_picture(path, image, picture, factor, args):
-    """Write what compose() made of a Picture as args.format, with its profile and, but for args.strip, EXIF
-    data and resolution. Returns notes. Raises UserError, and ValueError for what the format refuses."""
-    options, notes = metadata(picture, factor, args.strip)
+def save_images(path, name, composed, pictures, factor, args, animation=None):
+    """Write what compose() made of Pictures in the format of this name, of an Animation all frames, with the
+    profile and, but for args.strip, EXIF data and resolution of the first. WebP has loss where the Animation
+    has it, or args.quality is given. Returns notes. Raises UserError, and ValueError for what the format
+    refuses."""
+    options, notes = metadata(pictures[0], factor, args.strip)
+    has_alpha = any(picture.alpha is not None for picture in pictures)
+    if composed[0].dtype == np.uint16 and composed[0].shape[2] > 1:
+        with replacing(path) as temporary, open(temporary, "wb") as file:
+            write_deep_png(file, composed[0], pictures[0].profile, **options)
+        return notes
+    images = [to_pillow(image) for image in composed]
+    if name in ("webp", "jpeg"):
+        options["quality"] = args.quality or QUALITY
+    if name == "jpeg":
+        options["subsampling"] = 0  # chroma as fine as luma
+    if animation:
+        images = [to_frame(image, name, has_alpha) for image in images]
+        if name == "gif":
+            options = {"disposal": 2, "transparency": 255} if has_alpha else {}
+        if name == "webp":
+            options["lossless"] = animation.lossless and args.quality is None
+        if animation.loop is not None:
+            options["loop"] = animation.loop
+        options.update(save_all=True, append_images=images[1:],
+                       duration=[int(round(duration)) for duration in animation.durations])
     with replacing(path) as temporary:
-        if image.dtype == np.uint16 and image.shape[2] > 1:
-            with open(temporary, "wb") as file:
-                write_deep_png(file, image, picture.profile, **options)
-            return notes
-        if args.format != "png":
-            options["quality"] = args.quality or QUALITY
-        if args.format == "jpeg":
-            options["subsampling"] = 0  # chroma as fine as luma
-        to_pillow(image).save(temporary, format=args.format, icc_profile=picture.profile, **options)
+        images[0].save(temporary, format=name, icc_profile=pictures[0].profile, **options)
     return notes
 
 
@@ -212,7 +227,7 @@ def write_deep_png(file, samples, profile, exif=None, dpi=None):
 
     class Writer(png.Writer):
         def write_preamble(self, outfile):
-            super(Writer, self).write_preamble(outfile)
+            super().write_preamble(outfile)
             if profile:
                 png.write_chunk(outfile, b"iCCP", b"ICC Profile\0\0" + zlib.compress(profile))
             if dpi:
@@ -224,27 +239,6 @@ def write_deep_png(file, samples, profile, exif=None, dpi=None):
     height, width, channels = samples.shape
     writer = Writer(width, height, greyscale=channels < 3, alpha=channels % 2 == 0, bitdepth=16)
     writer.write_packed(file, (row.astype(">u2").tobytes() for row in samples))
-
-
-def save_animation(path, frames, animation, name, factor, args):
-    """Write composed 8-bit frames in the format of this name, with durations, loop and, but for args.strip,
-    EXIF data of an Animation; without loss where it has none, unless args.quality is given. Otherwise as
-    save_picture()."""
-    first, has_alpha = animation.pictures[0], any(picture.alpha is not None for picture in animation.pictures)
-    frames = [to_frame(to_pillow(image), name, has_alpha) for image in frames]
-    options, notes = metadata(first, factor, args.strip)
-    if name == "gif":
-        options = {"disposal": 2, "transparency": 255} if has_alpha else {}
-    if name == "webp":
-        lossless = animation.lossless and args.quality is None
-        options.update(quality=args.quality or QUALITY, lossless=lossless)
-    if animation.loop is not None:
-        options["loop"] = animation.loop
-    durations = [int(round(duration)) for duration in animation.durations]
-    with replacing(path) as temporary:
-        frames[0].save(temporary, format=name, save_all=True, append_images=frames[1:], duration=durations,
-                       icc_profile=first.profile, **options)
-    return notes
 
 
 def to_frame(image, name, has_alpha):

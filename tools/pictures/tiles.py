@@ -23,7 +23,7 @@ COMPILING = 2 ** 27     # bytes that compiling it takes
 SANE = -16, 17          # SR beyond this is that of a network that has exploded
 
 
-class Store(object):
+class Store:
     """A float32 array of zeros in memory or, if `folder` is given, in a temporary file there without a name.
 
     limited: in how many DRAGs the DRA was replaced when SR was made (see ops.limit_dra). Raises UserError if
@@ -32,7 +32,7 @@ class Store(object):
 
     def __init__(self, shape, folder=None):
         self.shape, self.limited, self._file = tuple(shape), 0, None
-        if folder is None:
+        if not folder:
             self._array = np.zeros(self.shape, np.float32)
             return
         size = 4 * int(np.prod(self.shape, dtype=np.int64))
@@ -116,7 +116,7 @@ def to_gray(sr):
     return sr.dot(np.float32([[0.299], [0.587], [0.114]]))
 
 
-class Upscaler(object):
+class Upscaler:
     """Upscales images of any size by a Network within a stated memory.
 
     tile: the most pixels a side of a tile, or None: the whole image where it fits. memory: the GiB that this
@@ -146,7 +146,7 @@ class Upscaler(object):
         scope = self.network.build_compiled() if self.is_compiled(height, width) else ""
         views = range(8 if self.ensemble else 1)
         try:
-            sr = self._store(height * self.factor, width * self.factor, 3, on_disk)
+            sr = Store((height * self.factor, width * self.factor, 3), on_disk and self.folder)
             for view in views:
                 def add(region, values):
                     _dihedral(sr.array(), view)[region] += values / len(views)
@@ -192,9 +192,6 @@ class Upscaler(object):
             return 1
         return 2 * self.variant.blocks + (3 if k == self.variant.drags else 1)
 
-    def _store(self, height, width, channels, on_disk):
-        return Store((height, width, channels), self.folder if on_disk else None)
-
     def _run(self, image, side, on_disk, add, scope):
         """Run the network in a name scope on one image; add(region, values) takes the parts of SR, each for
         its region (rows, columns). Returns in how many DRAGs the DRA was replaced."""
@@ -205,7 +202,8 @@ class Upscaler(object):
                                            {self.network.lr: network_input(image)})
             add(Ellipsis, sr[0])
             return int(np.sum(limited))
-        source, target = (self._store(*image.shape[:2], self.variant.channels, on_disk) for _ in range(2))
+        shape = image.shape[:2] + (self.variant.channels,)
+        source, target = (Store(shape, on_disk and self.folder) for _ in range(2))
         dra, limited = None, 0
         for k in range(drags + 1):
             dra, replaced = self._pass(k, image, side, dra, source, target, add, scope)

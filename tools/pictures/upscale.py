@@ -4,13 +4,12 @@ import glob
 import os
 import sys
 import time
-from collections import OrderedDict
 
 from tools.command import UserError, positive
 from tools.files import LONGEST_NAME
 from tools.images import is_file, is_image_file
 from tools.pictures.files import (FORMATS, animation_format, compose, fit_format, read_frames, read_picture,
-                                  save_animation, save_picture)
+                                  save_images)
 from tools.pictures.tiles import limited_notes
 
 from PIL import Image
@@ -18,7 +17,7 @@ from tqdm import tqdm
 
 EXPECTED = UserError, OSError, ValueError, MemoryError  # what a picture can cause; the third by Pillow
 STILL = [name for name in FORMATS if name != "gif"]     # formats of single pictures
-SUFFIXES = OrderedDict((suffix, name) for name in STILL for suffix in FORMATS[name].suffixes)
+SUFFIXES = {suffix: name for name in STILL for suffix in FORMATS[name].suffixes}
 
 
 def add_picture_options(parser):
@@ -40,39 +39,31 @@ def add_picture_options(parser):
 
 
 def check_pictures(parser, args):
-    """End with a usage error unless the options of pictures go together; sets args.format, and args.file: the
-    name that --output gives to the SR image of a single picture, or None."""
+    """End with a usage error unless the options of pictures go together. Sets args.format, and args.file: the
+    name that --output gives to the SR of a single picture, or None."""
     args.file, models, scales = None, args.model or [], args.scale or []
     if args.input is None:
         for key in "format", "quality", "frames", "strip", "overwrite", "skip_existing", "max_megapixels":
             if getattr(args, key) != parser.get_default(key):
                 parser.error("--%s goes with --input" % key.replace("_", "-"))
         return
-    if args.dataset or args.csv:
-        parser.error("--input goes without --dataset and --csv")
-    if not args.output:
-        parser.error("--input needs --output")
-    if len(models) > 1 or "all" in models:
-        parser.error("--input goes with one --model")
+    if args.dataset or args.csv or not args.output or len(models) > 1 or "all" in models:
+        parser.error("--input needs --output, and goes with one --model, without --dataset and --csv")
     suffix = os.path.splitext(args.output)[1].lower()
     Image.init()
     if suffix in Image.EXTENSION and not os.path.isdir(args.output):
         if suffix not in SUFFIXES:
             parser.error("--output %s: SR images are written as %s: name one of these, or a folder" % (
                 args.output, " ".join(SUFFIXES)))
-        if len(args.input) > 1 or os.path.isdir(args.input[0]) or len(scales) > 1 or "all" in scales:
-            parser.error("--output %s names one file: give one picture and one --scale, or a folder"
-                         % args.output)
-        if args.format not in (None, SUFFIXES[suffix]) or args.frames:
-            parser.error("--output %s goes without --frames and another --format: give a folder"
-                         % args.output)
+        if (len(args.input) > 1 or os.path.isdir(args.input[0]) or len(scales) > 1 or "all" in scales
+                or args.format not in (None, SUFFIXES[suffix]) or args.frames):
+            parser.error("--output %s names one file: give one picture and one --scale, without --frames and "
+                         "another --format, or a folder" % args.output)
         args.file, args.format = args.output, SUFFIXES[suffix]
         args.output = os.path.dirname(args.file) or "."
     args.format = args.format or "png"
-    if args.quality is not None and not 1 <= args.quality <= 100:
-        parser.error("--quality is from 1 to 100")
-    if args.quality is not None and args.format == "png":
-        parser.error("--quality goes with --format webp or jpeg")
+    if args.quality is not None and (args.format == "png" or not 1 <= args.quality <= 100):
+        parser.error("--quality is from 1 to 100, and goes with --format webp or jpeg")
 
 
 def find_pictures(inputs, output):
@@ -84,7 +75,7 @@ def find_pictures(inputs, output):
     """
     Image.init()  # .mpo is opened by the plugin of JPEG; other suffixes are only written
     suffixes = [suffix for suffix, name in Image.EXTENSION.items() if name in Image.OPEN or suffix == ".mpo"]
-    paths, errors = OrderedDict(), []
+    paths, errors = {}, []
     for name in inputs:
         if is_file(name):
             paths[os.path.abspath(name)] = name
@@ -100,7 +91,7 @@ def find_pictures(inputs, output):
         if found and os.path.realpath(folder or ".") == os.path.realpath(output):
             raise UserError("--output %s is the folder of the input: choose another" % output)
         pictures = [path for path in found if is_image_file(path, suffixes)]
-        others = [os.path.basename(path) for path in found if path not in set(pictures)]
+        others = [os.path.basename(path) for path in found if not is_image_file(path, suffixes)]
         left_out = "left out, being no image files that are read: %s" % " ".join(
             others[:5] + ["and %d more" % (len(others) - 5)] * (len(others) > 5)) if others else ""
         if not pictures:
@@ -113,8 +104,8 @@ def find_pictures(inputs, output):
 
 
 def name_stems(paths):
-    """{path: its name without the suffix}; where several files have one name, their folders are before it, as
-    far as these differ: frame1 or, of shot1/frame1.png and shot2/frame1.png, shot1_frame1."""
+    """{path: its name without the suffix}; of files of one name, their folders are before it, as far as they
+    differ: frame1 or, of shot1/frame1.png and shot2/frame1.png, shot1_frame1."""
     groups, stems = {}, {}
     for path in paths:
         groups.setdefault(os.path.basename(path), []).append(path)
@@ -126,14 +117,10 @@ def name_stems(paths):
 
 
 def name_outputs(paths, scale, args):
-    """{path of SR: path of LR}. Of two pictures whose names differ in the suffix alone, the second's keeps
-    it.
-
-    args.file: the name of the SR image, if there is one alone and a name for it, or None. Raises UserError if
-    two pictures would get one name all the same, or one that of another's LR.
-    """
+    """{path of SR: path of LR}. Of two pictures whose names differ in the suffix alone, the second keeps it.
+    Raises UserError if two would get one name all the same, or one that of another's LR."""
     inputs, stems = {os.path.realpath(path) for path in paths}, name_stems(paths)
-    outputs = OrderedDict()
+    outputs = {}
     for path in paths:
         end = "%s.%s" % (scale, args.frames and animation_format(path) or args.format)
         output = args.file or os.path.join(args.output, "%s_%s" % (stems[path], end))
@@ -148,20 +135,15 @@ def name_outputs(paths, scale, args):
     return outputs
 
 
-def check_output(path, output, overwrite):
-    """Raise UserError if the SR image of a file cannot be written as `output`."""
-    name = os.path.basename(output)
-    if len(os.fsencode(name)) > LONGEST_NAME:
-        raise UserError("%s would become %s, a name of more than %d bytes: rename it" % (
-            path, name, LONGEST_NAME))
-    if os.path.exists(output) and not overwrite:
-        raise UserError("%s exists already: add --overwrite or --skip-existing" % output)
-
-
 def upscale_file(upscaler, path, output, args):
     """Upscale an image file, with args.frames all frames of an animation, and write it: ((height, width) of
     LR, count of frames, notes). Raises what is EXPECTED."""
-    check_output(path, output, args.overwrite)
+    base = os.path.basename(output)
+    if len(os.fsencode(base)) > LONGEST_NAME:
+        raise UserError("%s would become %s, a name of more than %d bytes: rename it" % (
+            path, base, LONGEST_NAME))
+    if os.path.exists(output) and not args.overwrite:
+        raise UserError("%s exists already: add --overwrite or --skip-existing" % output)
     animation, name, factor = None, args.frames and animation_format(path), upscaler.factor
     if name:
         animation = read_frames(path, args.max_megapixels)
@@ -178,10 +160,7 @@ def upscale_file(upscaler, path, output, args):
         store = upscaler(picture.color)
         notes += [note for note in limited_notes(store) if note not in notes]
         composed.append(compose(store, picture, factor))
-    if animation:
-        notes += save_animation(output, composed, animation, name, factor, args)
-    else:
-        notes += save_picture(output, composed[0], pictures[0], factor, args)
+    notes += save_images(output, name, composed, pictures, factor, args, animation)
     return (height, width), len(pictures), notes
 
 
