@@ -111,7 +111,7 @@ def originals(name):
             files.append(file.getvalue())
     if name == "png":
         file = io.BytesIO()
-        write_deep_png(file, rgb.astype(">u2") * 257, None, None, (72, 72))
+        write_deep_png(file, rgb.astype(np.uint16) * 257, None, None, (72, 72))
         files.append(file.getvalue())
     return files
 
