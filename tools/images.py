@@ -25,6 +25,7 @@ PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY = LARGEST_TEXT, 4 
 DARK = 2 ** 12  # what is below it in 16 bits is nearly black, or was made of fewer bits
 ORIENTATION, EXIF_IFD, GPS_IFD, XMP_TAG = 274, 0x8769, 0x8825, 700  # tags of EXIF
 XMP_TEXT, SRGB_GAMMA = "XML:com.adobe.xmp", 0.45455  # in PNG
+GRAY_STEP = {"1": 255, "L;2": 85, "L;4": 17}  # Pillow scales gray of fewer bits, but no transparent value
 DEEP_COLOR = ("LA;16B",) + tuple(name + ";16" + order for name in ("RGB", "RGBA") for order in "BLN")
 LOWER_BYTES = {";16B": ";16L", ";16L": ";16B", ";16N": ";16B" if sys.byteorder == "little" else ";16L"}
 
@@ -94,7 +95,8 @@ def _decode_image(image, stream, notes):
     if count > 1 and not is_tiff:
         words = {"PSD": "the merged picture of %d layers"}.get(image.format, "the first of %d frames")
         notes.append(words % count)
-    picture, rawmode = to_picture(image, notes), _rawmode(tiles[0]) if tiles else ""
+    rawmode = _rawmode(tiles[0]) if tiles else ""
+    picture = to_picture(image, notes, rawmode)
     if rawmode in DEEP_COLOR:
         color, alpha = _sixteen_bits(image, tiles, stream)
         picture = picture._replace(color=color, alpha=alpha)
@@ -109,10 +111,10 @@ def _decode_image(image, stream, notes):
     return upright(picture)
 
 
-def to_picture(image, notes):
+def to_picture(image, notes, rawmode=""):
     """The Picture of the current frame of a Pillow image, as deep as Pillow has it, and not turned."""
     exif = read_exif(image.getexif) if image.format == "TIFF" else None  # before Pillow closes the file
-    color, alpha, profile = _pixels(image, notes)
+    color, alpha, profile = _pixels(image, notes, rawmode)
     exif = exif if image.format == "TIFF" else read_exif(image.getexif)
     return Picture(color, alpha, profile, notes, exif, image.info.get("dpi"), find_unkept(image, exif))
 
@@ -165,7 +167,7 @@ def upright(picture):
     return picture._replace(color=turn(picture.color), alpha=alpha)
 
 
-def _pixels(image, notes):
+def _pixels(image, notes, rawmode):
     """(color, alpha, ICC profile), as in a Picture, of the current frame of a Pillow image."""
     image.load()
     profile, key = image.info.get("icc_profile") or None, image.info.get("transparency")
@@ -176,11 +178,13 @@ def _pixels(image, notes):
         image, profile = to_rgb(image, profile, notes), None
     channels = 1 if image.mode in ("1", "L", "LA", "La") else 3
     image = image.convert("LA") if image.mode == "La" else image
-    if image.mode in ("LA", "PA", "RGBA", "RGBa") or key is not None and image.mode in ("1", "L", "P", "RGB"):
+    if image.mode in ("LA", "PA", "RGBA", "RGBa") or image.mode == "P" and key is not None:
         rgba = np.array(image.convert("RGBA"))
         return rgba[:, :, :channels], rgba[:, :, 3], profile
-    return np.array(image.convert("L" if channels == 1 else "RGB")).reshape(
-        image.size[::-1] + (channels,)), None, profile
+    color = np.array(image.convert("L" if channels == 1 else "RGB")).reshape(image.size[::-1] + (channels,))
+    if channels == 1:
+        key = min(255, key * GRAY_STEP.get(rawmode, 1)) if isinstance(key, int) else None
+    return color, _keyed_alpha(color, key), profile
 
 
 def _keyed_alpha(color, key):
