@@ -50,9 +50,8 @@ def images(tmp_path):
 def test_figures_and_files(evaluate, tmp_path, weights, images, monkeypatch):
     """Model and scale are those of the checkpoint, and no session stays open."""
     sessions, make = [], evaluation.Network.make_upscaler
-    monkeypatch.setattr(evaluation.Network, "make_upscaler",
-                        lambda network,
-                        *options: (sessions.append(network.session), make(network, *options))[1])
+    monkeypatch.setattr(evaluation.Network, "make_upscaler", lambda network, *options: (
+        sessions.append(network.session), make(network, *options))[1])
     status, out, err = evaluate(images, "--csv", tmp_path / "new" / "a.csv", "--output", tmp_path / "sr")
     assert (status, err) == (0, "") and out.startswith("DRSAN-tiny x2     ")
     with open(str(tmp_path / "new" / "a.csv")) as file:
@@ -66,8 +65,8 @@ def test_figures_and_files(evaluate, tmp_path, weights, images, monkeypatch):
         assert "%-20s %8.3f %8.4f %12.3f %8.4f" % ((row["image"],) + values) in out
     psnr = [float(row["psnr"]) for row in rows]
     assert psnr[2] == pytest.approx((psnr[0] + psnr[1]) / 2, abs=1e-4)
-    assert evaluate(images, "--scale",
-                    "3") == (1, "", "error: %s is a checkpoint of DRSAN-tiny x2, not of x3\n" % weights)
+    status, out, err = evaluate(images, "--scale", "3")
+    assert (status, err) == (1, "error: %s is a checkpoint of DRSAN-tiny x2, not of x3\n" % weights)
     assert len(sessions) == 1
     with pytest.raises(RuntimeError, match="closed"):
         sessions[0].run([])
@@ -103,10 +102,6 @@ def test_failed_images_are_left_out_of_the_mean(evaluate, images, tmp_path):
     os.remove(str(images / "aa.png"))
     assert "error: no image in %s (subfolders are not searched): expected" % images in evaluate(images)[2]
     assert "error: no images of missing: there is no folder" in evaluate(tmp_path / "missing")[2]
-    for option in "--output", "--csv":
-        (tmp_path / "file").write_text("")
-        status, out, err = evaluate(images, option, tmp_path / "file" / "a")
-        assert status == 1 and "error: cannot write" in err and not out
 
 
 def test_several_end_in_one_table(run, images, tmp_path, weights, monkeypatch):
@@ -168,9 +163,8 @@ def test_bad_arguments(run, tmp_path, monkeypatch, arguments, status, message):
     (["--model", "all", "--scale", "all", "--checkpoint", "authors"],
      "32s_x2 32m_x2 32l_x2 48s_x2 48m_x2 32s_x3 32m_x3 48s_x3 48m_x3 32s_x4 32m_x4 48s_x4 48m_x4", "")])
 def test_models_and_scales(capsys, arguments, variants, noted):
-    assert " ".join("_".join(pair)
-                    for pair in evaluation.choose_variants(evaluation.parse_args(arguments))) == variants
-    assert capsys.readouterr().err == noted
+    pairs = evaluation.choose_variants(evaluation.parse_args(arguments))
+    assert " ".join("_".join(pair) for pair in pairs) == variants and capsys.readouterr().err == noted
 
 
 def test_names_of_data_sets_and_of_the_cpu():
