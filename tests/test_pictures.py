@@ -22,7 +22,6 @@ import numpy as np
 import png
 import pytest
 import skimage.data
-import tifffile
 from PIL import Image, ImageCms, PngImagePlugin
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -96,19 +95,12 @@ def test_hidden_color_does_not_bleed(tmp_path):
 # writing
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
-@pytest.mark.parametrize("suffix", ["png", "tif"])
-def test_16_bits_stay(upscale, tmp_path, suffix, channels):
-    samples, path = random.randint(0, 65536, (70, 9, channels)).astype(np.uint16), tmp_path / ("a." + suffix)
+def test_16_bits_stay(upscale, tmp_path, channels):
+    samples, path = random.randint(0, 65536, (70, 9, channels)).astype(np.uint16), tmp_path / "a.png"
     samples[:, :, -1] = 40000 if channels % 2 == 0 else samples[:, :, -1]
-    if suffix == "png":
-        with open(str(path), "wb") as file:
-            writer = png.Writer(9, 70, greyscale=channels < 3, alpha=channels % 2 == 0, bitdepth=16)
-            writer.write(file, samples.reshape(70, -1).tolist())
-    else:
-        options = {"extrasamples": ["unassalpha"]} if channels % 2 == 0 else {}
-        options.update({"planarconfig": "contig"} if channels > 1 else {}, metadata=None)
-        tifffile.imwrite(str(path), samples[:, :, 0] if channels == 1 else samples,
-                         photometric="rgb" if channels > 2 else "minisblack", **options)
+    with open(str(path), "wb") as file:
+        writer = png.Writer(9, 70, greyscale=channels < 3, alpha=channels % 2 == 0, bitdepth=16)
+        writer.write(file, samples.reshape(70, -1).tolist())
     assert upscale(path)[::2] == (0, "")
     width, height, rows, info = png.Reader(filename=str(tmp_path / "out" / "a_x2.png")).asDirect()
     assert (width, height, info["bitdepth"], info["planes"]) == (18, 140, 16, channels)
@@ -480,7 +472,7 @@ def test_closed_standard_files(tmp_path):
 
 @pytest.mark.filterwarnings("ignore")
 def test_damaged_files_are_written_or_refused(capfd):
-    results = fuzz_images.campaign(100, seed=1, workers=0)
+    results = fuzz_images.campaign(100, seed=1)
     outcomes = [outcome[1] for attempts in results.values() for outcome in attempts]
     assert set(outcomes) == {"written", "refused"} and len(outcomes) in (104, 91)  # Pillow 8 has no AVIF
     assert 10 < outcomes.count("written") < 80 and capfd.readouterr() == ("", "")
