@@ -61,7 +61,7 @@ def _cubic(x):
 @functools.lru_cache(maxsize=64)
 def _resize_matrix(size, scale):
     """The linear map of imresize along one side, a sparse matrix [ceil(size * scale), size]."""
-    resized = int(np.ceil(round(size * scale, 9)))      # round(): 3 * (1/3) may be off by one part in 10^16
+    resized = int(np.ceil(size * scale))                # exact for all multiples of 1/2, 1/3 and 1/4
     shrink = min(scale, 1)                              # antialiasing widens the kernel when shrinking
     taps = int(np.ceil(4 / shrink)) + 2
     center = (np.arange(resized) + 0.5) / scale - 0.5   # of each output sample, in input samples

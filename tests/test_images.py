@@ -279,18 +279,20 @@ def test_what_is_not_kept_is_known():
 @pytest.mark.parametrize("kind", ["png", "jpeg", "deep tiff", "tiff"])
 def test_orientation(orientation, kind, tmp_path):
     """Pixels as Pillow turns them, of data sets, too."""
-    rgb, path = random.randint(0, 256, (8, 16, 3)).astype(np.uint8), str(tmp_path / "a")
-    exif = Image.Exif()
+    image = random.randint(0, 256, (8, 16, 3 if kind == "jpeg" else 4)).astype(np.uint8)
+    path, exif = str(tmp_path / "a"), Image.Exif()
     exif[274] = orientation
     if kind == "deep tiff":
-        tifffile.imwrite(path, rgb.astype(np.uint16) * 257, photometric="rgb",
+        tifffile.imwrite(path, image.astype(np.uint16) * 257, photometric="rgb", extrasamples=["unassalpha"],
                          extratags=[(274, "H", 1, orientation, True)])
-        original = rgb
     else:
-        Image.fromarray(rgb).save(path, format=kind, exif=exif if kind == "tiff" else exif.tobytes())
-        with Image.open(path) as image:
-            original = rgb if kind == "tiff" else np.array(image)
+        Image.fromarray(image).save(path, format=kind, exif=exif if kind == "tiff" else exif.tobytes())
+        with Image.open(path) as opened:
+            image = np.array(opened) if kind == "jpeg" else image
     method = [None, Image.FLIP_LEFT_RIGHT, Image.ROTATE_180, Image.FLIP_TOP_BOTTOM, Image.TRANSPOSE,
               Image.ROTATE_270, Image.TRANSVERSE, Image.ROTATE_90][orientation - 1]
-    expected = Image.fromarray(original)
-    assert (read_image(path) == np.asarray(expected if method is None else expected.transpose(method))).all()
+    expected = Image.fromarray(image) if method is None else Image.fromarray(image).transpose(method)
+    assert (read_image(path) == np.asarray(expected)[:, :, :3]).all()
+    alpha = images.decode(path).alpha
+    expected = np.asarray(expected)[:, :, 3:].astype(int) * (257 if kind == "deep tiff" else 1)
+    assert alpha is None if kind == "jpeg" else (alpha == expected[:, :, 0]).all()

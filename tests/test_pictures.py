@@ -127,8 +127,9 @@ def test_what_a_format_holds():
     jpeg = fit_format(images.Picture(color, alpha, None, []), "jpeg")
     assert jpeg.alpha is None and (jpeg.color == 224).all()  # a fifth of 100, the rest white
     assert len(jpeg.notes) == 1 and "becomes white" in jpeg.notes[0]
-    deep = images.Picture(np.uint16([[[257 * 9]]]), None, None, [])
-    assert fit_format(deep, "png") == deep and (fit_format(deep, "webp").color == 9).all()
+    deep = images.Picture(np.uint16([[[257 * 9]]]), np.uint16([[257 * 7]]), None, [])
+    assert fit_format(deep, "png") == deep
+    assert (fit_format(deep, "webp").color == 9).all() and (fit_format(deep, "webp").alpha == 7).all()
 
 
 def exif_of_a_camera():
@@ -363,12 +364,16 @@ def test_full_disk(upscale, tmp_path, monkeypatch):
             file.write(b"part")
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    path = save(tmp_path / "a.png")
+    path, deep = save(tmp_path / "a.png"), str(tmp_path / "b.png")
+    with open(deep, "wb") as file:
+        write_deep_png(file, PICTURE.astype(np.uint16) * 257, None)
     with monkeypatch.context() as patch:
         patch.setattr(Image.Image, "save", full)
-        status, out, err = upscale(path)
-    assert status == 1 and "0 of 1 pictures" in out and os.listdir(str(tmp_path / "out")) == []
-    assert err == "error: cannot write %s: No space left on device\n" % (tmp_path / "out" / "a_x2.png")
+        patch.setattr(png.Writer, "write_packed", lambda *_: full(None, os.devnull))
+        status, out, err = upscale(path, deep)
+    assert status == 1 and "0 of 2 pictures" in out and os.listdir(str(tmp_path / "out")) == []
+    assert err.splitlines() == ["error: cannot write %s: No space left on device" % (tmp_path / "out" / name)
+                                for name in ("a_x2.png", "b_x2.png")]
     monkeypatch.setattr(os, "posix_fallocate", lambda *_: full(None, os.devnull))
     with pytest.raises(UserError, match="cannot keep 1.00 GiB in %s: No space left on device" % tmp_path):
         Store((2 ** 14, 2 ** 14, 1), str(tmp_path))

@@ -63,7 +63,7 @@ def naive_imresize(image, scale):
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4, 1.7, 1 / 2, 1 / 3, 1 / 4, 0.3])
-@pytest.mark.parametrize("shape", [(24, 12, 3), (13, 7, 1), (3, 2, 2)])
+@pytest.mark.parametrize("shape", [(20, 12, 3), (13, 7, 1), (3, 2, 2)])
 def test_imresize_equals_its_definition(scale, shape, monkeypatch):
     """As a whole, and in strips of a few rows."""
     image = random.randint(0, 256, shape)
