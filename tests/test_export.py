@@ -1,4 +1,4 @@
-"""tools/pictures/export.py: what is written gives the output of the checkpoint, and is checked before it is kept."""
+"""tools/pictures/export.py: what is written gives the output of the checkpoint, and is checked before."""
 import importlib.util
 import os
 import sys
@@ -54,7 +54,8 @@ def test_a_wrong_export_is_not_kept(run, small_checkpoint, monkeypatch, tmp_path
     (tmp_path / "out" / "DRSAN32sx2.pb").write_bytes(b"earlier")
     status, out, err = run("--format", "frozen", "--checkpoint", small_checkpoint)
     assert status == 1 and "DRSAN32sx2.pb is not kept: its output differs by 2." in err
-    assert (tmp_path / "out" / "DRSAN32sx2.pb").read_bytes() == b"earlier" and len(os.listdir(str(tmp_path / "out"))) == 1
+    assert (tmp_path / "out" / "DRSAN32sx2.pb").read_bytes() == b"earlier"
+    assert len(os.listdir(str(tmp_path / "out"))) == 1
 
 
 def test_what_is_missing_is_named(run, small_checkpoint, monkeypatch, tmp_path):

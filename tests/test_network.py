@@ -43,7 +43,8 @@ def test_sr_has_the_type_of_lr():
         wanted, sr = expected(model, LR / 255.0), model.upscale(LR)
         assert sr.dtype == np.uint8 and sr.shape == (62, 86, 3)
         np.testing.assert_array_equal(sr, utils.to_uint8(255 * wanted))
-        np.testing.assert_allclose(model.upscale(LR.astype(np.uint16) * 257) / 65535.0, np.clip(wanted, 0, 1), atol=2e-5)
+        deep = model.upscale(LR.astype(np.uint16) * 257) / 65535.0
+        np.testing.assert_allclose(deep, np.clip(wanted, 0, 1), atol=2e-5)
         for dtype, tolerance in (np.float32, 1e-5), (np.float64, 1e-5), (np.float16, 2e-3):
             sr = model.upscale((LR / 255.0).astype(dtype))
             assert sr.dtype == dtype
@@ -68,7 +69,8 @@ def test_several_are_open_at_once():
 
 @pytest.mark.parametrize("image, message", [
     (np.zeros((4, 5, 4), np.uint8), r"the shape \(4, 5, 4\): expected \[H, W, 3\] or \[H, W\]"),
-    (np.zeros((2, 4, 5, 3), np.uint8), "the shape"), (np.zeros((0, 5, 3), np.uint8), "the shape"), (7, "the shape"),
+    (np.zeros((2, 4, 5, 3), np.uint8), "the shape"), (np.zeros((0, 5, 3), np.uint8), "the shape"),
+    (7, "the shape"),
     (np.zeros((4, 5, 3), np.int32), "the type int32: expected uint8, uint16 or floating point"),
     (np.full((4, 5), 255.0), "values from 255 to 255: expected from 0 to 1"),
     (np.full((4, 5), np.nan), "values from nan"), ([["a"]], "the type")])
@@ -85,7 +87,8 @@ def test_a_checkpoint_tells_model_and_scale(copied):
 
 def test_what_is_named_must_fit(copied):
     folder = copied("48s", "x3")
-    assert network.choose_variant("48s", None, folder) == network.choose_variant(None, "x3", folder) == ("48s", "x3")
+    for named in ("48s", None), (None, "x3"):
+        assert network.choose_variant(*named, folder) == ("48s", "x3")
     for model, scale, named in ("32s", None, "32s"), (None, "x2", "x2"), ("48s", "x2", "48s x2"):
         with pytest.raises(UserError, match="is a checkpoint of DRSAN-48s x3, not of %s$" % named):
             network.choose_variant(model, scale, folder)
@@ -107,14 +110,15 @@ def test_variables_of_something_else(tmp_path):
 
 
 def test_bfloat16_is_near_float32(monkeypatch):
-    """SR of a photograph, in grey levels; tiles equal the whole but for sums that are rounded to 8 bits, some of them the other way."""
+    """SR of a photograph, in grey levels; tiles equal the whole but for sums rounded otherwise."""
     if not runtime.has_bfloat16():
         with pytest.raises(UserError, match="cannot convolve in bfloat16: leave out --precision"):
             load_model("32s", "x2", gpu=-1, precision="bfloat16")
         return
     photograph, images = skimage.data.chelsea()[60:220, 90:260] / np.float32(255), {}
-    for precision, tile, compiled_from in (("float32", None, 10 ** 9), ("bfloat16", None, 10 ** 9),
-                                           ("bfloat16", 48, 10 ** 9), ("bfloat16", None, 1), ("bfloat16", 48, 1)):
+    for precision, tile, compiled_from in (
+            ("float32", None, 10 ** 9), ("bfloat16", None, 10 ** 9), ("bfloat16", 48, 10 ** 9),
+            ("bfloat16", None, 1), ("bfloat16", 48, 1)):
         monkeypatch.setattr(tiles, "COMPILED_FROM", compiled_from)
         with load_model("32s", "x2", gpu=-1, precision=precision, tile=tile) as model:
             images[precision, tile, compiled_from] = 255 * model.upscale(photograph)
@@ -122,14 +126,14 @@ def test_bfloat16_is_near_float32(monkeypatch):
     for sr in whole, compiled:
         assert 0.02 < np.sqrt(np.mean((sr - plain) ** 2)) < 0.2 and np.abs(sr - plain).max() < 2
     for sr, other in (in_tiles, whole), (compiled_in_tiles, compiled):
-        # sums are rounded to bfloat16 in another order: by less than what its 8 bits differ from float32, on any processor
+        # sums are rounded in another order: by less than what 8 bits differ from float32, on any processor
         assert np.sqrt(np.mean((sr - other) ** 2)) < np.sqrt(np.mean((other - plain) ** 2))
         assert np.abs(sr - other).max() < 2
 
 
 @pytest.mark.parametrize("model, scale", [("32s", "x2"), ("48s", "x3")])
 def test_compiled_network_equals_the_plain_one(model, scale, monkeypatch):
-    """From COMPILED_FROM pixels on, whole and in tiles; it has a program for each kind of operation, whatever how often it is there."""
+    """From COMPILED_FROM pixels on, whole and in tiles, with a program for each kind of operation."""
     photograph, images = skimage.data.astronaut()[:64, 100:200], []
     for compiled_from, tile in (6401, None), (6400, None), (6400, 48):
         monkeypatch.setattr(tiles, "COMPILED_FROM", compiled_from)
@@ -140,7 +144,8 @@ def test_compiled_network_equals_the_plain_one(model, scale, monkeypatch):
             assert not calls
             continue
         _, drags, blocks = MODELS[model]
-        assert len(calls) == drags * (3 * blocks + 1)  # two PReLU and a DRSA of each block, and the PReLU of the DRM
+        # two PReLU and a DRSA of each block, and the PReLU of the DRM
+        assert len(calls) == drags * (3 * blocks + 1)
         # PReLU of f and of 16 channels, and DRSA of each number of residual paths
         assert len({call.attr["f"].func.name for call in calls}) == 2 + blocks
     for sr in images:

@@ -17,7 +17,7 @@ PICTURE = skimage.data.astronaut()[40:97, 180:250]
 
 @pytest.fixture(scope="module")
 def networks(tmp_path_factory):
-    """{scale: Network} of random weights, of three DRAGs, of which the second has one before it and one behind."""
+    """{scale: Network} of random weights, of three DRAGs: the second has one before it and one behind."""
     MODELS["three"], draw, opened = Variant(8, 3, 2), np.random.RandomState(1), {}
     for scale in "x2", "x3", "x4":
         prefix = str(tmp_path_factory.mktemp(scale) / "weights")
@@ -68,7 +68,8 @@ def test_ensemble_is_the_mean_of_eight(networks, tile):
 def test_gray_and_16_bits_are_the_same_network_input():
     image = PICTURE[:5, :4, :1]
     for equal in image, image.astype(np.uint16) * 257:
-        np.testing.assert_allclose(tiles.network_input(equal), np.repeat(image[None] / 255.0, 3, axis=3), atol=1e-7)
+        expected = np.repeat(image[None] / 255.0, 3, axis=3)
+        np.testing.assert_allclose(tiles.network_input(equal), expected, atol=1e-7)
 
 
 @pytest.mark.parametrize("height, width, side", [(1, 1, 16), (50, 33, 16), (64, 64, 64), (65, 20, 64)])

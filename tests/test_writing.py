@@ -25,7 +25,8 @@ def test_what_cannot_be_written_is_known_before(tmp_path, monkeypatch):
     assert os.listdir(str(tmp_path)) == ["file"] and (tmp_path / "file").read_text() == "kept"
     for folders, files, message in [
             (["file/run"], [], "cannot write file/run: Not a directory"),
-            (["file"], [], "cannot write file: Not a directory"), (["/proc/run"], [], "cannot write /proc/run: "),
+            (["file"], [], "cannot write file: Not a directory"),
+            (["/proc/run"], [], "cannot write /proc/run: "),
             ([], ["file/a.png"], "cannot write file/a.png: Not a directory"),
             ([], [str(tmp_path)], "cannot write %s: Is a directory" % tmp_path)]:
         with pytest.raises(UserError, match=re.escape(message)):
@@ -92,8 +93,8 @@ def test_a_full_disk_is_known_before_and_csv_keeps_its_rows(tmp_path):
 
 
 @pytest.mark.parametrize("command", [
-    "train.py --data nowhere --run TARGET", "train.py --data nowhere --prepare --records TARGET", "test.py --output TARGET",
-    "test.py --csv TARGET", "tools/ship.py nowhere --to TARGET",
+    "train.py --data nowhere --run TARGET", "train.py --data nowhere --prepare --records TARGET",
+    "test.py --output TARGET", "test.py --csv TARGET", "tools/ship.py nowhere --to TARGET",
     "tools/plot_training.py nowhere --output TARGET", "tools/data/make_photo_set.py nowhere TARGET",
     pytest.param("tools/gpu/train_jax.py --data nowhere --run TARGET", marks=pytest.mark.skipif(
         importlib.util.find_spec("jax") is None, reason="without JAX, that is said first")),

@@ -1,5 +1,5 @@
-"""Upscaling of people's pictures, file by file: what test.py --input does. Its options, which files are taken,
-the names of their SR images, and the loop over them."""
+"""Upscaling of people's pictures, file by file: what test.py --input does. Its options, which files are
+taken, the names of their SR images, and the loop over them."""
 import glob
 import os
 import sys
