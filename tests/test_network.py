@@ -139,7 +139,8 @@ def test_compiled_network_equals_the_plain_one(model, scale, monkeypatch):
         monkeypatch.setattr(tiles, "COMPILED_FROM", compiled_from)
         with load_model(model, scale, gpu=-1, tile=tile) as opened:
             images.append(opened.upscaler(photograph).array())
-            calls = [node for node in opened.session.graph.as_graph_def().node if "_XlaMustCompile" in node.attr]
+            nodes = opened.session.graph.as_graph_def().node
+            calls = [node for node in nodes if "_XlaMustCompile" in node.attr]
         if compiled_from == 6401 or not compute.can_compile():
             assert not calls
             continue

@@ -160,7 +160,7 @@ class Upscaler:
 
     def is_compiled(self, height, width):
         """Whether the network for an image of this size is: it takes half a second for each new size."""
-        return height * width >= COMPILED_FROM and can_compile() and not self.device
+        return height * width >= COMPILED_FROM and not self.device and can_compile()
 
     def plan(self, height, width, depth=1):
         """(side of the tiles, or None for the whole image; whether what grows with the image goes to disk).
