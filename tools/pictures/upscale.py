@@ -166,7 +166,7 @@ def upscale_file(upscaler, path, output, args):
 
 def upscale_files(upscaler, jobs, args):
     """Upscale pictures, [(path, output)], with a line and notes for each; returns how many failed."""
-    failed = 0
+    failed, factor = 0, upscaler.factor
     for path, output in tqdm(jobs, unit="picture", leave=False, disable=None):
         before = time.time()
         try:
@@ -179,10 +179,10 @@ def upscale_files(upscaler, jobs, args):
             continue
         for note in notes:
             tqdm.write("note: %s: %s" % (path, note), file=sys.stderr)
-        height, width, seconds = upscaler.factor * height, upscaler.factor * width, time.time() - before
+        seconds = time.time() - before
         tqdm.write("%-20s %dx%d -> %s %dx%d, %.1f s, %.2f megapixels/s" % (
-            path, width // upscaler.factor, height // upscaler.factor, output, width, height, seconds,
-            frames * width * height / 1e6 / seconds))
+            path, width, height, output, factor * width, factor * height, seconds,
+            frames * factor ** 2 * width * height / 1e6 / seconds))
     return failed
 
 
