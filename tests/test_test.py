@@ -10,7 +10,7 @@ from conftest import ROOT, run_script
 from model import drsan
 from ops import tf
 from tools.checkpoints import save_weights
-from tools.data import published
+from tools.data import download
 from tools.files import file_digest
 from utils import crop_to_multiple, read_image, save_image
 
@@ -119,7 +119,7 @@ def test_several_end_in_one_table(run, images, tmp_path, weights, monkeypatch):
                 save_image(str(target / image), hr if folder == "HR" else utils.downscale(hr, 2))
                 files["psnrtest/%s/%s/%s" % (folder, name, image)] = (
                     file_digest(str(target / image), "git blob"), 0)
-    monkeypatch.setattr(published, "read_manifest", lambda: files)
+    monkeypatch.setattr(download, "read_manifest", lambda: files)
     arguments = "--checkpoint", weights, "--dataset", "Set5", "Set14", "--data-dir", data
     status, out, err = run(*arguments)
     assert status == 0 and "as published: 4 of 4 files" in out
