@@ -100,7 +100,7 @@ def test_failed_images_are_left_out_of_the_mean(evaluate, images, tmp_path):
     status, out, err = evaluate(images)
     assert status == 1 and "mean" not in out and "error: no image of images could be evaluated" in err
     os.remove(str(images / "aa.png"))
-    assert "error: no image in %s (subfolders are not searched): expected" % images in evaluate(images)[2]
+    assert "images (subfolders are not searched): expected files ending in .png" in evaluate(images)[2]
     assert "error: no images of missing: there is no folder" in evaluate(tmp_path / "missing")[2]
 
 
@@ -165,6 +165,26 @@ def test_bad_arguments(run, tmp_path, monkeypatch, arguments, status, message):
 def test_models_and_scales(capsys, arguments, variants, noted):
     pairs = evaluation.choose_variants(evaluation.parse_args(arguments))
     assert " ".join("_".join(pair) for pair in pairs) == variants and capsys.readouterr().err == noted
+
+
+def test_options_reach_the_network(monkeypatch, weights):
+    calls = []
+
+    class Recorder(evaluation.Network):
+        def __init__(self, *arguments):
+            calls.append(arguments)
+            super().__init__(*arguments)
+
+        def make_upscaler(self, *options):
+            calls.append(options)
+
+    monkeypatch.setattr(evaluation, "Network", Recorder)
+    for words in "--gpu -1 --no-limit --ensemble", "--gpu -1 --memory 3 --tile 20 --output sr --ensemble":
+        args = evaluation.parse_args(["--checkpoint", weights] + words.split())
+        with evaluation.open_upscaler("tiny", "x2", args):
+            pass
+    same = "tiny", "x2", weights, -1, None, "float32"
+    assert calls == [same + (False,), (None, None, True, None), same + (True,), (20, 3, True, "sr")]
 
 
 def test_names_of_data_sets_and_of_the_cpu():
