@@ -1,5 +1,4 @@
-"""Evaluate DRSAN, python test.py --dataset Set5, or upscale pictures, python test.py --input FILES --output
-DIR
+"""Evaluate DRSAN: test.py --dataset Set5; or upscale pictures: test.py --input FILES --output DIR
 
 The evaluation prints PSNR and SSIM on Y by the paper's protocol, for each image and on average, with those of
 bicubic upscaling beside. --input upscales pictures that have no ground truth.
@@ -22,7 +21,7 @@ from tools.network import Network, choose_variant
 from tools.options import add_data_dir, add_gpu, add_limit, add_precision, scale_name
 from tools.paper.results import published_scores, published_variants
 from tools.pictures.tiles import limited_notes, to_image
-from tools.pictures.upscale import add_picture_options, check_pictures, upscale
+from tools.pictures.upscale import add_picture_options, check_pictures, upscale_pictures
 from utils import (BENCHMARKS, DATASETS, bicubic, find_dataset, find_layouts, mean_scores, read_pair,
                    save_image, score)
 
@@ -30,34 +29,32 @@ from tqdm import tqdm
 
 Scores = collections.namedtuple("Scores", "psnr ssim bicubic_psnr bicubic_ssim")
 COLUMNS = ("model", "scale", "dataset", "image") + Scores._fields  # of --csv
-# of a data set; mean: Scores; published: the paper's (PSNR, SSIM) as text, or None; failed: how many images
-# did
+# of a data set. mean: Scores; published: the paper's (PSNR, SSIM) as text, or None; failed: how many images
 Result = collections.namedtuple("Result", "dataset mean published failed")
 
 
 @contextlib.contextmanager
 def open_upscaler(model, scale, args):
-    """Open the trained network, print what it is, and give its Upscaler within this context. Raises
-    UserError."""
+    """Print what the trained network is, and give its Upscaler within this context. Raises UserError."""
     checkpoint = args.checkpoint
     if checkpoint == "authors":
         checkpoint = authors_checkpoint(model, scale, args.data_dir)
     prefix = find_checkpoint(model, scale, checkpoint)
     with Network(model, scale, prefix, args.gpu, args.without, args.precision, not args.no_limit) as network:
-        print("DRSAN-%s %s     {:,} parameters, %.2f G multi-adds at 1280x720".format(network.parameters)
-              % (model, scale, network.multi_adds / 1e9))
+        print("DRSAN-{} {}     {:,} parameters, {:.2f} G multi-adds at 1280x720".format(
+            model, scale, network.parameters, network.multi_adds / 1e9))
         print("checkpoint       %s" % short_path(network.prefix))
         memory = 2 ** 30 if args.without else args.memory  # tiles are for the whole network
         yield network.make_upscaler(args.tile, memory, args.ensemble, args.output)
 
 
 def evaluate(upscaler, dataset, factor, output, log):
-    """Upscale and score the images of a data set one at a time, with a line for each: ({image: Scores}, how
-    many failed).
+    """Upscale and score the images of a data set one at a time, with a line for each: the list of their
+    Scores.
 
     output: folder for the SR images, or None. log: called with the name and the Scores of each image.
     """
-    results, failed = collections.OrderedDict(), 0
+    results = []
     print("%-20s %8s %8s %12s %8s" % ("image", "PSNR", "SSIM", "bicubic PSNR", "SSIM"), flush=True)
     for pair in tqdm(dataset.pairs, unit="image", leave=False, disable=None):
         try:
@@ -68,14 +65,14 @@ def evaluate(upscaler, dataset, factor, output, log):
             sr = to_image(store)
             if output:
                 save_image(os.path.join(output, pair.name + ".png"), sr)
-            results[pair.name] = Scores(*(score(sr, hr, factor) + score(bicubic(lr, factor), hr, factor)))
+            scores = Scores(*score(sr, hr, factor) + score(bicubic(lr, factor), hr, factor))
         except UserError as error:
-            failed += 1
             tqdm.write("%-20s failed: %s" % (pair.name, error))
         else:
-            tqdm.write(format_scores(pair.name, results[pair.name]))
-            log(pair.name, results[pair.name])
-    return results, failed
+            results.append(scores)
+            tqdm.write(format_scores(pair.name, scores))
+            log(pair.name, scores)
+    return results
 
 
 def format_scores(name, scores):
@@ -84,12 +81,9 @@ def format_scores(name, scores):
 
 def print_table(results):
     """One line for each model and scale, one column of PSNR / SSIM for each data set; the paper's below where
-    it has any.
-
-    results: {(model, scale): [Result, ...]}.
-    """
+    it has any. results: {(model, scale): [Result, ...]}."""
     names = [result.dataset for row in results.values() for result in row]
-    datasets = list(collections.OrderedDict.fromkeys(names))
+    datasets = list(dict.fromkeys(names))
 
     def print_row(head, cells):
         words = ["%s / %s" % cells[name] if cells.get(name) else "-" for name in datasets]
@@ -104,8 +98,7 @@ def print_table(results):
 
 
 def offer_downloads(args, variants):
-    """Offer to download what the authors published and these arguments need: images, and their weights if
-    asked for."""
+    """Offer to download what these arguments need of what the authors published: images and weights."""
     files = []
     for name in args.dataset:  # in EDSR's layout, the images are the user's own
         if name in BENCHMARKS and not os.path.isdir(os.path.join(args.data_dir, name, "HR")):
@@ -136,10 +129,10 @@ def evaluate_named(upscaler, model, scale, name, args, csv_log):
         if csv_log:
             csv_log.add((model, scale, dataset.name, image) + tuple("%.4f" % value for value in scores))
 
-    results, failed = evaluate(upscaler, dataset, factor, output, log)
+    results = evaluate(upscaler, dataset, factor, output, log)
     if not results:
         raise UserError("no image of %s could be evaluated" % dataset.name)
-    mean = Scores(*mean_scores(list(results.values())))
+    mean, failed = Scores(*mean_scores(results)), len(dataset.pairs) - len(results)
     log("mean", mean)
     print(format_scores("mean of %d" % len(results) if failed else "mean", mean))
     published = published_scores(model, scale, dataset.name) if right == count else None
@@ -152,26 +145,23 @@ def evaluate_named(upscaler, model, scale, name, args, csv_log):
 
 
 def test(args, variants):
-    """Evaluate every (model, scale) on every data set; returns the exit status, 1 if any or any image
-    failed."""
+    """Evaluate every (model, scale) on every data set: the exit status, 1 if any or any image failed."""
     csv_log = args.csv and CsvLog(args.csv, COLUMNS)
-    results, failed = collections.OrderedDict(), 0
+    results, failed = {}, 0
     for model, scale in variants:
-        with contextlib.ExitStack() as stack:
-            try:
-                upscaler = stack.enter_context(open_upscaler(model, scale, args))
-            except UserError as error:
-                failed += 1
-                print("error: %s" % error, file=sys.stderr)
-                continue
-            for name in args.dataset:
-                try:
-                    result = evaluate_named(upscaler, model, scale, name, args, csv_log)
-                    results.setdefault((model, scale), []).append(result)
-                    failed += result.failed
-                except UserError as error:
-                    failed += 1
-                    print("error: %s" % error, file=sys.stderr)
+        try:
+            with open_upscaler(model, scale, args) as upscaler:
+                for name in args.dataset:
+                    try:
+                        result = evaluate_named(upscaler, model, scale, name, args, csv_log)
+                        results.setdefault((model, scale), []).append(result)
+                        failed += result.failed
+                    except UserError as error:
+                        failed += 1
+                        print("error: %s" % error, file=sys.stderr)
+        except UserError as error:  # of the network
+            failed += 1
+            print("error: %s" % error, file=sys.stderr)
     if sum(map(len, results.values())) > 1:
         print_table(results)
     return 1 if failed else 0
@@ -180,7 +170,7 @@ def test(args, variants):
 def expand_all(names, choices):
     """The names, each once, with all `choices` in the place of `all`."""
     names = [choice for name in names for choice in (choices if name == "all" else [name])]
-    return list(collections.OrderedDict.fromkeys(names))
+    return list(dict.fromkeys(names))
 
 
 def add_network_options(parser):
@@ -221,8 +211,7 @@ def add_data_options(parser):
 
 
 def check_data_sets(parser, args):
-    """End with a usage error unless the data sets are known or may be folders, each of another name; fills in
-    `all`."""
+    """End with a usage error unless the data sets may be there, each of another name; fills in `all`."""
     args.dataset, names = expand_all(args.dataset or ([] if args.input else ["Set5"]), DATASETS), []
     for name in args.dataset:
         layouts = find_layouts(name, 1, args.data_dir)
@@ -255,8 +244,7 @@ def parse_args(argv=None):
 
 
 def choose_variants(args):
-    """The (model, scale) pairs that the options name: with `all`, those of them that the paper has. Raises
-    UserError."""
+    """The pairs of model and scale that the options name; with `all`, those of them that the paper has."""
     models, scales = args.model or ["32s"], args.scale or ["x2"]
     if args.checkpoint not in (None, "authors"):
         return [choose_variant(args.model and models[0], args.scale and scales[0], args.checkpoint)]
@@ -278,7 +266,7 @@ def main(argv=None):
     offer_downloads(args, variants)
     if args.input:
         model, scales = variants[0][0], [scale for _, scale in variants]
-        return upscale(args, scales, lambda scale: open_upscaler(model, scale, args))
+        return upscale_pictures(args, scales, lambda scale: open_upscaler(model, scale, args))
     return test(args, variants)
 
 

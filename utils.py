@@ -1,8 +1,7 @@
-"""What evaluation needs, without TensorFlow: images of data sets, MATLAB's bicubic, PSNR and SSIM on Y, and
-the data sets."""
+"""What evaluation needs, without TensorFlow: images, MATLAB's bicubic, PSNR and SSIM on Y, data sets."""
 import functools
 import os
-from collections import OrderedDict, namedtuple
+from collections import namedtuple
 
 from tools.command import UserError, notice_once
 from tools.files import replacing, script, short_path
@@ -42,8 +41,7 @@ def save_image(path, image):
 
 
 def to_uint8(x):
-    """The one conversion to 8 bits: values in [0, 255], clipped and rounded half up as MATLAB does, as
-    uint8."""
+    """The one conversion to uint8: of values in [0, 255], clipped and rounded half up as MATLAB does."""
     return to_integers(x, np.uint8)
 
 
@@ -63,7 +61,7 @@ def _cubic(x):
 @functools.lru_cache(maxsize=64)
 def _resize_matrix(size, scale):
     """The linear map of imresize along one side, a sparse matrix [ceil(size * scale), size]."""
-    resized = int(np.ceil(round(size * scale, 9)))      # round(): 3 * (1/3) may be off by one part in 10^16
+    resized = int(np.ceil(size * scale))                # exact for all multiples of 1/2, 1/3 and 1/4
     shrink = min(scale, 1)                              # antialiasing widens the kernel when shrinking
     taps = int(np.ceil(4 / shrink)) + 2
     center = (np.arange(resized) + 0.5) / scale - 0.5   # of each output sample, in input samples
@@ -130,16 +128,6 @@ def luma(rgb):
     return np.asarray(rgb, np.float64).dot([65.481, 128.553, 24.966]) / 255 + 16
 
 
-def psnr(y1, y2):
-    """Peak signal-to-noise ratio in dB of two images in [0, 255]; inf if they are equal."""
-    return psnr_of(np.mean((np.asarray(y1, np.float64) - y2) ** 2))
-
-
-def psnr_of(mse):
-    """The PSNR in dB that belongs to a mean square error of values in [0, 255]; inf if that is 0."""
-    return float(10 * np.log10(255 ** 2 / mse)) if mse else float("inf")
-
-
 def ssim(y1, y2):
     """SSIM of two float64 images in [0, 255] (Wang et al. 2004): 11x11 Gaussian, sigma 1.5, valid region."""
     from skimage.metrics import structural_similarity  # here, since little needs this package
@@ -147,21 +135,12 @@ def ssim(y1, y2):
                                        K2=0.03, use_sample_covariance=False))
 
 
-def check_size(sr, factor):
-    """Raise UserError if an SR image is too small for score()."""
-    height, width = sr.shape[:2]
-    if min(height, width) < 11 + 2 * factor:
-        raise UserError("an image of %dx%d pixels is too small to be evaluated at x%d: at least %d a side are"
-                        " needed" % (width, height, factor, 11 + 2 * factor))
-
-
 def scored_luma(sr, hr, factor, overlap=0):
     """What of an SR and its HR image is compared by the paper's protocol: Y of both, float64, without
-    borders.
+    `factor` pixels at every border.
 
-    sr, hr: uint8 RGB [H, W, 3]. HR is cropped at the bottom and right to SR's size, `factor` pixels from
-    every border. Yields (Y of SR, Y of HR) of strips, which begin with the last `overlap` rows of the one
-    before.
+    sr, hr: uint8 RGB [H, W, 3]; HR is cropped at the bottom and right to SR's size. Yields (Y of SR, Y of HR)
+    of strips, which begin with the last `overlap` rows of the one before.
     """
     height, width = (side - 2 * factor for side in sr.shape[:2])
     for rows in strips(height - overlap, width):
@@ -170,26 +149,26 @@ def scored_luma(sr, hr, factor, overlap=0):
 
 
 def psnr_y(sr, hr, factor):
-    """PSNR in dB of an SR image by the paper's protocol (see scored_luma): SSIM takes most of score()'s
-    time."""
+    """PSNR in dB of an SR image by the paper's protocol (see scored_luma); inf if it equals HR."""
     sums = [(np.sum((y1 - y2) ** 2), y1.size) for y1, y2 in scored_luma(sr, hr, factor)]
-    return psnr_of(np.sum(sums, axis=0)[0] / np.sum(sums, axis=0)[1])
+    error, pixels = np.sum(sums, axis=0)
+    return float(10 * np.log10(255 ** 2 * pixels / error)) if error else float("inf")
 
 
 def score(sr, hr, factor):
     """(PSNR, SSIM) of an SR image by the paper's protocol (see scored_luma). Raises UserError if what is
     compared is smaller than SSIM's window of 11x11."""
-    check_size(sr, factor)
+    height, width = sr.shape[:2]
+    if min(height, width) < 11 + 2 * factor:
+        raise UserError("an image of %dx%d pixels is too small to be evaluated at x%d: at least %d a side are"
+                        " needed" % (width, height, factor, 11 + 2 * factor))
     values, rows = zip(*[(ssim(y1, y2), len(y1) - 10) for y1, y2 in scored_luma(sr, hr, factor, 10)])
     return psnr_y(sr, hr, factor), float(np.average(values, weights=rows))
 
 
 def mean_scores(scores):
-    """The means of equally long tuples of figures, of which PSNR is infinite where two images are equal.
-
-    A tuple with an infinite figure is left out, with a notice that counts them, unless all have one: a single
-    flat image would make every mean infinite.
-    """
+    """The means of equally long tuples of figures. One whose PSNR is infinite, as of flat images, is left
+    out, with a notice that counts them, unless all are."""
     finite = [row for row in scores if np.isfinite(row).all()]
     if len(finite) < len(scores):
         effect = "their infinite PSNR is left out of the mean" if finite else "PSNR is infinite"
@@ -251,11 +230,11 @@ def find_dataset(name, factor, data_dir):
         return DataSet(name, pairs, "%d photographs of scikit-image, LR by imresize" % len(pairs))
     advice = "; get them with: " + download_command(name, data_dir) if name in DATASETS else ""
     layouts = find_layouts(name, factor, data_dir)
-    layout = next((layout for layout in layouts if os.path.isdir(layout.hr)), None)
-    if not layout:
+    found = [layout for layout in layouts if os.path.isdir(layout.hr)]
+    if not found:
         raise UserError("no images of %s: there is no folder %s%s" % (
             layouts[0].name, " or ".join(layout.hr for layout in layouts), advice))
-    hr_files = _by_stem(layout.hr)
+    layout, hr_files = found[0], _by_stem(found[0].hr)
     if not hr_files:
         raise UserError("no image in %s (subfolders are not searched): expected files ending in %s%s" % (
             layout.hr, " ".join(IMAGE_SUFFIXES), advice))
@@ -270,9 +249,8 @@ def find_dataset(name, factor, data_dir):
 
 
 def _by_stem(folder):
-    """{name without suffix: path} of the images in a folder, in the order of list_images(). Raises UserError
-    if two have the same name but for the suffix."""
-    files = OrderedDict()
+    """{name without suffix: path} of the images in a folder. Raises UserError if two have the same name."""
+    files = {}
     for path in list_images(folder):
         other = files.setdefault(os.path.splitext(os.path.basename(path))[0], path)
         if other != path:

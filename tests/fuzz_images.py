@@ -2,12 +2,9 @@
 
 Files of eight formats are changed at random, by a seed, and go the way of test.py --input, with a network
 that repeats pixels. Each must become an SR image of the right size or an error of one line, within ten
-seconds. Prints a line for each format; the exit status is 1 if a file did neither. A crash or a hang ends the
-process that met it, and is counted.
+seconds. Prints a line for each format; the exit status is 1 if a file did neither, or hangs or crashes.
 """
 import argparse
-import concurrent.futures
-import contextlib
 import faulthandler
 import io
 import os
@@ -25,8 +22,9 @@ from PIL import Image
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from tools.command import UserError
-from tools.pictures import tiles, write
-from tools.pictures.upscale import begin
+from tools.pictures import tiles
+from tools.pictures.files import write_deep_png
+from tools.pictures.upscale import upscale_file
 
 LIMIT = 10  # seconds for a file
 MODES = {  # format: modes, options of writing
@@ -41,7 +39,7 @@ MODES = {  # format: modes, options of writing
 }
 
 
-class Repeat(object):
+class Repeat:
     """In place of an Upscaler: every pixel becomes 2x2."""
     factor = 2
 
@@ -51,9 +49,6 @@ class Repeat(object):
     def __exit__(self, *_):
         pass
 
-    def leave_room(self):
-        return 2 ** 20
-
     def __call__(self, image):
         sr = tiles.Store((2 * image.shape[0], 2 * image.shape[1], 3))
         sr.array()[...] = tiles.network_input(image)[0].repeat(2, axis=0).repeat(2, axis=1)
@@ -62,11 +57,7 @@ class Repeat(object):
 
 def psd(rgb, layers=0):
     """The bytes of a PSD file whose merged picture is this uint8 RGB [H, W, 3], and whose layers are as large
-    and gray.
-
-    By Adobe's description of the format: header, no color data and resources, layers, and the merged picture
-    in planes.
-    """
+    and gray: header, no color data and resources, layers, and the merged picture in planes."""
     height, width = rgb.shape[:2]
     records = channels = b""
     for i in range(layers):
@@ -113,7 +104,7 @@ def originals(name):
             files.append(file.getvalue())
     if name == "png":
         file = io.BytesIO()
-        write.write_deep_png(file, rgb.astype(">u2") * 257, None, None, (72, 72))
+        write_deep_png(file, rgb.astype(np.uint16) * 257, None, None, (72, 72))
         files.append(file.getvalue())
     return files
 
@@ -157,8 +148,7 @@ def attempt(path, output, frames):
     args = argparse.Namespace(format="png", quality=None, overwrite=False, skip_existing=False, frames=frames,
                               strip=False, max_megapixels=0.1)
     try:
-        with concurrent.futures.ThreadPoolExecutor(1) as network:
-            (height, width), _, _ = begin(Repeat(), path, output, args, network)()
+        (height, width), _, _ = upscale_file(Repeat(), path, output, args)
     except UserError as error:
         named = path in str(error) and "\n" not in str(error)
         return "refused" if named else "a message of more lines or without a name: %r" % error
@@ -170,13 +160,12 @@ def attempt(path, output, frames):
     return "written" if right else "an SR image of %dx%d pixels" % image.size
 
 
-def try_files(name, first, last, seed):
-    """Outcomes of the mutations number first to last of a format: [(number, outcome of attempt(),
-    seconds)]."""
+def try_files(name, count, seed):
+    """Outcomes of the first mutations of a format: [(number, outcome of attempt(), seconds)]."""
     warnings.simplefilter("ignore")
     sources, outcomes = originals(name), []
     with tempfile.TemporaryDirectory() as folder:
-        for i in range(first, last) if sources else ():
+        for i in range(count) if sources else ():
             random = np.random.RandomState([seed, sum(map(ord, name)), i])
             path, before = os.path.join(folder, "a." + name), time.time()
             content = mutate(sources[i % len(sources)], random)
@@ -191,23 +180,9 @@ def try_files(name, first, last, seed):
     return outcomes
 
 
-def campaign(count, seed, workers, chunk=50):
-    """{format: outcomes of try_files()} of `count` files in all; each process does some files, so that a
-    crash loses few."""
-    results = {}
-    for name in MODES:
-        share, results[name] = -(-count // len(MODES)), []
-        for first in range(0, share, chunk):
-            last = min(first + chunk, share)
-            if not workers:
-                results[name] += try_files(name, first, last, seed)
-                continue
-            with concurrent.futures.ProcessPoolExecutor(workers) as pool:
-                with contextlib.suppress(concurrent.futures.process.BrokenProcessPool):
-                    results[name] += pool.submit(try_files, name, first, last, seed).result()
-                    continue
-            results[name].append((first, "a crash or a hang in files %d to %d" % (first, last - 1), 0))
-    return results
+def campaign(count, seed):
+    """{format: outcomes of try_files()} of `count` files in all."""
+    return {name: try_files(name, -(-count // len(MODES)), seed) for name in MODES}
 
 
 def main():
@@ -215,12 +190,13 @@ def main():
     parser.add_argument("--count", type=int, default=2000, help="files in all (default 2000)")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
+    faulthandler.enable()
     failures = 0
-    for name, outcomes in campaign(args.count, args.seed, workers=1).items():
+    for name, outcomes in campaign(args.count, args.seed).items():
         wrong = [outcome for outcome in outcomes if outcome[1] not in ("written", "refused")]
+        counts = [sum(outcome[1] == word for outcome in outcomes) for word in ("written", "refused")]
         print("%-5s %5d files: %4d written, %4d refused, %d wrong, %.2f s at most" % (
-            name, len(outcomes),
-            *[sum(outcome[1] == word for outcome in outcomes) for word in ("written", "refused")], len(wrong),
+            name, len(outcomes), counts[0], counts[1], len(wrong),
             max([outcome[2] for outcome in outcomes] or [0])), flush=True)
         for number, words, _ in wrong:
             print("      file %d: %s" % (number, words))

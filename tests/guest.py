@@ -1,4 +1,4 @@
-"""A program of somebody else's, which upscales beside what it does with TensorFlow 2, matplotlib, threads and processes.
+"""A program of somebody else's, which upscales beside what it does with TensorFlow 2, threads and processes.
 
 Usage: guest.py ROOT. ROOT is the folder of DRSAN. Ends with "a good guest" and exit status 0.
 """

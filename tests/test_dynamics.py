@@ -46,7 +46,7 @@ def test_each_window_has_its_own_values(network):
     of the window."""
     image = random.randint(0, 256, (48, 96, 3)).astype(np.uint8)
     image[:, 48:] //= 4
-    upscaler = dynamics.WindowUpscaler(network.session, network.lr, network.sr, "32s", "x2", 48)
+    upscaler = dynamics.WindowUpscaler(network, 48)
     sr = to_image(upscaler(image))
     (values,), reach = upscaler.values, 2 * (upscaler.halo(1) + 2)
     assert values.shape == (2, 3) and np.abs(values[0] - values[1]).min() > 1e-3

@@ -5,6 +5,7 @@ import os
 import shutil
 
 from conftest import call
+from model import model_variables
 from ops import limit_dra, tf
 from tools import checkpoints, gate
 from tools.command import UserError
@@ -62,7 +63,7 @@ def test_limits_hold_whole_in_tiles_compiled_and_exported(weights, monkeypatch):
     outputs = []
     for limit, tile, compiled_from in (
             (True, None, 10 ** 5), (True, 24, 10 ** 5), (True, None, 1), (False, None, 10 ** 5)):
-        monkeypatch.setattr("tools.pictures.tiles.COMPILED_AT_ONCE", compiled_from)
+        monkeypatch.setattr("tools.pictures.tiles.COMPILED_FROM", compiled_from)
         with Network("32s", "x2", weights + "/DRSAN32sx2", -1, limit=limit) as network:
             store = network.make_upscaler(tile)(PICTURE)
             assert store.limited == limit
@@ -80,10 +81,10 @@ def test_limits_hold_whole_in_tiles_compiled_and_exported(weights, monkeypatch):
 def test_sr_that_explodes_and_ranges_of_another_model_are_errors(weights):
     prefix = weights + "/DRSAN32sx2"
     with Network("32s", "x2", prefix, -1) as network:
-        upscaler = network.make_upscaler()
-        for factor, word in (1e3, "explodes"), (np.nan, "from nan to nan"):
-            with network.session.graph.as_default():
-                upscaler.sr = network.sr * factor
+        with network.session.graph.as_default():
+            bias = model_variables()[-1]
+        for value, word in (1e3, "explodes"), (np.nan, "from nan to nan"):
+            bias.load([value] * 3, network.session)
             with pytest.raises(UserError, match=word):
                 network.upscale(PICTURE)
     write_json(weights + "/config.json", {"dra_ranges": [[[0], [1]]]})

@@ -28,9 +28,20 @@ def write_tiff(array, photometric, **options):
     return file
 
 
-def eight_bits(file):
+def write_pages(pages, **options):
+    """An in-memory TIFF file of pages, [(array, options)]."""
+    file = io.BytesIO()
+    with tifffile.TiffWriter(file, **options) as writer:
+        for array, more in pages:
+            getattr(writer, "write", getattr(writer, "save", None))(array, **more)
+    return file
+
+
+def decode(file):
+    """The Picture of a file, from its start."""
+    file = io.BytesIO(file) if isinstance(file, bytes) else file
     file.seek(0)
-    return read_image(file, "a").astype(int)
+    return images.decode(file)
 
 
 # type: largest value
@@ -43,15 +54,12 @@ KINDS = {"miniswhite": 1, "minisblack": 1, "rgb": 3, "gray with alpha": 2, "rgb 
 @pytest.mark.parametrize("dtype", list(TYPES))
 def test_tiff_of_any_depth_photometric_planes_and_predictor(dtype, kind):
     """What is read is what tifffile reads, scaled to 8 or 16 bits, and inverted where white is 0."""
-    channels, deep = KINDS[kind], dtype not in ("u1", "i1")
-    top = 65535 if deep else 255
+    channels, top, alpha = KINDS[kind], 255 if dtype in ("u1", "i1") else 65535, "alpha" in kind
     values = random.rand(6, 16, channels) * TYPES[dtype]
     values = values.astype(dtype) if dtype[0] == "f" else np.floor(values).astype(dtype)
-    alpha = "alpha" in kind
-    # of floating point, tifffile writes only with another package
-    predictors = (False, True) if dtype[0] != "f" else (False,)
-    for planar, predictor in itertools.product(("contig", "separate") if channels > 1 else ("contig",),
-                                               predictors):
+    # of floating point, tifffile writes a predictor only with another package
+    for planar, predictor in itertools.product(("contig", "separate")[:1 + (channels > 1)],
+                                               (False, True)[:1 + (dtype[0] != "f")]):
         options = {"extrasamples": ["unassalpha"]} if alpha else {}
         options.update({"planarconfig": planar} if channels > 1 else {},
                        **({"predictor": True} if predictor else {}))
@@ -59,37 +67,36 @@ def test_tiff_of_any_depth_photometric_planes_and_predictor(dtype, kind):
         photometric = {"gray with alpha": "minisblack", "rgb with alpha": "rgb"}.get(kind, kind)
         file = write_tiff(array[:, :, 0] if channels == 1 else array, photometric, **options)
         theirs = tifffile.imread(file).astype(np.float64)
-        theirs = np.moveaxis(theirs, 0,
-                             2) if planar == "separate" and channels > 1 else theirs.reshape(6, 16, channels)
+        theirs = np.moveaxis(theirs, 0, 2) if planar == "separate" else theirs.reshape(6, 16, channels)
         expected = np.floor(theirs * 65535 + 0.5) if dtype[0] == "f" else theirs
         color = expected[:, :, :channels - alpha]
         color = top - color if kind == "miniswhite" else color
-        file.seek(0)
-        picture = images.decode(file)
-        assert picture.color.dtype == (np.uint16 if deep else np.uint8) and picture.color.shape == color.shape
-        assert (picture.color == color).all() and picture.notes == []
+        picture = decode(file)
+        assert picture.color.dtype == (np.uint8 if top == 255 else np.uint16) and picture.notes == []
+        np.testing.assert_array_equal(picture.color, color)
         assert (picture.alpha == expected[:, :, -1]).all() if alpha else picture.alpha is None
-        assert (eight_bits(file) == np.floor(color * 255 / top + 0.5)).all()
+        file.seek(0)
+        assert (read_image(file, "a") == np.floor(color * 255 / top + 0.5)).all()
 
 
-def test_tiff_of_one_bit_palettes_cmyk_and_multiplied_alpha():
+def test_tiff_of_one_bit_palettes_cmyk_multiplied_alpha_and_64_bit_offsets():
     bits = random.randint(0, 2, (6, 16)).astype(bool)
     for kind, expected in ("minisblack", bits), ("miniswhite", ~bits):
-        assert (images.decode(write_tiff(bits, kind)).color[:, :, 0] == 255 * expected).all()
-    for dtype in np.uint8, np.uint16:
-        index = random.randint(0, 256, (6, 16)).astype(dtype)
-        colors = random.randint(0, 65536, (3, 2 ** (8 * index.itemsize))).astype(np.uint16)
-        color = images.decode(write_tiff(index, "palette", colormap=colors)).color
-        expected = colors[:, index].transpose(1, 2, 0)
-        assert (color == (expected >> 8 if dtype == np.uint8 else expected)).all()
+        assert (decode(write_tiff(bits, kind)).color[:, :, 0] == 255 * expected).all()
+    index = random.randint(0, 256, (6, 16)).astype(np.uint8)
+    colors = random.randint(0, 65536, (3, 256)).astype(np.uint16)
+    color = decode(write_tiff(index, "palette", colormap=colors)).color
+    assert (color == colors[:, index].transpose(1, 2, 0) >> 8).all()
     cmyk = random.randint(0, 256, (6, 16, 4)).astype(np.uint8)
     expected = np.asarray(Image.fromarray(cmyk, "CMYK").convert("RGB"))
     for array in cmyk, cmyk.astype(np.uint16) * 257:
-        assert (images.decode(write_tiff(array, "separated", planarconfig="contig")).color == expected).all()
+        assert (decode(write_tiff(array, "separated", planarconfig="contig")).color == expected).all()
     rgb, alpha = random.randint(0, 65536, (6, 16, 3)), random.randint(40000, 65536, (6, 16, 1))
     array = np.concatenate([np.round(rgb * (alpha / 65535.0)), alpha], axis=2).astype(np.uint16)
-    picture = images.decode(write_tiff(array, "rgb", extrasamples=["assocalpha"]))
+    picture = decode(write_tiff(array, "rgb", extrasamples=["assocalpha"]))
     assert np.abs(picture.color - rgb).max() <= 1 and (picture.alpha == alpha[:, :, 0]).all()
+    big = write_pages([(rgb.astype(np.uint8), {"photometric": "rgb"})], bigtiff=True)
+    assert (decode(big).color == rgb.astype(np.uint8)).all()
 
 
 def test_tiff_that_tifffile_cannot_decode(monkeypatch, tmp_path):
@@ -108,28 +115,16 @@ def test_tiff_that_tifffile_cannot_decode(monkeypatch, tmp_path):
             continue  # it writes another difference
         options = dict({"predictor": True} if predictor else {},
                        **({"extrasamples": ["unassalpha"]} if channels == 4 else {}))
-        picture = images.decode(write_tiff(deep, "rgb", byteorder=order, **options))
+        picture = decode(write_tiff(deep, "rgb", byteorder=order, **options))
         assert (picture.color == deep[:, :, :3]).all() and picture.notes == []
         assert (picture.alpha == deep[:, :, 3]).all() if channels == 4 else picture.alpha is None
 
 
-def test_big_tiff():
-    rgb = random.randint(0, 256, (6, 16, 3)).astype(np.uint8)
-    file = io.BytesIO()
-    with tifffile.TiffWriter(file, bigtiff=True) as writer:
-        getattr(writer, "write", getattr(writer, "save", None))(rgb, photometric="rgb")
-    file.seek(0)
-    assert (images.decode(file).color == rgb).all()
-
-
 @pytest.mark.parametrize("values, message", [
-    (np.uint32([[0, 70000]]),
-     "its values reach from 0 to 70000, expected from 0 to 65535: scale them, and save them with 8 or"),
-    (np.int16([[-5, 7]]),
-     "its values reach from -5 to 7, expected from 0 to 65535: scale them"),
-    (np.float32([[0, 7]]), "its values reach from 0 to 7, expected from 0 to 1: scale them"),
-    (np.float64([[0, np.nan]]), "1 of its 2 values are NaN: replace them$"),
-])
+    (np.uint32([[0, 70000]]), "its values reach from 0 to 70000, expected from 0 to 65535"),
+    (np.int16([[-5, 7]]), "its values reach from -5 to 7, expected from 0 to 65535"),
+    (np.float32([[0, 7]]), "its values reach from 0 to 7, expected from 0 to 1"),
+    (np.float64([[0, np.nan]]), "1 of its 2 values are NaN")])
 def test_values_without_a_brightness(values, message, tmp_path):
     path = str(tmp_path / "a.tif")
     tifffile.imwrite(path, values, photometric="minisblack")
@@ -144,7 +139,6 @@ def write_png(samples, **options):
     writer = png.Writer(width, height, greyscale=channels < 3, alpha=channels % 2 == 0, bitdepth=16,
                         **options)
     writer.write(file, samples.reshape(height, -1).tolist())
-    file.seek(0)
     return file
 
 
@@ -152,11 +146,10 @@ def write_png(samples, **options):
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 def test_png_of_16_bits(channels, interlace):
     samples = random.randint(0, 65536, (9, 13, channels)).astype(np.uint16)
-    picture = images.decode(write_png(samples, interlace=interlace))
-    gray = channels < 3
-    assert picture.color.dtype == np.uint16 and (picture.color == samples[:, :, :1 if gray else 3]).all()
+    picture = decode(write_png(samples, interlace=interlace))
+    assert picture.color.dtype == np.uint16 and picture.notes == []
+    assert (picture.color == samples[:, :, :1 if channels < 3 else 3]).all()
     assert (picture.alpha == samples[:, :, -1]).all() if channels % 2 == 0 else picture.alpha is None
-    assert picture.notes == []
 
 
 def add_chunk(data, name, content):
@@ -165,56 +158,45 @@ def add_chunk(data, name, content):
         ">I", zlib.crc32(name + content) & 0xffffffff) + data[33:]
 
 
-def test_transparent_color_of_any_depth():
-    for bits, values in [(1, [0, 1, 1, 0]), (2, [0, 1, 2, 3]), (4, [0, 7, 15, 7]), (8, [0, 9, 255, 9]),
-                         (16, [0, 9, 65535, 300])]:
-        file, key = io.BytesIO(), values[1]
+def test_transparent_color():
+    for bits, values in [(1, [0, 1, 1, 0]), (4, [0, 7, 15, 7]), (8, [0, 9, 255, 9]), (16, [0, 9, 65535, 3])]:
+        file, key, top = io.BytesIO(), values[1], 65535 if bits == 16 else 255
         png.Writer(4, 1, greyscale=True, bitdepth=bits, transparent=key).write(file, [values])
-        file.seek(0)
-        picture = images.decode(file)
-        top = 65535 if bits == 16 else 255
+        picture = decode(file)
         assert picture.color.ravel().tolist() == [value * top // (2 ** bits - 1) for value in values]
         assert picture.alpha.ravel().tolist() == [0 if value == key else top for value in values]
     samples = random.randint(0, 65536, (3, 4, 3)).astype(np.uint16)
-    picture = images.decode(write_png(samples, transparent=tuple(samples[1, 2].tolist())))
+    picture = decode(write_png(samples, transparent=tuple(samples[1, 2].tolist())))
     assert (picture.color == samples).all() and np.argwhere(picture.alpha == 0).tolist() == [[1, 2]]
 
 
 def test_png_with_much_text(tmp_path):
     rgb, path = random.randint(0, 256, (3, 4, 3)).astype(np.uint8), str(tmp_path / "a.png")
-    for count, readable in (500000, True), (1200000, True), (12000000, False):
+    for count in 1200000, 12000000:
         text = PngImagePlugin.PngInfo()
         text.add_text("p", "A B C " * count, zip=True)
         Image.fromarray(rgb).save(path, pnginfo=text)
-        if readable:
+        if count == 1200000:
             assert (read_image(path) == rgb).all()
-        else:
-            with pytest.raises(UserError,
-                               match="a.png: its compressed text or profile has more than 64 MiB: save it"):
-                read_image(path)
+            continue
+        with pytest.raises(UserError, match="a.png: its compressed text or profile has more than 64 MiB"):
+            read_image(path)
 
 
 # what is changed or left out is said
 
-def notes_of(file):
-    file.seek(0)
-    return images.decode(file).notes
-
-
 @pytest.mark.parametrize("dtype", ["u1", "u2"])
 def test_pages_of_tiff(dtype):
     """Copies in fewer pixels are no pages, and of a large stack ImageJ writes the first page alone."""
-    pages, file = (random.rand(3, 6, 16) * 255 * 257).astype(dtype), io.BytesIO()
+    pages = (random.rand(3, 6, 16) * 255 * 257).astype(dtype)
     for options in {}, {"imagej": True}:
-        assert notes_of(write_tiff(pages, "minisblack", **options)) == ["the first of 3 pages"]
+        assert decode(write_tiff(pages, "minisblack", **options)).notes == ["the first of 3 pages"]
     stack = write_tiff(pages[0], "minisblack", description="ImageJ=1.53\nimages=40\nslices=40\n",
                        metadata=None)
-    assert notes_of(stack) == ["the first of 40 pages"]
-    with tifffile.TiffWriter(file) as writer:
-        for page, reduced in (pages[0], 0), (pages[1, ::2, ::2], 1):
-            getattr(writer, "write", getattr(writer, "save", None))(page, photometric="minisblack",
-                                                                    subfiletype=reduced)
-    assert notes_of(file) == []
+    assert decode(stack).notes == ["the first of 40 pages"]
+    reduced = [(page, {"photometric": "minisblack", "subfiletype": kind})
+               for page, kind in ((pages[0], 0), (pages[1, ::2, ::2], 1))]
+    assert decode(write_pages(reduced)).notes == []
 
 
 @pytest.mark.parametrize("dtype", ["u1", "u2"])
@@ -224,32 +206,26 @@ def test_channels_of_tiff_that_are_neither_color_nor_alpha(dtype):
         for planar, array in ("contig", samples), ("separate", np.moveaxis(samples, 2, 0)):
             file = write_tiff(array, "rgb" if used == 3 else "minisblack", planarconfig=planar,
                               extrasamples=["unspecified"] * (channels - used))
-            picture = images.decode(file)
+            picture = decode(file)
             assert picture.alpha is None and (picture.color == samples[:, :, :used]).all()
-            assert picture.notes == ["%d of its %d channels: the others are neither color nor alpha"
-                                     % (used, channels)]
+            assert picture.notes[0].startswith("%d of its %d channels: " % (used, channels))
 
 
 def test_a_preview_is_no_picture():
     """Of DNG and the like, which TIFF's first page is one of."""
     for options in {"subfiletype": 1}, {"extratags": [(50706, "B", 4, (1, 4, 0, 0), True)]}:
-        file = io.BytesIO()
-        with tifffile.TiffWriter(file) as writer:
-            for size, more in (4, options), (9, {}):
-                getattr(writer, "write", getattr(writer, "save", None))(
-                    np.zeros((size, size, 3), np.uint8), photometric="rgb", **more)
-        file.seek(0)
-        with pytest.raises(ValueError,
-                           match="^it is a camera raw file .* or another one that begins with a preview"):
-            images.decode(file)
+        file = write_pages([(np.zeros((size, size, 3), np.uint8), dict(more, photometric="rgb"))
+                            for size, more in ((4, options), (9, {}))])
+        with pytest.raises(ValueError, match="^it is a camera raw file .* that begins with a preview"):
+            decode(file)
 
 
 @pytest.mark.parametrize("top, noted", [(255, "0.4"), (4095, "6"), (4096, None), (0, None)])
 def test_fewer_bits_than_the_file_has(top, noted):
     samples = np.arange(256).reshape(16, 16, 1) * top // 255
     for file in write_png(samples), write_tiff(samples[:, :, 0].astype(np.int32), "minisblack"):
-        assert notes_of(file) == (["its brightest value is %s %% of white: if it has fewer bits than its "
-                                   "file, scale its values" % noted] if noted else [])
+        notes = decode(file).notes
+        assert "its brightest value is %s %% of white" % noted in notes[0] if noted else notes == []
 
 
 def photograph_as_jpeg(**options):
@@ -262,10 +238,9 @@ def photograph_as_jpeg(**options):
 def test_jpeg_without_its_end(options, tmp_path):
     """As long as all rows are there: some bytes less of them are an error, in data sets, too."""
     data, path = photograph_as_jpeg(**options), tmp_path / "a.jpg"
-    whole = images.decode(io.BytesIO(data)).color
     for missing in 1, 2:
-        picture = images.decode(io.BytesIO(data[:-missing]))
-        assert (picture.color == whole).all()
+        picture = decode(data[:-missing])
+        assert (picture.color == decode(data).color).all()
         assert picture.notes == ["its end is missing, but all rows are there"]
     scan = len(data) - data.rindex(b"\xff\xda")  # the last one
     for missing, rows in (8, "3[23]"), (scan // 2, "(1|1[67]|3[23])"):
@@ -275,21 +250,6 @@ def test_jpeg_without_its_end(options, tmp_path):
             read_image(str(path))
 
 
-def test_bits_that_pillow_does_not_read():
-    rgb = np.zeros((4, 5, 3), np.uint16)
-    header = struct.pack(">HBBHHHHII", 474, 0, 2, 3, 5, 4, 3, 0, 65535)
-    sgi = io.BytesIO(header + bytes(512 - len(header)) + rgb.tobytes())
-    assert notes_of(sgi) == ["its 16 bits are read as 8"]
-    if int(Image.__version__.split(".")[0]) > 8:  # an older one refuses it
-        for top, bits in (65535, 16), (1023, 10):
-            file = io.BytesIO(b"P6 5 4 %d\n" % top + rgb.tobytes())
-            assert notes_of(file) == ["its %d bits are read as 8" % bits]
-    assert notes_of(io.BytesIO(b"P6 5 4 255\n" + bytes(60))) == []
-    heads = {"JPEG2000": b"..\xff\x4f\xff\x51" + bytes(38) + b"\x0b", "AVIF": b"..av1C\x81\0\x4c"}
-    for name, head in heads.items():
-        assert images._stated_bits(name, (), head + bytes(64)) == {"JPEG2000": 12, "AVIF": 10}[name]
-
-
 def test_colors_of_png_that_are_not_heeded():
     data = io.BytesIO()
     Image.new("RGB", (3, 2)).save(data, "PNG")
@@ -297,7 +257,7 @@ def test_colors_of_png_that_are_not_heeded():
             (b"cICP", bytes([9, 16, 0, 1]), ["its color space (cICP 9 16) is taken for sRGB"]),
             (b"cICP", bytes([1, 13, 0, 1]), []), (b"gAMA", struct.pack(">I", 45455), []),
             (b"gAMA", struct.pack(">I", 100000), ["its gamma of 1 is taken for that of sRGB"])]:
-        assert notes_of(io.BytesIO(add_chunk(data.getvalue(), name, content))) == notes
+        assert decode(add_chunk(data.getvalue(), name, content)).notes == notes
 
 
 def test_what_is_not_kept_is_known():
@@ -306,37 +266,36 @@ def test_what_is_not_kept_is_known():
     text.add_itxt("XML:com.adobe.xmp", xmp)
     jpeg = photograph_as_jpeg()
     marker = b"http://ns.adobe.com/xap/1.0/\0" + xmp.encode()
-    for segment, content in (0xE1, marker), (0xFE, b"shot by me"), (0xED,
-                                                                    b"Photoshop 3.0\x008BIM\4\4\0\0\0\0\0\0"):
+    photoshop = b"Photoshop 3.0\x008BIM\4\4\0\0\0\0\0\0"
+    for segment, content in (0xE1, marker), (0xFE, b"shot by me"), (0xED, photoshop):
         jpeg = jpeg[:2] + struct.pack(">BBH", 255, segment, len(content) + 2) + content + jpeg[2:]
     png_file = io.BytesIO()
     rgb.save(png_file, "PNG", pnginfo=text)
     tiff = write_tiff(np.zeros((2, 3), np.uint16), "minisblack",
                       extratags=[(700, "B", len(xmp), xmp.encode(), True)])
-    for file, unkept in ((png_file, ("text", "XMP data")),
-                         (io.BytesIO(jpeg), ("XMP data", "a comment", "IPTC data")),
-                         (tiff, ("XMP data",)), (io.BytesIO(photograph_as_jpeg()), ())):
-        file.seek(0)
-        assert images.decode(file).unkept == unkept
+    for file, unkept in ((png_file, ("text", "XMP data")), (jpeg, ("XMP data", "a comment", "IPTC data")),
+                         (tiff, ("XMP data",)), (photograph_as_jpeg(), ())):
+        assert decode(file).unkept == unkept
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("kind", ["png", "jpeg", "deep tiff", "tiff"])
 def test_orientation(orientation, kind, tmp_path):
     """Pixels as Pillow turns them, of data sets, too."""
-    rgb, path = random.randint(0, 256, (8, 16, 3)).astype(np.uint8), str(tmp_path / "a")
-    exif = Image.Exif()
+    image = random.randint(0, 256, (8, 16, 3 if kind == "jpeg" else 4)).astype(np.uint8)
+    path, exif = str(tmp_path / "a"), Image.Exif()
     exif[274] = orientation
     if kind == "deep tiff":
-        tifffile.imwrite(path, rgb.astype(np.uint16) * 257, photometric="rgb",
+        tifffile.imwrite(path, image.astype(np.uint16) * 257, photometric="rgb", extrasamples=["unassalpha"],
                          extratags=[(274, "H", 1, orientation, True)])
-        original = rgb
     else:
-        Image.fromarray(rgb).save(path, format=kind, exif=exif if kind == "tiff" else exif.tobytes())
-        with Image.open(path) as image:
-            original = rgb if kind == "tiff" else np.array(image)
+        Image.fromarray(image).save(path, format=kind, exif=exif if kind == "tiff" else exif.tobytes())
+        with Image.open(path) as opened:
+            image = np.array(opened) if kind == "jpeg" else image
     method = [None, Image.FLIP_LEFT_RIGHT, Image.ROTATE_180, Image.FLIP_TOP_BOTTOM, Image.TRANSPOSE,
-              Image.ROTATE_270,
-              Image.TRANSVERSE, Image.ROTATE_90][orientation - 1]
-    expected = Image.fromarray(original)
-    assert (read_image(path) == np.asarray(expected if method is None else expected.transpose(method))).all()
+              Image.ROTATE_270, Image.TRANSVERSE, Image.ROTATE_90][orientation - 1]
+    expected = Image.fromarray(image) if method is None else Image.fromarray(image).transpose(method)
+    assert (read_image(path) == np.asarray(expected)[:, :, :3]).all()
+    alpha = images.decode(path).alpha
+    expected = np.asarray(expected)[:, :, 3:].astype(int) * (257 if kind == "deep tiff" else 1)
+    assert alpha is None if kind == "jpeg" else (alpha == expected[:, :, 0]).all()

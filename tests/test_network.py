@@ -1,87 +1,76 @@
 """tools/network.py: networks as scripts use them."""
+import glob
 import os
+import shutil
 
 import utils
 from conftest import ROOT
-from model import MODELS, SCALES, drsan
+from model import MODELS
 from ops import tf
-from tools import checkpoints, command, network, runtime, compute
+from tools import checkpoints, command, compute, network, runtime
 from tools.command import UserError
 from tools.files import write_json
 from tools.network import load_model
+from tools.paper.results import published_variants
 from tools.pictures import tiles
-from tools.pictures.tiles import Upscaler
 
 import numpy as np
 import pytest
 import skimage.data
 
-random = np.random.RandomState(5)
+LR = skimage.data.chelsea()[100:131, 120:163]
 
 
 @pytest.fixture
-def lr():
-    return utils.downscale(utils.read_image(utils.find_dataset("Sample", 2, "").pairs[1].hr), 4)[10:41, 20:63]
+def copied(tmp_path):
+    """Copy a shipped checkpoint without its config.json; returns its folder."""
+    def copy(model, scale):
+        folder = tmp_path / scale / model
+        folder.mkdir(parents=True)
+        for path in glob.glob(checkpoints.find_checkpoint(model, scale) + ".*"):
+            shutil.copy(path, str(folder))
+        return str(folder)
+    return copy
 
 
-def save(folder, model, scale):
-    """A checkpoint of an untrained network, without a config.json; returns its folder."""
-    with tf.Graph().as_default():
-        drsan(tf.placeholder(tf.float32, [1, None, None, 3]), model, scale)
-        with tf.Session() as session:
-            session.run(tf.global_variables_initializer())
-            checkpoints.save_weights(session, str(folder), model, scale)
-    return str(folder)
+def expected(model, image):
+    """SR of an open network, float32, not clipped, of an image in [0, 1]."""
+    return model.session.run(model.sr, {model.lr: image[None]})[0]
 
 
-def expected(lr, scale):
-    """SR of the shipped 32s, float32, not clipped, of an image in [0, 1]."""
-    with tf.Graph().as_default():
-        x = tf.placeholder(tf.float32, [1, None, None, 3])
-        sr = drsan(x, "32s", scale)
-        with tf.Session() as session:
-            checkpoints.restore_weights(session, checkpoints.find_checkpoint("32s", scale))
-            return session.run(sr, {x: lr[None].astype(np.float32)})[0]
-
-
-def test_sr_has_the_type_of_lr(lr):
-    wanted = expected(lr / 255.0, "x2")
+def test_sr_has_the_type_of_lr():
     with load_model("32s", "x2", gpu=-1) as model:
-        sr = model.upscale(lr)
+        wanted, sr = expected(model, LR / 255.0), model.upscale(LR)
         assert sr.dtype == np.uint8 and sr.shape == (62, 86, 3)
         np.testing.assert_array_equal(sr, utils.to_uint8(255 * wanted))
-        np.testing.assert_allclose(model.upscale(lr.astype(np.uint16) * 257) / 65535.0, np.clip(wanted, 0, 1), atol=2e-5)
+        deep = model.upscale(LR.astype(np.uint16) * 257) / 65535.0
+        np.testing.assert_allclose(deep, np.clip(wanted, 0, 1), atol=2e-5)
         for dtype, tolerance in (np.float32, 1e-5), (np.float64, 1e-5), (np.float16, 2e-3):
-            sr = model.upscale((lr / 255.0).astype(dtype))
+            sr = model.upscale((LR / 255.0).astype(dtype))
             assert sr.dtype == dtype
             np.testing.assert_allclose(sr, np.clip(wanted, 0, 1), atol=tolerance)
-        gray = model.upscale(lr[:, :, 1])
+        gray = model.upscale(LR[:, :, 1])
         assert gray.dtype == np.uint8 and gray.shape == (62, 86)
-        three = expected(np.repeat(lr[:, :, 1:2], 3, axis=2) / 255.0, "x2")
+        three = expected(model, np.repeat(LR[:, :, 1:2], 3, axis=2) / 255.0)
         np.testing.assert_allclose(gray, 255 * np.clip(three.dot([0.299, 0.587, 0.114]), 0, 1), atol=0.51)
 
 
-def test_several_are_open_at_once_and_tiles_change_nothing(lr):
-    models = [load_model("32s", scale, gpu=-1, tile=tile) for scale, tile in (("x2", None), ("x3", None), ("x2", 16))]
-    for _ in range(2):
-        for model in models:
-            np.testing.assert_allclose(model.upscale(lr / 255.0), np.clip(expected(lr / 255.0, model.scale), 0, 1), atol=2e-5)
-    assert models[0].parameters == 368427 and models[1].parameters == 414667
-    for model in models:
-        model.close()
+def test_several_are_open_at_once():
+    first, second = [load_model("32s", scale, gpu=-1) for scale in ("x2", "x3")]
+    for model in first, second, first:
+        np.testing.assert_array_equal(model.upscale(LR), utils.to_uint8(255 * expected(model, LR / 255.0)))
+    assert (first.parameters, second.parameters) == (368427, 414667)
+    first.close()
+    assert second.upscale(LR).shape == (93, 129, 3)
+    second.close()
     with pytest.raises(RuntimeError, match="closed"):
-        models[0].upscale(lr)
-
-
-def test_ensemble_is_the_upscalers(lr):
-    with load_model(gpu=-1, ensemble=True) as model:
-        plain = Upscaler(model.session, model.lr, model.sr, "32s", "x2", ensemble=True)
-        np.testing.assert_array_equal(model.upscale(lr), utils.to_uint8(255 * plain(lr).array()))
+        first.upscale(LR)
 
 
 @pytest.mark.parametrize("image, message", [
     (np.zeros((4, 5, 4), np.uint8), r"the shape \(4, 5, 4\): expected \[H, W, 3\] or \[H, W\]"),
-    (np.zeros((2, 4, 5, 3), np.uint8), "the shape"), (np.zeros((0, 5, 3), np.uint8), "the shape"), (7, "the shape"),
+    (np.zeros((2, 4, 5, 3), np.uint8), "the shape"), (np.zeros((0, 5, 3), np.uint8), "the shape"),
+    (7, "the shape"),
     (np.zeros((4, 5, 3), np.int32), "the type int32: expected uint8, uint16 or floating point"),
     (np.full((4, 5), 255.0), "values from 255 to 255: expected from 0 to 1"),
     (np.full((4, 5), np.nan), "values from nan"), ([["a"]], "the type")])
@@ -90,20 +79,20 @@ def test_other_arrays_are_refused(image, message):
         network.check_image(image)
 
 
-@pytest.mark.parametrize("model, scale", [(model, scale) for model in MODELS for scale in SCALES])
-def test_a_checkpoint_tells_model_and_scale(tmp_path, model, scale):
+def test_a_checkpoint_tells_model_and_scale(copied):
     """By the shapes of its variables alone."""
-    folder = save(tmp_path, model, scale)
-    assert network.choose_variant(None, None, folder) == (model, scale)
+    for model, scale in published_variants():
+        assert network.choose_variant(None, None, copied(model, scale)) == (model, scale)
 
 
-def test_what_is_named_must_fit(tmp_path):
-    folder = save(tmp_path, "48s", "x3")
-    assert network.choose_variant("48s", None, folder) == network.choose_variant(None, "x3", folder) == ("48s", "x3")
+def test_what_is_named_must_fit(copied):
+    folder = copied("48s", "x3")
+    for named in ("48s", None), (None, "x3"):
+        assert network.choose_variant(*named, folder) == ("48s", "x3")
     for model, scale, named in ("32s", None, "32s"), (None, "x2", "x2"), ("48s", "x2", "48s x2"):
         with pytest.raises(UserError, match="is a checkpoint of DRSAN-48s x3, not of %s$" % named):
             network.choose_variant(model, scale, folder)
-    write_json(str(tmp_path / "config.json"), {"model": "48m", "scale": "x4"})
+    write_json(os.path.join(folder, "config.json"), {"model": "48m", "scale": "x4"})
     assert network.choose_variant(None, None, folder) == ("48m", "x4")  # which says more than shapes do
     assert network.choose_variant(None, "x3", None) == ("32s", "x3")
     assert network.choose_variant("48m", None, None) == ("48m", "x2")
@@ -121,46 +110,47 @@ def test_variables_of_something_else(tmp_path):
 
 
 def test_bfloat16_is_near_float32(monkeypatch):
-    """SR of a photograph, in grey levels; tiles equal the whole but for sums that are rounded to 8 bits, some of them the other way."""
+    """SR of a photograph, in grey levels; tiles equal the whole but for sums rounded otherwise."""
     if not runtime.has_bfloat16():
-        with pytest.raises(UserError, match="TensorFlow 1.8.0 cannot convolve in bfloat16: leave out --precision"):
+        with pytest.raises(UserError, match="cannot convolve in bfloat16: leave out --precision"):
             load_model("32s", "x2", gpu=-1, precision="bfloat16")
         return
-    photograph = utils.read_image(utils.find_dataset("Sample", 2, "").pairs[1].hr)[60:220, 90:260] / np.float32(255)
-    images = {}
-    for precision, tile, compiled_from in (("float32", None, tiles.COMPILED_AT_ONCE), ("bfloat16", None, tiles.COMPILED_AT_ONCE),
-                                           ("bfloat16", 48, tiles.COMPILED_AT_ONCE), ("bfloat16", None, 1), ("bfloat16", 48, 1)):
-        monkeypatch.setattr(tiles, "COMPILED_AT_ONCE", compiled_from)
+    photograph, images = skimage.data.chelsea()[60:220, 90:260] / np.float32(255), {}
+    for precision, tile, compiled_from in (
+            ("float32", None, 10 ** 9), ("bfloat16", None, 10 ** 9), ("bfloat16", 48, 10 ** 9),
+            ("bfloat16", None, 1), ("bfloat16", 48, 1)):
+        monkeypatch.setattr(tiles, "COMPILED_FROM", compiled_from)
         with load_model("32s", "x2", gpu=-1, precision=precision, tile=tile) as model:
             images[precision, tile, compiled_from] = 255 * model.upscale(photograph)
     plain, whole, in_tiles, compiled, compiled_in_tiles = images.values()
-    for one in whole, compiled:
-        assert 0.02 < np.sqrt(np.mean((one - plain) ** 2)) < 0.2 and np.abs(one - plain).max() < 2
-    for one, other in (in_tiles, whole), (compiled_in_tiles, compiled):
-        # sums are rounded to bfloat16 in another order: by less than what its 8 bits differ from float32, on any processor
-        assert np.sqrt(np.mean((one - other) ** 2)) < np.sqrt(np.mean((other - plain) ** 2))
-        assert np.abs(one - other).max() < 2
+    for sr in whole, compiled:
+        assert 0.02 < np.sqrt(np.mean((sr - plain) ** 2)) < 0.2 and np.abs(sr - plain).max() < 2
+    for sr, other in (in_tiles, whole), (compiled_in_tiles, compiled):
+        # sums are rounded in another order: by less than what 8 bits differ from float32, on any processor
+        assert np.sqrt(np.mean((sr - other) ** 2)) < np.sqrt(np.mean((other - plain) ** 2))
+        assert np.abs(sr - other).max() < 2
 
 
 @pytest.mark.parametrize("model, scale", [("32s", "x2"), ("48s", "x3")])
 def test_compiled_network_equals_the_plain_one(model, scale, monkeypatch):
-    """From COMPILED_AT_ONCE pixels on, whole and in tiles; it has a program for each kind of operation, whatever how often it is there."""
-    photograph = skimage.data.astronaut()[:64, 100:200]
-    images = {}
+    """From COMPILED_FROM pixels on, whole and in tiles, with a program for each kind of operation."""
+    photograph, images = skimage.data.astronaut()[:64, 100:200], []
     for compiled_from, tile in (6401, None), (6400, None), (6400, 48):
-        monkeypatch.setattr(tiles, "COMPILED_AT_ONCE", compiled_from)
-        with load_model(model, scale, gpu=-1, tile=tile) as network:
-            images[compiled_from, tile] = network.upscaler(photograph).array()
-            calls = [node for node in network.session.graph.as_graph_def().node if "_XlaMustCompile" in node.attr]
+        monkeypatch.setattr(tiles, "COMPILED_FROM", compiled_from)
+        with load_model(model, scale, gpu=-1, tile=tile) as opened:
+            images.append(opened.upscaler(photograph).array())
+            nodes = opened.session.graph.as_graph_def().node
+            calls = [node for node in nodes if "_XlaMustCompile" in node.attr]
         if compiled_from == 6401 or not compute.can_compile():
             assert not calls
             continue
         _, drags, blocks = MODELS[model]
-        assert len(calls) == drags * (3 * blocks + 1)  # two PReLU and a DRSA of each block, and the PReLU of the DRM
+        # two PReLU and a DRSA of each block, and the PReLU of the DRM
+        assert len(calls) == drags * (3 * blocks + 1)
         # PReLU of f and of 16 channels, and DRSA of each number of residual paths
         assert len({call.attr["f"].func.name for call in calls}) == 2 + blocks
-    for one in images.values():
-        np.testing.assert_allclose(one, images[6401, None], rtol=0, atol=1e-5 * max(1, np.abs(one).max()))
+    for sr in images:
+        np.testing.assert_allclose(sr, images[0], rtol=0, atol=1e-5 * max(1, np.abs(sr).max()))
 
 
 @pytest.mark.skipif(tf.__version__.startswith("1."), reason="TensorFlow 1 is not compiled by XLA")

@@ -13,16 +13,15 @@ from tools import files, images
 from tools.command import UserError
 from tools.data import photographs
 from tools.network import load_model
-from tools.pictures import upscale as upscale_module, write
-from tools.pictures.read import Picture, find_pictures, read_picture
+from tools.pictures.files import compose, fit_format, read_picture, to_frame, write_deep_png
 from tools.pictures.tiles import Store
+from tools.pictures.upscale import find_pictures
 
 import fuzz_images
 import numpy as np
 import png
 import pytest
 import skimage.data
-import tifffile
 from PIL import Image, ImageCms, PngImagePlugin
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -57,29 +56,24 @@ def enlarged(image):
 
 # reading
 
-@pytest.mark.parametrize("name, mode, note", [
-    ("a.png", "RGB", None), ("a.png", "RGBA", None), ("a.png", "L", None), ("a.png", "LA", None),
-    ("a.png", "1", None),
-    ("a.png", "P", None), ("a.tif", "RGB", None),
-    ("a.tif", "CMYK", "converted from CMYK to RGB without a profile"),
-    ("a.tif", "LAB", "converted from LAB to sRGB"), ("a.bmp", "RGB", None), ("a.webp", "RGBA", None),
-    ("a.tga", "LA", None)])
-def test_read_picture(tmp_path, name, mode, note):
+@pytest.mark.parametrize("name, mode", [
+    ("a.png", "RGB"), ("a.png", "RGBA"), ("a.png", "L"), ("a.png", "LA"), ("a.png", "1"), ("a.png", "P"),
+    ("a.tif", "RGB"), ("a.tif", "CMYK"), ("a.tif", "LAB"), ("a.bmp", "RGB"), ("a.webp", "RGBA"),
+    ("a.tga", "LA")])
+def test_read_picture(tmp_path, name, mode):
     image, gray = Image.fromarray(PICTURE), mode in ("1", "L", "LA")
     if mode in ("LA", "RGBA"):
         image.putalpha(Image.fromarray(np.tile(np.arange(1, 25, dtype=np.uint8), (32, 1))))
     image = image.convert(mode) if mode != "LAB" else ImageCms.profileToProfile(
         image, ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), outputMode="LAB")
-    picture = read_picture(save(tmp_path / name, image, **({"lossless": True} if name == "a.webp" else {})),
-                           1)
+    options = {"lossless": True} if name == "a.webp" else {}
+    picture = read_picture(save(tmp_path / name, image, **options), 1)
+    expected = PICTURE if mode == "LAB" else np.asarray(image.convert("L" if gray else "RGB"))
     assert picture.color.dtype == np.uint8 and picture.color.shape == (32, 24, 1 if gray else 3)
-    if mode == "LAB":  # 8 bits of L, a and b do not hold all of RGB
-        assert np.abs(picture.color.astype(int) - PICTURE).mean() < 3
-    else:
-        expected = np.asarray(image.convert("L" if gray else "RGB"))
-        assert (picture.color == expected.reshape(picture.color.shape)).all()
+    difference = np.abs(picture.color.astype(int) - expected.reshape(picture.color.shape))
+    assert difference.mean() < 3 if mode == "LAB" else (difference == 0).all()  # of RGB, LAB has not all
     assert (picture.alpha == np.arange(1, 25)).all() if mode in ("LA", "RGBA") else picture.alpha is None
-    assert picture.notes == ([note] if note else [])
+    assert ["converted from " + mode in note for note in picture.notes] == [True] * (mode in ("CMYK", "LAB"))
 
 
 def test_frames_and_layers(tmp_path):
@@ -103,19 +97,12 @@ def test_hidden_color_does_not_bleed(tmp_path):
 # writing
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
-@pytest.mark.parametrize("suffix", ["png", "tif"])
-def test_16_bits_stay(upscale, tmp_path, suffix, channels):
-    samples, path = random.randint(0, 65536, (70, 9, channels)).astype(np.uint16), tmp_path / ("a." + suffix)
+def test_16_bits_stay(upscale, tmp_path, channels):
+    samples, path = random.randint(0, 65536, (70, 9, channels)).astype(np.uint16), tmp_path / "a.png"
     samples[:, :, -1] = 40000 if channels % 2 == 0 else samples[:, :, -1]
-    if suffix == "png":
-        with open(str(path), "wb") as file:
-            writer = png.Writer(9, 70, greyscale=channels < 3, alpha=channels % 2 == 0, bitdepth=16)
-            writer.write(file, samples.reshape(70, -1).tolist())
-    else:
-        options = {"extrasamples": ["unassalpha"]} if channels % 2 == 0 else {}
-        options.update({"planarconfig": "contig"} if channels > 1 else {}, metadata=None)
-        tifffile.imwrite(str(path), samples[:, :, 0] if channels == 1 else samples,
-                         photometric="rgb" if channels > 2 else "minisblack", **options)
+    with open(str(path), "wb") as file:
+        writer = png.Writer(9, 70, greyscale=channels < 3, alpha=channels % 2 == 0, bitdepth=16)
+        writer.write(file, samples.reshape(70, -1).tolist())
     assert upscale(path)[::2] == (0, "")
     width, height, rows, info = png.Reader(filename=str(tmp_path / "out" / "a_x2.png")).asDirect()
     assert (width, height, info["bitdepth"], info["planes"]) == (18, 140, 16, channels)
@@ -128,23 +115,23 @@ def test_compose_clips_and_upscales_alpha():
     sr = Store((scale * height, scale * width, 3))
     sr.array()[...] = random.rand(*sr.shape) * 1.2 - 0.1
     alpha = random.randint(0, 256, (height, width)).astype(np.uint8)
-    result = np.asarray(write.compose(sr, Picture(np.zeros((height, width, 3), np.uint8), alpha, None, []),
-                                      scale))
+    result = compose(sr, images.Picture(np.zeros((height, width, 3), np.uint8), alpha, None, []), scale)
     assert (result[:, :, :3] == utils.to_uint8(255 * sr.array())).all()
     assert (result[:, :, 3] == utils.bicubic(alpha[:, :, None], scale)[:, :, 0]).all()
-    image = write.compose(sr, Picture(np.zeros((height, width, 1), np.uint16), None, None, []), scale)
+    image = compose(sr, images.Picture(np.zeros((height, width, 1), np.uint16), None, None, []), scale)
     luma = np.clip(sr.array().dot([0.299, 0.587, 0.114]), 0, 1)
-    assert image.mode == "I;16" and np.abs(np.asarray(image, np.float64) - 65535 * luma).max() < 0.6
+    assert image.dtype == np.uint16 and np.abs(image[:, :, 0] - 65535 * luma).max() < 0.6
 
 
 def test_what_a_format_holds():
     color, alpha = np.uint8([[[100, 100, 100]]]), np.uint8([[51]])
-    assert write.fit_format(Picture(color, alpha, None, []), "webp").alpha is alpha
-    jpeg = write.fit_format(Picture(color, alpha, None, []), "jpeg")
+    assert fit_format(images.Picture(color, alpha, None, []), "webp").alpha is alpha
+    jpeg = fit_format(images.Picture(color, alpha, None, []), "jpeg")
     assert jpeg.alpha is None and (jpeg.color == 224).all()  # a fifth of 100, the rest white
-    assert jpeg.notes == ["its transparency becomes white: jpeg has none"]
-    deep = Picture(np.uint16([[[257 * 9]]]), None, None, [])
-    assert write.fit_format(deep, "png") == deep and (write.fit_format(deep, "webp").color == 9).all()
+    assert len(jpeg.notes) == 1 and "becomes white" in jpeg.notes[0]
+    deep = images.Picture(np.uint16([[[257 * 9]]]), np.uint16([[257 * 7]]), None, [])
+    assert fit_format(deep, "png") == deep
+    assert (fit_format(deep, "webp").color == 9).all() and (fit_format(deep, "webp").alpha == 7).all()
 
 
 def exif_of_a_camera():
@@ -163,7 +150,7 @@ def test_exif_and_resolution_are_kept(upscale, tmp_path, format_, strip, deep):
     path = save(tmp_path / "a.png", exif=exif_of_a_camera(), dpi=(200, 100), icc_profile=SRGB, pnginfo=text)
     if deep:
         with open(path, "wb") as file:
-            write.write_deep_png(file, PICTURE.astype(">u2") * 257, SRGB, exif_of_a_camera(), (200, 100))
+            write_deep_png(file, PICTURE.astype(np.uint16) * 257, SRGB, exif_of_a_camera(), (200, 100))
     status, _, err = upscale(path, "--format", format_, *["--strip"] * strip)
     notes = ["its 16 bits become 8: %s has no more" % format_] if deep and format_ != "png" else []
     notes += ["not kept: text"] if not deep and not strip else []
@@ -195,7 +182,6 @@ def test_quality_and_the_chroma_of_jpeg(upscale, tmp_path):
             sizes.append(os.path.getsize(str(tmp_path / "out" / ("a_x2." + name))))
             if name == "jpeg" and not quality:
                 with Image.open(str(tmp_path / "out" / "a_x2.jpeg")) as image:
-                    assert [layer[1:3] for layer in image.layer] == [(1, 1)] * 3
                     assert np.abs(np.asarray(image, int) - enlarged(stripes)).mean() < 4  # of 4:2:0, above 20
         assert sizes[1] < 0.7 * sizes[0]
 
@@ -211,14 +197,13 @@ def test_all_frames(upscale, tmp_path, format_, alpha):
         mask = [np.where(np.arange(24) < edge, 255, 0) * np.ones((32, 1)) for edge in (8, 16, 24)]
         frames = [np.dstack([frame, edge]).astype(np.uint8) for frame, edge in zip(frames, mask)]
     path, durations = str(tmp_path / ("a." + format_)), [50, 120, 200]
-    stored = [write._frame(Image.fromarray(frame), format_, alpha) for frame in frames]
+    stored = [to_frame(Image.fromarray(frame), format_, alpha) for frame in frames]
     options = {"gif": {"disposal": 2, "transparency": 255} if alpha else {}, "webp": {"lossless": True},
                "png": {}}[format_]
     stored[0].save(path, save_all=True, append_images=stored[1:], duration=durations, loop=3, **options)
     status, out, err = upscale(path, "--frames")
     if format_ == "gif" and OLD_PILLOW:
-        assert status == 1
-        assert "does not compose the frames of GIF rightly: take Python 3.9 or later, or leave out" in err
+        assert status == 1 and "leave out --frames" in err
         return
     assert (status, err) == (0, "note: %s: all 3 frames\n" % path)
     with Image.open(str(tmp_path / "out" / ("a_x2." + format_))) as image:
@@ -233,25 +218,23 @@ def test_all_frames(upscale, tmp_path, format_, alpha):
             assert np.abs((shown - hr)[seen]).mean() < 8
             assert not (~seen).any() or (shown[~seen][:, 3] < 60).mean() > 0.9  # but for the edge, by bicubic
     status, out, err = upscale(path, "--overwrite", "--frames", "--max-megapixels", 0.0015)
-    assert status == 1 and "has more than 0.0015 megapixels in 3 frames: raise the limit" in err
+    assert status == 1 and "has more than 0.0015 megapixels in 3 frames" in err
 
 
 @pytest.mark.parametrize("format_, options, exact", [
     ("png", [], True), ("webp", [], True), ("webp", ["--format", "webp", "--quality", "60"], False)])
 def test_frames_are_upright_keep_exif_and_have_no_loss(upscale, tmp_path, format_, options, exact):
     """Where the original has none."""
-    path, frames = tmp_path / ("a." + format_), [Image.fromarray(PICTURE),
-                                                 Image.fromarray(PICTURE[:, ::-1].copy())]
-    lossless = {"lossless": True} if format_ == "webp" else {}
-    save(path, frames[0], save_all=True, append_images=frames[1:], duration=50, exif=exif_of_a_camera(),
-         **lossless)
+    path, frames = tmp_path / ("a." + format_), (PICTURE, PICTURE[:, ::-1])
+    save(path, frames[0], save_all=True, append_images=[Image.fromarray(frames[1].copy())], duration=50,
+         exif=exif_of_a_camera(), **({"lossless": True} if format_ == "webp" else {}))
     for strip in False, True:
         assert upscale(path, "--frames", "--overwrite", *options + ["--strip"] * strip)[0] == 0
         with Image.open(str(tmp_path / "out" / ("a_x2." + format_))) as image:
             exif = image.getexif()
-            assert (exif.get(315), 274 in exif, image.size) == (None if strip else "An Author", False,
-                                                                (64, 48))
-            for i, expected in enumerate((PICTURE, PICTURE[:, ::-1])):
+            assert exif.get(315) == (None if strip else "An Author")
+            assert 274 not in exif and image.size == (64, 48)
+            for i, expected in enumerate(frames):
                 image.seek(i)
                 assert (np.asarray(image.convert("RGB")) == enlarged(np.rot90(expected, -1))).all() == exact
 
@@ -261,12 +244,12 @@ def test_frames_are_upright_keep_exif_and_have_no_loss(upscale, tmp_path, format
 def test_names_of_sr_images(upscale, tmp_path):
     """Of one stem, the second keeps its suffix; of one name, each has its folder."""
     names = ["in/a.jpg", "in/a.png", "seq/1/x/f.png", "seq/2/x/f.png", "seq/3/y/f.png"]
-    paths = [save(tmp_path / name, np.full((4, 4, 3), 50 * i, np.uint8)) for i, name in enumerate(names)]
+    for i, name in enumerate(names):
+        save(tmp_path / name, np.full((4, 4, 3), 50 * i, np.uint8))
     assert upscale(tmp_path / "in", tmp_path / "seq" / "*" / "*" / "f.png")[0] == 0
     outputs = ["a_x2.png", "a_png_x2.png", "1_x_f_x2.png", "2_x_f_x2.png", "3_y_f_x2.png"]
     found = [utils.read_image(str(tmp_path / "out" / name))[0, 0, 0] for name in outputs]
-    assert found == [0, 50, 100, 150, 200]
-    assert len(os.listdir(str(tmp_path / "out"))) == len(paths)
+    assert found == [0, 50, 100, 150, 200] and len(os.listdir(str(tmp_path / "out"))) == 5
 
 
 def test_errors_before_work_starts(run, upscale, tmp_path):
@@ -285,28 +268,24 @@ def test_a_single_picture_is_named_by_output(run, tmp_path, monkeypatch):
     assert run("--input", path, "--output", target)[0] == 0
     with Image.open(str(target)) as image:
         assert image.format == "JPEG" and image.size == (48, 64)
-        assert os.listdir(str(target.parent)) == ["result.jpg"]
     status, out, err = run("--input", path, "--output", target)
-    assert status == 1 and "result.jpg exists already: add --overwrite or --skip-existing" in err
-    for arguments, message in [(["--input", tmp_path / "in"],
-                                "give one picture and one --scale, or a folder"),
-                               (["--input", path, "--scale", "2", "3"], "give one picture and one --scale"),
-                               (["--input", path, "--format", "webp"],
-                                "goes without --frames and another --format")]:
-        status, out, err = run("--output", tmp_path / "r.png", *arguments)
-        assert status == 2 and message in err
+    assert status == 1 and "result.jpg exists already" in err
     status, out, err = run("--input", path, "--output", path)
     assert status == 1 and "would become %s, which is an input, too" % path in err
+    for name, arguments, message in [
+            ("r.png", ["--input", tmp_path / "in"], "names one file"),
+            ("r.png", ["--scale", "2", "3"], "names one file"),
+            ("r.png", ["--format", "webp"], "names one file"),
+            ("r.tif", [], "are written as .png .webp .jpg .jpeg"), ("r.gif", [], "are written as")]:
+        status, out, err = run("--input", path, "--output", tmp_path / name, *arguments)
+        assert status == 2 and message in err
     monkeypatch.setenv("HOME", str(tmp_path))
     assert run("--input=~/in/a.png", "--output=~/out")[0] == 0
     assert os.listdir(str(tmp_path / "out")) == ["a_x2.png"]
-    for suffix in "tif", "gif":
-        status, out, err = run("--input=~/in/a.png", "--output=~/a." + suffix)
-        assert status == 2
-        assert "SR images are written as .png .webp .jpg .jpeg: name one of these, or a folder" in err
+    assert os.listdir(str(target.parent)) == ["result.jpg"]
 
 
-def test_existing_results(upscale, tmp_path, repeat, monkeypatch):
+def test_existing_results(upscale, tmp_path, monkeypatch):
     """They are errors, or replaced, or left out; where all are there, no network is opened."""
     path, other = [save(tmp_path / "in" / name) for name in ("a.png", "b.png")]
     (tmp_path / "out").mkdir()
@@ -314,14 +293,12 @@ def test_existing_results(upscale, tmp_path, repeat, monkeypatch):
     mine.write_bytes(b"mine")
     assert upscale(path)[::2] == (1, "error: %s exists already: add --overwrite or --skip-existing\n" % mine)
     status, out, err = upscale(tmp_path / "in", "--skip-existing")
-    assert (status, err) == (0, "") and out.startswith(other)
-    assert out.splitlines()[-1].startswith("1 of 2 pictures in")
-    assert mine.read_bytes() == b"mine" and out.endswith(", 1 were there\n")
+    assert (status, err) == (0, "") and out.startswith(other) and mine.read_bytes() == b"mine"
+    assert out.splitlines()[-1].startswith("1 of 2 pictures in") and out.endswith(", 1 were there\n")
     assert upscale(path, "--overwrite")[0] == 0 and (utils.read_image(str(mine)) == enlarged(PICTURE)).all()
     monkeypatch.setattr(evaluation, "open_upscaler", None)
     status, out, err = upscale(tmp_path / "in", "--skip-existing")
-    assert (status, err) == (0, "") and out.startswith("0 of 2 pictures in")
-    assert out.endswith(", 2 were there\n")
+    assert (status, err) == (0, "") and out.endswith(", 2 were there\n")
 
 
 def test_long_names_and_no_limit(upscale, tmp_path):
@@ -329,8 +306,7 @@ def test_long_names_and_no_limit(upscale, tmp_path):
     paths = [save(tmp_path / (name + ".png")) for name in (longest, longer)]
     status, out, err = upscale(*paths + ["--max-megapixels", "inf"])
     assert (status, os.listdir(str(tmp_path / "out"))) == (1, [longest + "_x2.png"])
-    assert err == "error: %s would become %s, a name of more than 255 bytes: rename it\n" % (
-        paths[1], longer + "_x2.png")
+    assert longer + "_x2.png, a name of more than 255 bytes" in err and len(err.splitlines()) == 1
 
 
 # what is there, and what is none
@@ -340,18 +316,18 @@ def test_what_is_no_picture_is_left_out(tmp_path, capsys):
     both = [save(folder / "a.jpg"), save(folder / "b.mpo", format="jpeg")]
     deeper = save(folder / "c.png" / "d.png")
     (folder / "._a.jpg").write_bytes(b"\0\5\x16\7")
-    for name in "IMG_1.HEIC", "b.cr2", "notes.txt":
+    for name in "IMG_1.HEIC", "b.cr2", "f", "notes.txt":
         (folder / name).write_bytes(b"")
     os.mkfifo(str(folder / "e.png"))
-    left_out = ("left out: subfolders (1), no image files (2), HEIC, JPEG XL or camera raw, which are not "
-                "read (IMG_1.HEIC b.cr2)")
     for name in str(folder), str(folder / "*"):
         assert find_pictures([name], str(tmp_path)) == (both, [])
-        assert capsys.readouterr() == ("", "note: %s: %s\n" % (name, left_out))
-    for name, reason in ((str(folder / "e.png"), "left out: no image files (1)"),
-                         ("-", "standard input is not read: name a file"),
-                         ("https://a.invalid/b.png", "URLs are not read: download it")):
-        assert find_pictures([name], str(tmp_path)) == ([], ["no image at %s: %s" % (name, reason)])
+        out, err = capsys.readouterr()
+        assert err.startswith("note: %s: left out, " % name) and err.endswith(
+            ": IMG_1.HEIC b.cr2 c.png e.png f and 1 more\n") and not out
+    for name, reason in ((str(folder / "e.png"), ": e.png"), ("-", "standard input"),
+                         ("https://a.invalid/b.png", "URLs")):
+        found, (error,) = find_pictures([name], str(tmp_path))
+        assert found == [] and error.startswith("no image at %s: " % name) and reason in error
     assert utils.list_images(str(folder)) == both
     assert photographs.list_photographs(str(folder)) == both + [deeper]
     assert (read_picture(both[1], 1).color == read_picture(both[0], 1).color).all()
@@ -360,31 +336,25 @@ def test_what_is_no_picture_is_left_out(tmp_path, capsys):
 def test_what_goes_wrong_with_one_does_not_stop_the_others(run, upscale, tmp_path, monkeypatch):
     folder, missing = tmp_path / "in", tmp_path / "out" / "nowhere.png"
     paths = [save(folder / "a.png", np.zeros((40, 40), np.uint8)),
-             save(folder / "b.png", np.zeros((50, 50), np.uint8)),
-             save(folder / "c.png"), save(folder / "d.png", np.zeros((1, 8200), np.uint8))]
+             save(folder / "b.png", np.zeros((50, 50), np.uint8)), save(folder / "c.png")]
     os.symlink("../.git/annex/e", str(folder / "e.png"))
     (folder / "f.heic").write_bytes(b"\0\0\0\x18ftypheic")
-    # and twice
-    errors = ["%s has more than 0.0012 megapixels: raise the limit by --max-megapixels" % path
-              for path in paths[:2]]
-    errors += ["no image at %s" % missing]
-    link, heic = folder / "e.png", folder / "f.heic"
-    errors += [
-        "cannot read the image %s: it is a link to ../.git/annex/e, which is not there: get it (git annex "
-        "get, dvc pull)" % link,
-        "cannot read the image %s: it is in no image format that Pillow %s knows, as HEIC and camera raw are "
-        "none: convert it to TIFF or PNG" % (heic, Image.__version__)]
-    status, out, err = upscale(*paths[:3]
-                               + [folder / "e.png", folder / "f.heic", missing, "--max-megapixels", 0.0012])
-    assert status == 1 and sorted(err.splitlines()) == sorted("error: " + line for line in errors)
-    assert out.splitlines()[0].startswith("%s 24x32 -> %s 48x64, "
-                                          % (paths[2], tmp_path / "out" / "c_x2.png"))
-    assert out.splitlines()[-1].startswith("1 of 6 pictures in ") and Image.MAX_IMAGE_PIXELS > 1e7
-    status, out, err = upscale(paths[3], "--format", "webp")
-    assert err == "error: %s would have 16400x2 pixels, and webp holds 16383 a side\n" % (
-        tmp_path / "out" / "d_x2.webp")
+    others = [folder / "e.png", folder / "f.heic", missing]
+    status, out, err = upscale(*paths + others + ["--max-megapixels", 0.0012])
+    starts = ["no image at %s" % missing] + [
+        "%s has more than 0.0012 megapixels: raise the limit by --max-m" % path for path in paths[:2]] + [
+        "cannot read the image %s: it is a link to ../.git/annex/e, which is not there" % (folder / "e.png"),
+        "cannot read the image %s: it is in no image format that Pillow" % (folder / "f.heic")]
+    lines = err.splitlines()
+    assert status == 1 and all(line.startswith("error: " + start) for line, start in zip(lines, starts))
+    assert len(lines) == 5 and out.splitlines()[-1].startswith("1 of 6 pictures in ")
+    assert out.startswith("%s 24x32 -> %s 48x64, " % (paths[2], tmp_path / "out" / "c_x2.png"))
+    assert Image.MAX_IMAGE_PIXELS > 1e7
+    wide = save(folder / "d.png", np.zeros((1, 8200), np.uint8))
+    status, out, err = upscale(wide, "--format", "webp")
+    assert err.endswith("d_x2.webp would have 16400x2 pixels, and webp holds 16383 a side\n")
     status, out, err = run("--dataset", folder)
-    assert status == 1 and ("e                    failed: " + errors[3]) in out
+    assert status == 1 and "e                    failed: cannot read the image" in out
 
     def closed(path):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
@@ -401,30 +371,33 @@ def test_full_disk(upscale, tmp_path, monkeypatch):
             file.write(b"part")
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    path = save(tmp_path / "a.png")
+    path, deep = save(tmp_path / "a.png"), str(tmp_path / "b.png")
+    with open(deep, "wb") as file:
+        write_deep_png(file, PICTURE.astype(np.uint16) * 257, None)
     with monkeypatch.context() as patch:
         patch.setattr(Image.Image, "save", full)
-        status, out, err = upscale(path)
-    assert status == 1 and "0 of 1 pictures" in out and os.listdir(str(tmp_path / "out")) == []
-    assert err == "error: cannot write %s: No space left on device\n" % (tmp_path / "out" / "a_x2.png")
+        patch.setattr(png.Writer, "write_packed", lambda *_: full(None, os.devnull))
+        status, out, err = upscale(path, deep)
+    assert status == 1 and "0 of 2 pictures" in out and os.listdir(str(tmp_path / "out")) == []
+    assert err.splitlines() == ["error: cannot write %s: No space left on device" % (tmp_path / "out" / name)
+                                for name in ("a_x2.png", "b_x2.png")]
     monkeypatch.setattr(os, "posix_fallocate", lambda *_: full(None, os.devnull))
     with pytest.raises(UserError, match="cannot keep 1.00 GiB in %s: No space left on device" % tmp_path):
         Store((2 ** 14, 2 ** 14, 1), str(tmp_path))
 
 
 @pytest.mark.parametrize("arguments, message", [
-    (["--input", "a.png"], "--input needs --output"),
-    (["--input", "a.png", "--output", "b", "--dataset", "Set5"], "--input goes without --dataset and --csv"),
-    (["--input", "a.png", "--output", "b", "--model", "all"], "--input goes with one --model"),
-    (["--input", "a.png", "--output", "b", "--quality", "0"], "--quality is from 1 to 100"),
-    (["--input", "a.png", "--output", "b", "--quality", "50"], "--quality goes with --format webp or jpeg"),
-    (["--input", "a.png", "--output", "b", "--overwrite", "--skip-existing"], "not allowed with argument"),
-    (["--input", "a.png", "--output", "b", "--tile", "0"], "invalid positive int value"),
-    (["--format", "webp"], "--format goes with --input"), (["--overwrite"], "--overwrite goes with --input"),
-    (["--quality", "0"], "--quality goes with --input"),
-    (["--max-megapixels", "5"], "--max-megapixels goes with --input")])
+    ("--input a.png", "--input needs --output"),
+    ("--input a.png --output b --dataset Set5", "without --dataset and --csv"),
+    ("--input a.png --output b --model all", "with one --model"),
+    ("--input a.png --output b --quality 0 --format webp", "--quality is from 1 to 100"),
+    ("--input a.png --output b --quality 50", "with --format webp or jpeg"),
+    ("--input a.png --output b --overwrite --skip-existing", "not allowed with argument"),
+    ("--input a.png --output b --tile 0", "invalid positive int value"),
+    ("--format webp", "--format goes with --input"),
+    ("--max-megapixels 5", "--max-megapixels goes with --input")])
 def test_usage_errors(run, arguments, message):
-    status, out, err = run(*arguments)
+    status, out, err = run(*arguments.split())
     assert status == 2 and message in err
 
 
@@ -439,69 +412,14 @@ def test_the_result_is_that_of_the_network(upscale, tmp_path, repeat):
     assert (utils.read_image(str(tmp_path / "out" / "a_x2.png")) == expected).all()
 
 
-class Timed(fuzz_images.Repeat):
-    """Logs when each picture is in the network, which it leaves when `until` is fulfilled for its number."""
-
-    def __init__(self, log, room, until):
-        self.log, self.room, self.until, self.count = log, room, until, 0
-
-    def leave_room(self):
-        return self.room
-
-    def __call__(self, image):
-        number, self.count = self.count, self.count + 1
-        self.log.append("in %d" % number)
-        limit = time.time() + 60
-        while not self.until(self.log, number) and time.time() < limit:
-            time.sleep(0.01)
-        self.log.append("out %d" % number if self.until(self.log, number) else "late %d" % number)
-        return super(Timed, self).__call__(image)
-
-
-@pytest.fixture
-def logged(upscale, tmp_path, monkeypatch):
-    """Upscale three pictures: the log of Timed, with what is read and written in it."""
-    def upscale_three(room, until):
-        log = []
-
-        def logging(word, function):
-            def call(path, *arguments):
-                result = function(path, *arguments)
-                log.append("%s %s" % (word, os.path.basename(path)[0]))
-                return result
-            return call
-
-        for name, word in ("read_picture", "read"), ("save_picture", "write"):
-            monkeypatch.setattr(upscale_module, name, logging(word, getattr(upscale_module, name)))
-        monkeypatch.setattr(evaluation, "open_upscaler", lambda model, scale, args: Timed(log, room, until))
-        assert upscale(*[save(tmp_path / ("%d.png" % i), PICTURE[:8, :8]) for i in range(3)])[::2] == (0, "")
-        return log
-    return upscale_three
-
-
-def test_reading_and_writing_overlap_with_the_network(logged):
-    def until(log, number):  # what must happen before picture `number` leaves the network
-        return ("read %d" % (number + 1) in log or number == 2) and ("write %d" % (number - 1) in log
-                                                                     or number == 0)
-
-    assert not [line for line in logged(2 ** 20, until) if line.startswith("late")]
-
-
-def test_a_large_picture_has_the_memory_for_itself(logged):
-    one = ["read %d", "in %d", "out %d", "write %d"]
-    assert logged(24 * 4 * 8 * 8 - 1, lambda log,
-                  number: True) == [line % i for i in range(3) for line in one]
-
-
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 def test_interrupt_ends_a_large_picture(tmp_path):
     path = save(tmp_path / "a.png", np.tile(PICTURE, (100, 100, 1)))
     command = [sys.executable, os.path.join(ROOT, "test.py"), "--gpu", "-1", "--input", path,
                "--output", str(tmp_path / "out"), "--tile", "32"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                               universal_newlines=True,
+                               universal_newlines=True, env=dict(os.environ, PYTHONUNBUFFERED="1"),
                                # jobs in the background ignore SIGINT
-                               env=dict(os.environ, PYTHONUNBUFFERED="1"),
                                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
     assert process.stdout.readline().startswith("DRSAN-32s")
     assert process.stdout.readline().startswith("checkpoint")
@@ -569,7 +487,7 @@ def test_closed_standard_files(tmp_path):
 
 @pytest.mark.filterwarnings("ignore")
 def test_damaged_files_are_written_or_refused(capfd):
-    results = fuzz_images.campaign(100, seed=1, workers=0)
-    outcomes = [outcome[1] for one in results.values() for outcome in one]
+    results = fuzz_images.campaign(100, seed=1)
+    outcomes = [outcome[1] for attempts in results.values() for outcome in attempts]
     assert set(outcomes) == {"written", "refused"} and len(outcomes) in (104, 91)  # Pillow 8 has no AVIF
     assert 10 < outcomes.count("written") < 80 and capfd.readouterr() == ("", "")

@@ -23,11 +23,12 @@ def test_what_cannot_be_written_is_known_before(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     check_writable(["runs"], ["d.csv"])
     assert os.listdir(str(tmp_path)) == ["file"] and (tmp_path / "file").read_text() == "kept"
-    for folders, files, message in [(["file/run"], [], "cannot write file/run: Not a directory"),
-                                    (["file"], [], "cannot write file: Not a directory"),
-                                    ([], ["file/a.png"], "cannot write file/a.png: Not a directory"),
-                                    ([], [str(tmp_path)], "cannot write %s: Is a directory" % tmp_path),
-                                    (["/proc/run"], [], "cannot write /proc/run: ")]:
+    for folders, files, message in [
+            (["file/run"], [], "cannot write file/run: Not a directory"),
+            (["file"], [], "cannot write file: Not a directory"),
+            (["/proc/run"], [], "cannot write /proc/run: "),
+            ([], ["file/a.png"], "cannot write file/a.png: Not a directory"),
+            ([], [str(tmp_path)], "cannot write %s: Is a directory" % tmp_path)]:
         with pytest.raises(UserError, match=re.escape(message)):
             check_writable(folders, files)
 
@@ -61,34 +62,28 @@ def limited(size):
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
-def test_a_full_disk_is_known_before(tmp_path):
+@pytest.mark.parametrize("error, expected", [
+    (OSError(errno.EROFS, "Read-only file system", "runs"), "cannot write runs: Read-only file system"),
+    (OSError(errno.ENOSPC, "No space left on device"), "cannot write a file: No space left on device"),
+    (OSError(errno.ENOENT, "No such file or directory", "a.csv"), "a.csv: No such file or directory"),
+    (OSError("odd"), "odd")])
+def test_what_the_system_refuses_is_said_in_one_wording(capsys, error, expected):
+    def main():
+        raise error
+    with pytest.raises(SystemExit):
+        run_main(main)
+    assert capsys.readouterr().err == "error: %s\n" % expected
+
+
+def test_a_full_disk_is_known_before_and_csv_keeps_its_rows(tmp_path):
     with pytest.raises(UserError, match="^cannot write %s: File too large$" % (tmp_path / "run")), limited(0):
         check_writable([str(tmp_path / "run")])
-
-
-def test_what_the_system_refuses_is_said_in_one_wording(capsys):
-    for error, expected in [(OSError(errno.EROFS, "Read-only file system", "runs"),
-                             "cannot write runs: Read-only file system"),
-                            (OSError(errno.ENOSPC, "No space left on device"),
-                             "cannot write a file: No space left on device"),
-                            (OSError(errno.ENOENT, "No such file or directory", "a.csv"),
-                             "a.csv: No such file or directory"),
-                            (OSError("odd"), "odd")]:
-        def main(error=error):
-            raise error
-        with pytest.raises(SystemExit):
-            run_main(main)
-        assert capsys.readouterr().err == "error: %s\n" % expected
-
-
-def test_csv_on_a_full_disk_keeps_its_rows(tmp_path):
     log = CsvLog(str(tmp_path / "a.csv"), ("name", "value"))
     log.add((u"\u65e5\udce9", 1))
     log.add(("b", 2))
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     try:
-        with limited(os.path.getsize(log.path)
-                     + 5), pytest.raises(UserError, match="cannot write .*a.csv: File too large"):
+        with limited(os.path.getsize(log.path) + 5), pytest.raises(UserError, match="a.csv: File too large"):
             log.add(("ccccccccccc", 3))
     finally:
         signal.signal(signal.SIGXFSZ, handler)
@@ -98,8 +93,8 @@ def test_csv_on_a_full_disk_keeps_its_rows(tmp_path):
 
 
 @pytest.mark.parametrize("command", [
-    "train.py --data nowhere --run TARGET", "train.py --data nowhere --prepare --records TARGET", "test.py --output TARGET",
-    "test.py --csv TARGET", "tools/ship.py nowhere --to TARGET",
+    "train.py --data nowhere --run TARGET", "train.py --data nowhere --prepare --records TARGET",
+    "test.py --output TARGET", "test.py --csv TARGET", "tools/ship.py nowhere --to TARGET",
     "tools/plot_training.py nowhere --output TARGET", "tools/data/make_photo_set.py nowhere TARGET",
     pytest.param("tools/gpu/train_jax.py --data nowhere --run TARGET", marks=pytest.mark.skipif(
         importlib.util.find_spec("jax") is None, reason="without JAX, that is said first")),

@@ -125,7 +125,7 @@ def exported(network, lr):
         return
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "network.onnx")
-        write_onnx(path, network.session, freeze(network.session))
+        write_onnx(path, freeze(network.session))
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
         yield "ONNX Runtime " + onnxruntime.__version__, lambda: session.run(["SR:0"], {"LR:0": lr})
         with contextlib.suppress(ImportError):

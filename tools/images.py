@@ -1,8 +1,8 @@
-"""Image files of any kind as arrays: depth, transparency, color space and orientation are normalised here,
-for data sets, training and people's pictures alike.
+"""Image files of any kind as arrays, for data sets, training and people's pictures: depth, transparency,
+color space and orientation are normalised here.
 
-Pillow reads nearly all; 16 bits of color are put together here, and TIFF is read in tiff.py where it has
-more.
+Pillow reads nearly all. 16 bits of color, of which it has the upper 8, are put together here, and TIFF is
+read in tiff.py where it has more.
 """
 import contextlib
 import glob
@@ -22,7 +22,6 @@ Picture.__new__.__defaults__ = None, None, ()  # of the last three
 
 LARGEST_TEXT = 2 ** 26  # bytes of a compressed text or profile in PNG; all of a file have four times as many
 PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY = LARGEST_TEXT, 4 * LARGEST_TEXT
-HEAD = 2 ** 16  # bytes at the start of a file in which it says what it is
 DARK = 2 ** 12  # what is below it in 16 bits is nearly black, or was made of fewer bits
 ORIENTATION, EXIF_IFD, GPS_IFD, XMP_TAG = 274, 0x8769, 0x8825, 700  # tags of EXIF
 XMP_TEXT, SRGB_GAMMA = "XML:com.adobe.xmp", 0.45455  # in PNG
@@ -37,9 +36,8 @@ def decode(file):
     Signed integers are taken as unsigned, 32 bits are expected within the range of 16, and floating point
     within [0, 1], which becomes 16 bits. Raises nearly anything for a damaged file, and ValueError, in words.
     """
-    with contextlib.ExitStack() as stack:
-        stream = file if hasattr(file, "read") else stack.enter_context(open(file, "rb"))
-        picture = _decode_stream(stream, stack)
+    with contextlib.suppress() if hasattr(file, "read") else open(file, "rb") as opened:
+        picture = _decode_stream(opened or file)
     brightest = picture.color.max() if picture.color.size and picture.color.dtype == np.uint16 else 0
     if 0 < brightest < DARK:
         picture.notes.append("its brightest value is %.1g %% of white: if it has fewer bits than its file, "
@@ -47,8 +45,7 @@ def decode(file):
     return picture
 
 
-def _decode_stream(stream, stack):
-    """The Picture of a binary file; stack: closes what is opened."""
+def _decode_stream(stream):
     from tools import tiff  # which needs this module
     page = tiff.first_page(stream)
     notes = tiff.page_notes(page) if page else []
@@ -58,7 +55,7 @@ def _decode_stream(stream, stack):
         except tiff.NoCodec:  # Pillow has those of libtiff
             pass
     try:
-        image = stack.enter_context(_open(stream))
+        image = _open(stream)
     except Image.UnidentifiedImageError:
         if page:
             return tiff.decode_page(page, stream, notes)
@@ -70,8 +67,7 @@ def _decode_stream(stream, stack):
         if image.format not in ("JPEG", "MPO") or "truncated" not in str(error):
             raise
     stream = _with_end(stream)
-    image = stack.enter_context(_open(stream))
-    return _decode_image(image, stream, ["its end is missing, but all rows are there"])
+    return _decode_image(_open(stream), stream, ["its end is missing, but all rows are there"])
 
 
 def _open(stream):
@@ -86,54 +82,47 @@ def _with_end(stream):
     stream.seek(0)
     content = stream.read().rstrip(b"\xff")
     files = [io.BytesIO(content + filling + b"\xff\xd9") for filling in (b"", b"\x55" * 64)]
-    one, other = (np.asarray(_open(file)) for file in files)
-    different = (one != other).reshape(len(one), -1).any(axis=1)
+    rows, others = (np.asarray(_open(file)) for file in files)
+    different = (rows != others).reshape(len(rows), -1).any(axis=1)
     if different.any():
-        raise ValueError("it is truncated: it ends in row %d of %d" % (different.argmax() + 1, len(one)))
+        raise ValueError("it is truncated: it ends in row %d of %d" % (different.argmax() + 1, len(rows)))
     return files[0]
 
 
 def _decode_image(image, stream, notes):
-    """The Picture of an image that Pillow has opened, and whose file is `stream`; notes: what is known
-    before."""
+    """The Picture of an image that Pillow has opened, and whose file is `stream`."""
     tiles, count, is_tiff = image.tile, getattr(image, "n_frames", 1), image.format == "TIFF"
-    stream.seek(0)
-    head = stream.read(HEAD)
-    rawmode = _rawmode(tiles[0]) if tiles else ""
-    exif = read_exif(image.getexif) if is_tiff else None  # before Pillow closes the file
-    notes = list(notes)
     if count > 1 and not is_tiff:
         words = {"PSD": "the merged picture of %d layers"}.get(image.format, "the first of %d frames")
         notes.append(words % count)
-    color, alpha, profile = pixels(image, notes, rawmode)
+    rawmode = _rawmode(tiles[0]) if tiles else ""
+    picture = to_picture(image, notes, rawmode)
     if rawmode in DEEP_COLOR:
         color, alpha = _sixteen_bits(image, tiles, stream)
-    bits = 16 if ";16" in rawmode else _stated_bits(image.format, tiles, head + bytes(64))
-    if bits > 8 and color.dtype == np.uint8:
-        notes.append("its %d bits are read as 8" % bits)
-    if image.format == "PNG" and not profile:
-        notes += _color_notes(image.info, head)
-    if not is_tiff:
-        exif = read_exif(image.getexif)
-        notes += [] if exif is not None else ["its EXIF orientation cannot be read"]
-    picture = Picture(color, alpha, profile, notes, exif, image.info.get("dpi"), find_unkept(image, exif))
-    return picture if is_tiff else upright(picture)  # Pillow has turned it on loading
+        picture = picture._replace(color=color, alpha=alpha)
+    elif ";16" in rawmode and picture.color.dtype == np.uint8:
+        notes.append("its 16 bits are read as 8")
+    if image.format == "PNG" and not picture.profile:
+        notes += _color_notes(image.info, stream)
+    if is_tiff:  # Pillow has turned it on loading
+        return picture
+    if picture.exif is None:
+        notes.append("its EXIF orientation cannot be read")
+    return upright(picture)
 
 
-def _stated_bits(name, tiles, head):
-    """The bits of a sample that the head of a file of this format, which Pillow reads as 8 bits, states."""
-    if name == "SGI":
-        return 8 * head[3]
-    if name == "JPEG2000":  # the depth is 40 bytes behind the marker SIZ
-        return (head[head.find(b"\xff\x4f\xff\x51") + 42] & 127) + 1
-    if name == "AVIF":
-        return 10 if head[head.find(b"av1C") + 6] & 64 else 8
-    return int(tiles[0][3][1]).bit_length() if name == "PPM" and isinstance(tiles[0][3], tuple) else 8
+def to_picture(image, notes, rawmode=""):
+    """The Picture of the current frame of a Pillow image, as deep as Pillow has it, and not turned."""
+    exif = read_exif(image.getexif) if image.format == "TIFF" else None  # before Pillow closes the file
+    color, alpha, profile = _pixels(image, notes, rawmode)
+    exif = exif if image.format == "TIFF" else read_exif(image.getexif)
+    return Picture(color, alpha, profile, notes, exif, image.info.get("dpi"), find_unkept(image, exif))
 
 
-def _color_notes(info, head):
+def _color_notes(info, stream):
     """Notes on what a PNG file says of its colors, and is not heeded."""
-    space = tuple(head.split(b"IDAT")[0].partition(b"cICP")[2][:2])
+    stream.seek(0)
+    space = tuple(stream.read(2 ** 16).split(b"IDAT")[0].partition(b"cICP")[2][:2])
     gamma = info.get("gamma", SRGB_GAMMA)
     if space not in ((), (1, 13)):  # that of sRGB
         return ["its color space (cICP %s) is taken for sRGB" % " ".join(map(str, space))]
@@ -178,8 +167,8 @@ def upright(picture):
     return picture._replace(color=turn(picture.color), alpha=alpha)
 
 
-def pixels(image, notes, rawmode=""):
-    """(color, alpha, ICC profile), as in a Picture, of the current frame, as deep as Pillow has it."""
+def _pixels(image, notes, rawmode):
+    """(color, alpha, ICC profile), as in a Picture, of the current frame of a Pillow image."""
     image.load()
     profile, key = image.info.get("icc_profile") or None, image.info.get("transparency")
     if image.mode[0] in "IF":
@@ -187,15 +176,13 @@ def pixels(image, notes, rawmode=""):
         return color, _keyed_alpha(color, key), profile
     if image.mode in ("CMYK", "LAB", "YCbCr", "HSV"):
         image, profile = to_rgb(image, profile, notes), None
-    gray = image.mode in ("1", "L", "LA", "La")
-    if image.mode == "La":
-        image = image.convert("LA")
+    channels = 1 if image.mode in ("1", "L", "LA", "La") else 3
+    image = image.convert("LA") if image.mode == "La" else image
     if image.mode in ("LA", "PA", "RGBA", "RGBa") or image.mode == "P" and key is not None:
         rgba = np.array(image.convert("RGBA"))
-        return rgba[:, :, :1 if gray else 3], rgba[:, :, 3], profile
-    color = np.array(image.convert("L" if gray else "RGB"))
-    if gray:
-        color = color[:, :, None]
+        return rgba[:, :, :channels], rgba[:, :, 3], profile
+    color = np.array(image.convert("L" if channels == 1 else "RGB")).reshape(image.size[::-1] + (channels,))
+    if channels == 1:
         key = min(255, key * GRAY_STEP.get(rawmode, 1)) if isinstance(key, int) else None
     return color, _keyed_alpha(color, key), profile
 
@@ -221,17 +208,14 @@ def _with_rawmode(tile, rawmode):
 
 def _sixteen_bits(image, tiles, stream):
     """(color, alpha) of a loaded 8-bit image of Pillow whose file has 16 bits, of which it has the upper
-    bytes.
-
-    The lower bytes are what Pillow takes for the upper ones when told that their order is the other one.
-    """
+    bytes. The lower ones are what it takes for upper ones when told that their order is the other one."""
     rawmode, upper = _rawmode(tiles[0]), np.asarray(image)
     gray = rawmode == "LA;16B"
     other = "RGBA" if gray else rawmode[:-4] + LOWER_BYTES[rawmode[-4:]]  # of gray with alpha, all four bytes
-    with _open(stream) as second:
-        second.tile = [_with_rawmode(tile, other) for tile in tiles]
-        second.load()
-        lower = np.asarray(second)
+    second = _open(stream)
+    second.tile = [_with_rawmode(tile, other) for tile in tiles]
+    second.load()
+    lower = np.asarray(second)
     upper, lower, channels = (lower[:, :, ::2], lower[:, :, 1::2], 1) if gray else (upper, lower, 3)
     samples = upper.astype(np.uint16) * 256 + lower
     if samples.shape[2] > channels:
@@ -240,8 +224,7 @@ def _sixteen_bits(image, tiles, stream):
 
 
 def to_rgb(image, profile, notes):
-    """Convert from a color space that is not written: to sRGB by the profile, or by Pillow's formula without
-    one."""
+    """Convert from a color space that is not written to sRGB, by its profile, or else Pillow's formula."""
     if profile or image.mode == "LAB":
         try:
             source = ImageCms.createProfile("LAB") if image.mode == "LAB" else io.BytesIO(profile)
@@ -289,8 +272,7 @@ def is_file(path):
 
 
 def is_image_file(path, suffixes=IMAGE_SUFFIXES):
-    """Whether this is a file, an image by its suffix, that is not hidden: macOS puts a ._a.jpg beside
-    a.jpg."""
+    """Whether this is a file, an image by its suffix, that is not hidden: macOS puts a ._a.jpg by a.jpg."""
     name = os.path.basename(path)
     return not name.startswith(".") and os.path.splitext(name)[1].lower() in suffixes and is_file(path)
 

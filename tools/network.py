@@ -4,11 +4,13 @@
     with load_model("32s", "x2") as model:
         sr = model.upscale(lr)
 """
+import threading
+
 from model import MODELS, SCALES, count_multi_adds, count_parameters, drsan
 from ops import tf
 from tools.checkpoints import dra_ranges, find_checkpoint, identify, restore_weights
 from tools.command import UserError, notice_once
-from tools.compute import PRECISIONS, can_compile, convolving_in
+from tools.compute import PRECISIONS, convolving_in
 from tools.options import gpu as parse_gpu, scale_name
 from tools.pictures.tiles import Upscaler, limited_notes, to_gray
 from tools.runtime import check_not_forked, check_precision, gpu_memory, open_session
@@ -19,7 +21,7 @@ import numpy as np
 MODES = "RGB", "L", "I;16", "F"  # of Pillow's pictures whose arrays are what they look like
 
 
-class Network(object):
+class Network:
     """DRSAN in a graph and a session of its own, so that several can be open at once.
 
     lr, sr: placeholder and output, the tensors LR:0, float32 [N, H, W, 3] in [0, 1], and SR:0,
@@ -28,11 +30,9 @@ class Network(object):
     """
 
     def __init__(self, model, scale, prefix, gpu, without=None, precision="float32", limit=True):
-        """gpu: its index, or -1 for the CPU. without: of an ablation (see drsan).
-
-        precision: see convolving_in. limit: DRA to the range that stands beside the weights, if one does (see
-        tools/gate.py). Raises UserError as restore_weights and check_precision.
-        """
+        """gpu: its index, or -1 for the CPU. without: of an ablation (see drsan). precision: see
+        convolving_in. limit: DRA to the range that stands beside the weights, if one does (see
+        tools/gate.py). Raises UserError as restore_weights and check_precision."""
         self.model, self.scale, self.factor, self.prefix = model, scale, SCALES[scale], prefix
         self.without, self.precision = without, precision
         self.dra_ranges = dra_ranges(prefix, model) if limit and not without else None
@@ -44,21 +44,22 @@ class Network(object):
             self.session = open_session([gpu])
             check_precision(precision, not gpu_memory(self.session))
             restore_weights(self.session, prefix, without)
-        self.upscaler = None
+        self.upscaler, self._compiled, self._lock = None, False, threading.Lock()
 
     def make_upscaler(self, tile=None, memory=None, ensemble=False, folder=None):
-        """How images are upscaled from now on: an Upscaler, whose options these are; memory: in GiB."""
-        compilable = can_compile() and not gpu_memory(self.session)
-        self.upscaler = Upscaler(self.session, self.lr, self.sr, self.model, self.scale, tile,
-                                 memory and memory * 2 ** 30, ensemble, folder,
-                                 self.build_compiled if compilable else None, bool(self.dra_ranges))
+        """How images are upscaled from now on: an Upscaler, whose options these are."""
+        self.upscaler = Upscaler(self, tile, memory, ensemble, folder)
         return self.upscaler
 
-    def build_compiled(self, scope):
-        """Build the network once more, compiled (see convolving_in), below a name scope; returns SR."""
-        with self.session.graph.as_default(), tf.name_scope(scope), \
-                convolving_in(self.precision, compiled=True):
-            return drsan(self.lr, self.model, self.scale, self.without, self.dra_ranges)
+    def build_compiled(self):
+        """Build the network once more, compiled (see convolving_in); returns the name scope that it is in."""
+        with self._lock:  # other threads may upscale, too
+            if not self._compiled:
+                with self.session.graph.as_default(), tf.name_scope("compiled/"), \
+                        convolving_in(self.precision, compiled=True):
+                    drsan(self.lr, self.model, self.scale, self.without, self.dra_ranges)
+                self._compiled = True
+        return "compiled/"
 
     def upscale(self, image):
         """SR of an image of any size, of the same type and s times as large.
@@ -129,10 +130,8 @@ def load_model(model=None, scale=None, checkpoint=None, gpu=0, tile=None, memory
     as in test.py; limit=False is --no-limit. Raises UserError if there is no such checkpoint, it is that of
     another model, or this TensorFlow lacks the precision. Raises ValueError for other names and precisions.
     """
-    if precision not in PRECISIONS:
-        raise ValueError("precision %r: expected one of %s" % (precision, ", ".join(PRECISIONS)))
     gpu, scale = parse_gpu(str(gpu)), None if scale is None else scale_name(str(scale))
-    for name, known in (model, MODELS), (scale, SCALES):
+    for name, known in (precision, PRECISIONS), (model, MODELS), (scale, SCALES):
         if name is not None and name not in known:
             raise ValueError("%r: expected one of %s" % (name, ", ".join(known)))
     model, scale = choose_variant(model, scale, checkpoint)

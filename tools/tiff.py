@@ -10,7 +10,7 @@ from PIL import Image
 
 HEADS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 ICC_PROFILE, RESOLUTION_UNIT, RESOLUTIONS, DNG_VERSION = 34675, 296, (282, 283), 50706  # tags
-MINISWHITE, MINISBLACK, RGB, PALETTE, SEPARATED = 0, 1, 2, 3, 5  # photometrics; the last is CMYK
+MINISWHITE, MINISBLACK, RGB, SEPARATED = 0, 1, 2, 5  # photometrics; the last is CMYK
 
 
 class NoCodec(Exception):
@@ -33,22 +33,22 @@ def first_page(stream):
 
 def _bits(page):
     """The largest number of bits of the samples of a page."""
-    return max(page.bitspersample) if isinstance(page.bitspersample, tuple) else page.bitspersample
+    return int(np.max(page.bitspersample))
+
+
+def _channels(page):
+    """(samples of color; kind of alpha that follows, 1: color is multiplied by it, 2: it is not, 0: none;
+    samples that are neither) of a page of gray or RGB; of other pages, none are left over."""
+    color = 3 if page.photometric == RGB else 1
+    if page.photometric not in (MINISWHITE, MINISBLACK, RGB) or page.samplesperpixel <= color:
+        return color, 0, 0
+    kind = int(page.extrasamples[0]) if page.extrasamples else 2 * (color == 3)
+    return color, kind % 3, page.samplesperpixel - color - (kind in (1, 2))
 
 
 def is_for_pillow(page):
     """Whether Pillow reads all that is wanted of a page."""
-    return _bits(page) <= 8 and page.sampleformat == 1 and page.planarconfig != 2 and not _samples(page)[2]
-
-
-def _samples(page):
-    """(samples of color; kind of alpha that follows, 1: color is multiplied by it, 2: it is not, 0: none;
-    samples that are neither) of a page of gray or RGB; of other pages, none are left over."""
-    channels = 3 if page.photometric == RGB else 1
-    if page.photometric not in (MINISWHITE, MINISBLACK, RGB) or page.samplesperpixel <= channels:
-        return channels, 0, 0
-    kind = int(page.extrasamples[0]) if page.extrasamples else 2 * (channels == 3)
-    return channels, kind % 3, page.samplesperpixel - channels - (kind in (1, 2))
+    return _bits(page) <= 8 and page.sampleformat == 1 and page.planarconfig != 2 and not _channels(page)[2]
 
 
 def page_notes(page):
@@ -65,7 +65,7 @@ def page_notes(page):
     if DNG_VERSION in page.tags or file.filehandle.read(2) == b"CR" or is_preview:
         raise ValueError("it is a camera raw file (DNG, NEF, ARW, CR2), or another one that begins with a "
                          "preview: develop it, and save it as TIFF or PNG")
-    count, left_out = max(sum(not other.is_reduced for other in pages), stated), _samples(page)[2]
+    count, left_out = max(sum(not other.is_reduced for other in pages), stated), _channels(page)[2]
     notes = ["the first of %d pages" % count] if count > 1 else []
     return notes + ["%d of its %d channels: the others are neither color nor alpha" % (
         page.samplesperpixel - left_out, page.samplesperpixel)] * bool(left_out)
@@ -73,54 +73,36 @@ def page_notes(page):
 
 def decode_page(page, stream, notes):
     """The Picture of a page; notes: of page_notes(). Raises NoCodec, and as images.decode()."""
-    limit = Image.MAX_IMAGE_PIXELS
-    if limit and page.imagewidth * page.imagelength > limit:
-        raise Image.DecompressionBombError("%dx%d pixels" % (page.imagewidth, page.imagelength))
+    shape, bits = (page.imagelength, page.imagewidth, page.samplesperpixel), _bits(page)
+    if shape[0] * shape[1] > (Image.MAX_IMAGE_PIXELS or float("inf")):
+        raise Image.DecompressionBombError("%dx%d pixels" % shape[1::-1])
+    if page.photometric not in (MINISWHITE, MINISBLACK, RGB, SEPARATED):
+        raise ValueError("its %d-bit TIFF color space (photometric %d) is not read: convert it to RGB" % (
+            bits, page.photometric))
     try:
         array = page.asarray()
     except (ImportError, ValueError, KeyError) as error:
         raise NoCodec(str(error)) if "imagecodecs" in str(error) or isinstance(error, KeyError) else error
-    shape = (page.imagelength, page.imagewidth, page.samplesperpixel)
-    if page.planarconfig == 2:
-        array = array.reshape(shape[2:] + shape[:2]).transpose(1, 2, 0)
-    array, notes, bits, exif = array.reshape(shape), list(notes), _bits(page), _read_tags(stream)
-    profile, alpha = exif.get(ICC_PROFILE), None
-    if page.photometric == PALETTE:
-        color = page.colormap[:, array[:, :, 0]].transpose(1, 2, 0)
-    elif page.photometric == SEPARATED:
-        _check_count(array, 4)
-        cmyk = to_unsigned(array[:, :, :4], bits)
-        cmyk = cmyk if cmyk.dtype == np.uint8 else np.floor(cmyk / 257.0 + 0.5).astype(np.uint8)
-        notes += ["its %d bits become 8" % bits] if bits > 8 else []
-        color = np.array(to_rgb(Image.fromarray(np.ascontiguousarray(cmyk), "CMYK"), profile, notes))
-        profile = None
-    elif page.photometric in (MINISWHITE, MINISBLACK, RGB):
-        color, alpha = _split_alpha(to_unsigned(array, bits), page)
-    else:
-        raise ValueError("its %d-bit TIFF color space (photometric %d) is not read: convert it to RGB" % (
-            bits, page.photometric))
-    unkept = ("XMP data",) if XMP_TAG in exif else ()
-    return upright(Picture(color, alpha, profile, notes, exif, _dpi(exif), unkept))
-
-
-def _check_count(samples, expected):
-    if samples.shape[2] < expected:
-        raise ValueError("it has %d samples, expected %d" % (samples.shape[2], expected))
-
-
-def _split_alpha(samples, page):
-    """(color, alpha) of the unsigned samples of a page of gray or RGB."""
-    (channels, kind, _), top = _samples(page), np.iinfo(samples.dtype).max
-    _check_count(samples, channels)
-    color = samples[:, :, :channels]
-    color = top - color if page.photometric == MINISWHITE else color
-    if not kind:
-        return color, None
-    alpha = samples[:, :, channels]
+    is_planar = page.planarconfig == 2
+    array = array.reshape(shape[2:] + shape[:2]).transpose(1, 2, 0) if is_planar else array.reshape(shape)
+    (count, kind, _), exif, alpha = _channels(page), _read_tags(stream), None
+    count = 4 if page.photometric == SEPARATED else count
+    if shape[2] < count:
+        raise ValueError("it has %d samples, expected %d" % (shape[2], count))
+    samples, profile = to_unsigned(array[:, :, :count + (kind > 0)], bits), exif.get(ICC_PROFILE)
+    color, top = samples[:, :, :count], np.iinfo(samples.dtype).max
+    if page.photometric == SEPARATED:
+        notes = notes + ["its %d bits become 8" % bits] * (bits > 8)
+        cmyk = np.floor(color * (255.0 / top) + 0.5).astype(np.uint8)
+        color, profile = np.array(to_rgb(Image.fromarray(cmyk, "CMYK"), profile, notes)), None
+    elif page.photometric == MINISWHITE:
+        color = top - color
+    if kind:
+        alpha = samples[:, :, count]
     if kind == 1:
         whole = np.minimum(np.round(color * (float(top) / np.maximum(alpha, 1))[:, :, None]), top)
         color = whole.astype(samples.dtype)
-    return color, alpha
+    return upright(Picture(color, alpha, profile, notes, exif, _dpi(exif), ("XMP data",) * (XMP_TAG in exif)))
 
 
 def _read_tags(stream):

@@ -52,8 +52,7 @@ def rms(values):
 
 def measure(network, dataset):
     """The Dynamics of a network of open_network() on a DataSet."""
-    upscalers = [WindowUpscaler(network.session, network.lr, network.sr, network.model, network.scale, side)
-                 for side in WINDOWS]
+    upscalers = [WindowUpscaler(network, side) for side in WINDOWS]
     pairs = [read_pair(pair, network.factor) for pair in dataset.pairs]
     values, deviations, scores = [], [], []
     for lr, hr in tqdm(pairs, dataset.name, unit="image", leave=False, disable=None):

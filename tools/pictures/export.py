@@ -43,7 +43,7 @@ def import_optional(name):
                              "pip install tf2onnx onnxruntime" % error)
 
 
-def write_frozen(path, session, frozen):
+def write_frozen(path, frozen):
     with open(path, "wb") as file:
         file.write(frozen.SerializeToString())
 
@@ -58,7 +58,7 @@ def run_frozen(path, images):
             return [session.run("SR:0", {"LR:0": image}) for image in images]
 
 
-def write_saved_model(path, session, frozen):
+def write_saved_model(path, frozen):
     with tf.Graph().as_default():  # of constants alone: TensorFlow 2 warns of variables of TensorFlow 1
         lr, sr = tf.import_graph_def(frozen, name="", return_elements=["LR:0", "SR:0"])
         with open_session([-1]) as session:
@@ -72,7 +72,7 @@ def run_saved_model(path, images):
         return [session.run(sr, {lr: image}) for image in images]
 
 
-def write_onnx(path, session, frozen):
+def write_onnx(path, frozen):
     converter = import_optional("tf2onnx.convert")
     import_optional("onnxruntime")  # before the work, since run_onnx needs it
     with quiet_stderr():
@@ -98,12 +98,6 @@ def freeze(session):
         return tf.graph_util.convert_variables_to_constants(session, session.graph.as_graph_def(), ["SR"])
 
 
-def build(model, scale, checkpoint, limit=True):
-    """(session with the network, tensors LR:0 and SR:0; its graph with the variables as constants)."""
-    session = Network(model, scale, find_checkpoint(model, scale, checkpoint), -1, limit=limit).session
-    return session, freeze(session)
-
-
 def photographs():
     """Two network inputs of different sizes, of which the second is a batch."""
     images = [network_input(read_image(pair.hr)) for pair in find_dataset("Sample", 1, None).pairs[:2]]
@@ -119,18 +113,16 @@ def remove(path):
         os.remove(path)
 
 
-def export(session, frozen, name, path):
-    """Write one of FORMATS under a temporary name, check it, and rename it to `path`.
-
-    Returns the largest difference of SR. Raises UserError if the difference is above TOLERANCE.
-    """
+def export(network, frozen, name, path):
+    """Write one of FORMATS under a temporary name, check it, and rename it to `path`. Returns the largest
+    difference of SR. Raises UserError if that is above TOLERANCE."""
     _, write, run = FORMATS[name]
     images, temporary = photographs(), path + ".tmp"
     remove(temporary)
     try:
-        write(temporary, session, frozen)
-        difference = max(np.abs(ours - session.run("SR:0", {"LR:0": image})).max()
-                         for ours, image in zip(run(temporary, images), images))
+        write(temporary, frozen)
+        expected = [network.session.run(network.sr, {network.lr: image}) for image in images]
+        difference = max(np.abs(sr - other).max() for sr, other in zip(run(temporary, images), expected))
         if not difference <= TOLERANCE:
             raise UserError("%s is not kept: its output differs by %.1e" % (path, difference))
         remove(path)
@@ -140,15 +132,7 @@ def export(session, frozen, name, path):
     return difference
 
 
-def size(path):
-    """The bytes of a file, or of all files in a folder."""
-    if os.path.isfile(path):
-        return os.path.getsize(path)
-    return sum(os.path.getsize(os.path.join(folder, name))
-               for folder, _, names in os.walk(path) for name in names)
-
-
-def main():
+def main(argv=None):
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     add_checkpoint(parser)
     add_limit(parser)
@@ -156,21 +140,23 @@ def main():
                         help="default: all that the installed packages allow")
     parser.add_argument("--output", default=os.path.join("runs", "export"), metavar="DIR",
                         help="default runs/export")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     check_writable([args.output])
     model, scale = choose_variant(args.model, args.scale, args.checkpoint)
-    session, frozen = build(model, scale, args.checkpoint, not args.no_limit)
-    os.makedirs(args.output, exist_ok=True)
-    for name in args.format or list(FORMATS):
-        path = os.path.join(args.output, "DRSAN%s%s%s" % (model, scale, FORMATS[name][0]))
-        try:
-            difference = export(session, frozen, name, path)
-        except MissingPackage as error:
-            if args.format:
-                raise
-            print("%s is left out: %s" % (name, error), file=sys.stderr)
-            continue
-        print("%-45s %8.2f MB, largest difference %.1e" % (path, size(path) / 1e6, difference), flush=True)
+    prefix = find_checkpoint(model, scale, args.checkpoint)
+    with Network(model, scale, prefix, -1, limit=not args.no_limit) as network:
+        frozen = freeze(network.session)
+        os.makedirs(args.output, exist_ok=True)
+        for name in args.format or list(FORMATS):
+            path = os.path.join(args.output, "DRSAN%s%s%s" % (model, scale, FORMATS[name][0]))
+            try:
+                difference = export(network, frozen, name, path)
+            except MissingPackage as error:
+                if args.format:
+                    raise
+                print("%s is left out: %s" % (name, error), file=sys.stderr)
+                continue
+            print("%-45s largest difference %.1e" % (path, difference), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
 """Upscaling of images of any size within a stated memory, whole or in tiles, by a restored network."""
 import os
 import tempfile
-import threading
 from collections import namedtuple
 
-from model import MODELS, SCALES, tensor_name
+from model import MODELS, tensor_name
 from ops import tf
 from tools.command import UserError
+from tools.compute import can_compile
 from tools.runtime import free_memory, gpu_memory, resident_memory
 from utils import strips, to_uint8
 
@@ -15,17 +15,15 @@ from tqdm import tqdm
 
 # slices: of a side, with the halo on it, and of `read` what is `own`
 Span = namedtuple("Span", "own read inner")
-Built = namedtuple("Built", "sr scope")  # a network in a graph: its output, and the name scope that it is in
-LARGEST_TILE = 256   # pixels a side; on a CPU, larger ones take more memory and no less time
-COMPILED_FROM = 10 ** 5  # pixels of an image of a size that has come before; a smaller one gains nothing
-COMPILED_AT_ONCE = 250000  # as above, of a new size: on a smaller one, compiling takes longer than it saves
-SMALLEST_TILE = 16   # smaller ones are nearly all halo
-OVERHEAD = 2 ** 26   # bytes that running any network takes, besides those of its feature maps
-COMPILING = 2 ** 27  # bytes that compiling it takes
-SANE = -16, 17       # SR beyond this is that of a network that has exploded
+LARGEST_TILE = 256      # pixels a side; on a CPU, larger ones take more memory and no less time
+SMALLEST_TILE = 16      # smaller ones are nearly all halo
+COMPILED_FROM = 250000  # pixels of an image; on a smaller one, compiling takes longer than it saves
+OVERHEAD = 2 ** 26      # bytes that running any network takes, besides those of its feature maps
+COMPILING = 2 ** 27     # bytes that compiling it takes
+SANE = -16, 17          # SR beyond this is that of a network that has exploded
 
 
-class Store(object):
+class Store:
     """A float32 array of zeros in memory or, if `folder` is given, in a temporary file there without a name.
 
     limited: in how many DRAGs the DRA was replaced when SR was made (see ops.limit_dra). Raises UserError if
@@ -33,25 +31,22 @@ class Store(object):
     """
 
     def __init__(self, shape, folder=None):
-        self.shape, self.limited = tuple(shape), 0
-        self._array = self._file = None
-        if folder is None:
+        self.shape, self.limited, self._file = tuple(shape), 0, None
+        if not folder:
             self._array = np.zeros(self.shape, np.float32)
-        else:
-            size = 4 * int(np.prod(self.shape, dtype=np.int64))
-            try:
-                self._file = tempfile.TemporaryFile(dir=folder)
-                if hasattr(os, "posix_fallocate"):  # or a full disk kills the process on writing a page
-                    os.posix_fallocate(self._file.fileno(), 0, size)
-                self._file.truncate(size)
-            except OSError as error:
-                raise UserError("cannot keep %.2f GiB in %s: %s" % (size / 2 ** 30, folder, error.strerror))
+            return
+        size = 4 * int(np.prod(self.shape, dtype=np.int64))
+        try:
+            self._file = tempfile.TemporaryFile(dir=folder)
+            if hasattr(os, "posix_fallocate"):  # or a full disk kills the process on writing a page
+                os.posix_fallocate(self._file.fileno(), 0, size)
+            self._file.truncate(size)
+        except OSError as error:
+            raise UserError("cannot keep %.2f GiB in %s: %s" % (size / 2 ** 30, folder, error.strerror))
 
     def array(self):
         """The array. Call it for each use and keep none: pages of a file are memory until it is let go."""
-        if self._file is None:
-            return self._array
-        return np.memmap(self._file, np.float32, "r+", shape=self.shape)
+        return np.memmap(self._file, np.float32, "r+", shape=self.shape) if self._file else self._array
 
 
 def to_image(store):
@@ -75,7 +70,7 @@ def limited_notes(store):
     return ["it has textures unlike those of photographs: DRA is limited in %d of the DRAGs" % store.limited]
 
 
-def cut(size, largest, halo):
+def cut_side(size, largest, halo):
     """Cut a side of `size` pixels into nearly equal Spans of at most `largest`.
 
     All of them read equally many, so that a network is compiled once for them: at least the halo, which ends
@@ -94,15 +89,10 @@ def enlarge(span, factor):
     return slice(factor * span.start, factor * span.stop)
 
 
-def tiles(height, width, side, halo):
-    """Cut an image into tiles of at most side x side pixels (see cut): Spans of (rows, columns)."""
+def cut_image(height, width, side, halo):
+    """Cut an image into tiles of at most side x side pixels (see cut_side): Spans of (rows, columns)."""
     return [Span(*zip(rows, columns))
-            for rows in cut(height, side, halo) for columns in cut(width, side, halo)]
-
-
-def area(region):
-    """The pixels of a region (rows, columns)."""
-    return int(np.prod([side.stop - side.start for side in region]))
+            for rows in cut_side(height, side, halo) for columns in cut_side(width, side, halo)]
 
 
 def _dihedral(image, t):
@@ -126,30 +116,23 @@ def to_gray(sr):
     return sr.dot(np.float32([[0.299], [0.587], [0.114]]))
 
 
-class Upscaler(object):
-    """Upscales images of any size by a restored network within a stated memory.
+class Upscaler:
+    """Upscales images of any size by a Network within a stated memory.
 
-    lr, sr: placeholder and output of the network in `session`. tile: the most pixels a side of a tile, or
-    None: the whole image where it fits. memory: the bytes that this process may take (on a GPU: of its
-    memory), or None: 4/5 of what is free. ensemble: average over the 8 flips and transpositions. folder: for
-    temporary files, if the memory is too small. compile_: a function that builds the network compiled, below
-    a name scope, and returns SR, or None: see is_compiled(). limits: whether the network limits its DRA.
+    tile: the most pixels a side of a tile, or None: the whole image where it fits. memory: the GiB that this
+    process may take (on a GPU: of its memory), or None: 4/5 of what is free. ensemble: average over the 8
+    flips and transpositions. folder: for temporary files, if the memory is too small.
 
     The result does not depend on the tiles (to 1e-5): the DRM pools over the whole image, so the network runs
     DRAG by DRAG over all tiles, with the halo that its convolutions need, and the sums over all tiles become
     the DRA values of the next pass. All of it is parts of one graph, cut off at its named tensors.
     """
 
-    def __init__(self, session, lr, sr, model, scale, tile=None, memory=None, ensemble=False, folder=None,
-                 compile_=None, limits=False):
-        self.session, self.lr, self.sr, self.factor = session, lr, sr, SCALES[scale]
-        self.variant = MODELS[model]
-        self._compile, self._compiled = compile_, None
-        self._lock = threading.Lock()
-        self._shapes = set()  # (height, width) of the images before
-        self.tile, self.ensemble, self.limits = tile, ensemble, limits
+    def __init__(self, network, tile=None, memory=None, ensemble=False, folder=None):
+        self.network, self.session, self.factor = network, network.session, network.factor
+        self.variant, self.tile, self.ensemble = MODELS[network.model], tile, ensemble
         self.folder = folder or tempfile.gettempdir()
-        gpu = gpu_memory(session)
+        gpu, memory = gpu_memory(self.session), memory and memory * 2 ** 30
         self.host = (0.8 * free_memory() if memory is None or gpu else memory - resident_memory()) - OVERHEAD
         self.device = (memory or 0.8 * gpu) if gpu else None
 
@@ -160,14 +143,14 @@ class Upscaler(object):
         """
         height, width = image.shape[:2]
         side, on_disk = self.plan(height, width, image.dtype.itemsize)
-        views, network = range(8 if self.ensemble else 1), self._network(height, width)
-        self._shapes.add((height, width))
+        scope = self.network.build_compiled() if self.is_compiled(height, width) else ""
+        views = range(8 if self.ensemble else 1)
         try:
-            sr = self._store(height * self.factor, width * self.factor, 3, on_disk)
+            sr = Store((height * self.factor, width * self.factor, 3), on_disk and self.folder)
             for view in views:
                 def add(region, values):
                     _dihedral(sr.array(), view)[region] += values / len(views)
-                limited = self._run(_dihedral(image, view), side, on_disk, add, network)
+                limited = self._run(_dihedral(image, view), side, on_disk, add, scope)
                 sr.limited = max(sr.limited, limited)
             check_sane(sr)
             return sr
@@ -177,27 +160,7 @@ class Upscaler(object):
 
     def is_compiled(self, height, width):
         """Whether the network for an image of this size is: it takes half a second for each new size."""
-        known = (height, width) in self._shapes or self.ensemble
-        return self._compile is not None and height * width >= (COMPILED_FROM if known else COMPILED_AT_ONCE)
-
-    def _network(self, height, width):
-        """The Built network that is for an image of this size."""
-        if not self.is_compiled(height, width):
-            return Built(self.sr, "")
-        with self._lock:  # other threads may upscale, too
-            if self._compiled is None:
-                self._compiled = Built(self._compile("compiled"), "compiled/")
-            return self._compiled
-
-    def leave_room(self):
-        """Leave an eighth of the memory to a picture that is read or written meanwhile; returns its bytes."""
-        room = self.host / 8
-        self.host -= room
-        return room
-
-    def stop(self):
-        """End what another thread is upscaling: it gets an error."""
-        self.session.close()
+        return height * width >= COMPILED_FROM and not self.device and can_compile()
 
     def plan(self, height, width, depth=1):
         """(side of the tiles, or None for the whole image; whether what grows with the image goes to disk).
@@ -229,50 +192,46 @@ class Upscaler(object):
             return 1
         return 2 * self.variant.blocks + (3 if k == self.variant.drags else 1)
 
-    def _store(self, height, width, channels, on_disk):
-        return Store((height, width, channels), self.folder if on_disk else None)
-
-    def _run(self, image, side, on_disk, add, network):
-        """Run a Built network on one image; add(region, values) takes the parts of SR, each for its region
-        (rows, columns). Returns in how many DRAGs the DRA was replaced."""
+    def _run(self, image, side, on_disk, add, scope):
+        """Run the network in a name scope on one image; add(region, values) takes the parts of SR, each for
+        its region (rows, columns). Returns in how many DRAGs the DRA was replaced."""
+        drags = self.variant.drags
         if side is None:
-            drags = range(1, self.variant.drags + 1) if self.limits else []
-            names = [tensor_name(k, "limited", network.scope) for k in drags]
-            sr, limited = self.session.run([network.sr, names], {self.lr: network_input(image)})
+            names = [tensor_name(k, "limited", scope) for k in range(1, drags + 1)]
+            sr, limited = self.session.run([scope + "DRAN/SR:0", names if self.network.dra_ranges else []],
+                                           {self.network.lr: network_input(image)})
             add(Ellipsis, sr[0])
             return int(np.sum(limited))
-        height, width = image.shape[:2]
-        source, target = (self._store(height, width, self.variant.channels, on_disk) for _ in range(2))
+        shape = image.shape[:2] + (self.variant.channels,)
+        source, target = (Store(shape, on_disk and self.folder) for _ in range(2))
         dra, limited = None, 0
-        for k in range(self.variant.drags + 1):
-            dra, replaced = self._pass(k, image, side, dra, source, target, add, network)
-            limited += replaced
-            source, target = target, source
+        for k in range(drags + 1):
+            dra, replaced = self._pass(k, image, side, dra, source, target, add, scope)
+            source, target, limited = target, source, limited + replaced
         return limited
 
-    def _pass(self, k, image, side, dra, source, target, add, network):
+    def _pass(self, k, image, side, dra, source, target, add, scope):
         """Pass k over all tiles: DRAG k with these DRA values, from the features in `source` to `target`.
 
         Pass 0 has no DRAG, and pass 1 makes the features that it reads. Returns the DRA values of DRAG k + 1,
         as pool(), or None from the last pass, which makes SR; and whether those of DRAG k were replaced.
         """
-        last, scope = k == self.variant.drags, network.scope
-        fetches = [network.sr if last else tensor_name(k + 1, "DRM", scope)]
+        last = k == self.variant.drags
+        fetches = [scope + "DRAN/SR:0" if last else tensor_name(k + 1, "DRM", scope)]
         if k > 0 and not last:
             fetches.append(tensor_name(k, "features", scope))
-        if self.limits and k > 0:
+        if k > 0 and self.network.dra_ranges:
             fetches.append(tensor_name(k, "limited", scope))
-        replaced = False
-        places, sums = tiles(image.shape[0], image.shape[1], side, self.halo(k)), []
-        for i, tile in enumerate(tqdm(places, unit="tile", leave=False, disable=None,
+        replaced, sums, tiles = False, [], cut_image(*image.shape[:2], side, self.halo(k))
+        for i, tile in enumerate(tqdm(tiles, unit="tile", leave=False, disable=None,
                                       desc="pass %d of %d" % (k + 1, self.variant.drags + 1))):
-            feed = {self.lr: network_input(image[tile.read])}
+            feed = {self.network.lr: network_input(image[tile.read])}
             if k > 0:
                 feed[tensor_name(k, "pooled", scope)] = dra[i][None, None, None]
             if k > 1:
                 feed[tensor_name(k - 1, "features", scope)] = source.array()[tile.read][None]
             results = self.session.run(fetches, feed)
-            replaced = self.limits and k > 0 and bool(results[-1].any())
+            replaced = k > 0 and bool(self.network.dra_ranges) and bool(results[-1].any())
             if last:
                 inner = tuple(enlarge(span, self.factor) for span in tile.inner)
                 add(tuple(enlarge(span, self.factor) for span in tile.own), results[0][0][inner])
@@ -282,7 +241,8 @@ class Upscaler(object):
                 target.array()[tile.own] = results[1][0][tile.inner]
         if last:
             return None, replaced
-        return self.pool(np.array(sums), np.array([[area(tile.own)] for tile in places])), replaced
+        pixels = [[np.prod([side.stop - side.start for side in tile.own])] for tile in tiles]
+        return self.pool(np.array(sums), np.array(pixels)), replaced
 
     def pool(self, sums, pixels):
         """The DRA values of each tile [tiles, paths]: the mean over the whole image, as in the network.

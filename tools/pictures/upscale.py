@@ -1,23 +1,23 @@
-"""Upscaling of people's pictures, file by file: what test.py --input does, and its options."""
-import collections
-import concurrent.futures
-import contextlib
-import functools
+"""Upscaling of people's pictures, file by file: what test.py --input does. Its options, which files are
+taken, the names of their SR images, and the loop over them."""
+import glob
 import os
 import sys
 import time
 
 from tools.command import UserError, positive
 from tools.files import LONGEST_NAME
-from tools.pictures.read import animation_suffix, find_pictures, picture_size, read_frames, read_picture
+from tools.images import is_file, is_image_file
+from tools.pictures.files import (FORMATS, animation_format, compose, fit_format, read_frames, read_picture,
+                                  save_images)
 from tools.pictures.tiles import limited_notes
-from tools.pictures.write import (FORMATS, LARGEST_SIDE, SUFFIX_FORMATS, compose, fit_format, save_animation,
-                                  save_picture)
 
 from PIL import Image
 from tqdm import tqdm
 
 EXPECTED = UserError, OSError, ValueError, MemoryError  # what a picture can cause; the third by Pillow
+STILL = [name for name in FORMATS if name != "gif"]     # formats of single pictures
+SUFFIXES = {suffix: name for name in STILL for suffix in FORMATS[name].suffixes}
 
 
 def add_picture_options(parser):
@@ -25,7 +25,7 @@ def add_picture_options(parser):
     group = parser.add_argument_group("pictures without ground truth")
     group.add_argument("--input", nargs="+", type=os.path.expanduser, metavar="PATH",
                        help="upscale these image files, folders or patterns")
-    group.add_argument("--format", choices=list(FORMATS), help="format of the SR images (default png)")
+    group.add_argument("--format", choices=STILL, help="format of the SR images (default png)")
     group.add_argument("--quality", type=int, metavar="Q", help="of webp and jpeg, 1 to 100 (default 95)")
     group.add_argument("--frames", action="store_true", help="upscale all frames of animations, which become "
                        "the same kind of animation, GIF, PNG or WebP")
@@ -39,44 +39,73 @@ def add_picture_options(parser):
 
 
 def check_pictures(parser, args):
-    """End with a usage error unless the options of pictures go together; sets args.format, and args.file: the
-    name that --output gives to the SR image of a single picture, or None."""
+    """End with a usage error unless the options of pictures go together. Sets args.format, and args.file: the
+    name that --output gives to the SR of a single picture, or None."""
     args.file, models, scales = None, args.model or [], args.scale or []
     if args.input is None:
         for key in "format", "quality", "frames", "strip", "overwrite", "skip_existing", "max_megapixels":
             if getattr(args, key) != parser.get_default(key):
                 parser.error("--%s goes with --input" % key.replace("_", "-"))
         return
-    if args.dataset or args.csv:
-        parser.error("--input goes without --dataset and --csv")
-    if not args.output:
-        parser.error("--input needs --output")
-    if len(models) > 1 or "all" in models:
-        parser.error("--input goes with one --model")
+    if args.dataset or args.csv or not args.output or len(models) > 1 or "all" in models:
+        parser.error("--input needs --output, and goes with one --model, without --dataset and --csv")
     suffix = os.path.splitext(args.output)[1].lower()
     Image.init()
     if suffix in Image.EXTENSION and not os.path.isdir(args.output):
-        if suffix not in SUFFIX_FORMATS:
+        if suffix not in SUFFIXES:
             parser.error("--output %s: SR images are written as %s: name one of these, or a folder" % (
-                args.output, " ".join(SUFFIX_FORMATS)))
-        if len(args.input) > 1 or os.path.isdir(args.input[0]) or len(scales) > 1 or "all" in scales:
-            parser.error("--output %s names one file: give one picture and one --scale, or a folder"
-                         % args.output)
-        if args.format not in (None, SUFFIX_FORMATS[suffix]) or args.frames:
-            parser.error("--output %s goes without --frames and another --format: give a folder"
-                         % args.output)
-        args.file, args.format = args.output, SUFFIX_FORMATS[suffix]
+                args.output, " ".join(SUFFIXES)))
+        if (len(args.input) > 1 or os.path.isdir(args.input[0]) or len(scales) > 1 or "all" in scales
+                or args.format not in (None, SUFFIXES[suffix]) or args.frames):
+            parser.error("--output %s names one file: give one picture and one --scale, without --frames and "
+                         "another --format, or a folder" % args.output)
+        args.file, args.format = args.output, SUFFIXES[suffix]
         args.output = os.path.dirname(args.file) or "."
     args.format = args.format or "png"
-    if args.quality is not None and not 1 <= args.quality <= 100:
-        parser.error("--quality is from 1 to 100")
-    if args.quality is not None and args.format == "png":
-        parser.error("--quality goes with --format webp or jpeg")
+    if args.quality is not None and (args.format == "png" or not 1 <= args.quality <= 100):
+        parser.error("--quality is from 1 to 100, and goes with --format webp or jpeg")
+
+
+def find_pictures(inputs, output):
+    """The image files that test.py --input names, each once: (paths, lines that say what was not found).
+
+    Of folders and patterns, files with the suffix of an image format are taken, without hidden ones;
+    subfolders are not searched; a note names what is left out. Raises UserError if the SR images would be put
+    among their inputs, where the next run would find them.
+    """
+    Image.init()  # .mpo is opened by the plugin of JPEG; other suffixes are only written
+    suffixes = [suffix for suffix, name in Image.EXTENSION.items() if name in Image.OPEN or suffix == ".mpo"]
+    paths, errors = {}, []
+    for name in inputs:
+        if is_file(name):
+            paths[os.path.abspath(name)] = name
+            continue
+        folder = name if os.path.isdir(name) else os.path.dirname(name)
+        try:
+            found = ([os.path.join(name, entry) for entry in os.listdir(name)] if folder == name
+                     else glob.glob(name))
+        except OSError as error:
+            errors.append("cannot read the folder %s: %s" % (name, error.strerror))
+            continue
+        found = sorted(path for path in found if not os.path.basename(path).startswith("."))
+        if found and os.path.realpath(folder or ".") == os.path.realpath(output):
+            raise UserError("--output %s is the folder of the input: choose another" % output)
+        pictures = [path for path in found if is_image_file(path, suffixes)]
+        others = [os.path.basename(path) for path in found if not is_image_file(path, suffixes)]
+        left_out = "left out, being no image files that are read: %s" % " ".join(
+            others[:5] + ["and %d more" % (len(others) - 5)] * (len(others) > 5)) if others else ""
+        if not pictures:
+            reason = "standard input and URLs are not read" if name == "-" or "://" in name else left_out
+            errors.append("no image at %s%s" % (name, reason and ": " + reason))
+        elif left_out:
+            print("note: %s: %s" % (name, left_out), file=sys.stderr)
+        paths.update((os.path.abspath(path), path) for path in pictures)
+    return list(paths.values()), errors
 
 
 def name_stems(paths):
-    """{path: its name without the suffix}; where several files have one name, their folders are before it, as
-    far as these differ: frame1 or, of shot1/frame1.png and shot2/frame1.png, shot1_frame1."""
+    """{path: its name without the suffix}; of files of one name, their folders are before it, as far as they
+    differ: frame1 or, of shot1/frame1.png and shot2/frame1.png, shot1_frame1."""
     groups, stems = {}, {}
     for path in paths:
         groups.setdefault(os.path.basename(path), []).append(path)
@@ -88,16 +117,12 @@ def name_stems(paths):
 
 
 def name_outputs(paths, scale, args):
-    """{path of SR: path of LR}. Of two pictures whose names differ in the suffix alone, the second's keeps
-    it.
-
-    args.file: the name of the SR image, if there is one alone and a name for it, or None. Raises UserError if
-    two pictures would get one name all the same, or one that of another's LR.
-    """
+    """{path of SR: path of LR}. Of two pictures whose names differ in the suffix alone, the second keeps it.
+    Raises UserError if two would get one name all the same, or one that of another's LR."""
     inputs, stems = {os.path.realpath(path) for path in paths}, name_stems(paths)
-    outputs = collections.OrderedDict()
+    outputs = {}
     for path in paths:
-        end = "%s.%s" % (scale, args.frames and animation_suffix(path) or args.format)
+        end = "%s.%s" % (scale, args.frames and animation_format(path) or args.format)
         output = args.file or os.path.join(args.output, "%s_%s" % (stems[path], end))
         if output in outputs:
             suffix = os.path.splitext(path)[1][1:]
@@ -110,151 +135,58 @@ def name_outputs(paths, scale, args):
     return outputs
 
 
-def check_output(path, output, overwrite):
-    """Raise UserError if the SR image of a file cannot be written as `output`."""
-    name = os.path.basename(output)
-    if len(os.fsencode(name)) > LONGEST_NAME:
+def upscale_file(upscaler, path, output, args):
+    """Upscale an image file, with args.frames all frames of an animation, and write it: ((height, width) of
+    LR, count of frames, notes). Raises what is EXPECTED."""
+    base = os.path.basename(output)
+    if len(os.fsencode(base)) > LONGEST_NAME:
         raise UserError("%s would become %s, a name of more than %d bytes: rename it" % (
-            path, name, LONGEST_NAME))
-    if os.path.exists(output) and not overwrite:
+            path, base, LONGEST_NAME))
+    if os.path.exists(output) and not args.overwrite:
         raise UserError("%s exists already: add --overwrite or --skip-existing" % output)
-
-
-def check_sides(output, picture, factor):
-    """Raise UserError if the SR image of a Picture is larger than its format holds."""
-    height, width = (factor * side for side in picture.color.shape[:2])
-    suffix = os.path.splitext(output)[1].lower()
-    name = SUFFIX_FORMATS.get(suffix, suffix[1:])
-    if max(height, width) > LARGEST_SIDE[name]:
-        raise UserError("%s would have %dx%d pixels, and %s holds %d a side" % (
-            output, width, height, name, LARGEST_SIDE[name]))
-
-
-def begin(upscaler, path, output, args, network):
-    """Read an image file, or all frames of an animation with args.frames, and have the thread `network`
-    upscale it. Returns a function that waits for that and writes SR: () -> ((height, width) of LR, count of
-    frames, notes).
-
-    Both raise what is EXPECTED.
-    """
-    check_output(path, output, args.overwrite)
-    suffix = args.frames and animation_suffix(path)
-    if suffix:
+    animation, name, factor = None, args.frames and animation_format(path), upscaler.factor
+    if name:
         animation = read_frames(path, args.max_megapixels)
-        check_sides(output, animation.pictures[0], upscaler.factor)
-        return functools.partial(write_animation, upscaler, animation, output, suffix, args)
-    picture = fit_format(read_picture(path, args.max_megapixels), args.format)
-    check_sides(output, picture, upscaler.factor)
-    sr = network.submit(upscaler, picture.color)
-    return functools.partial(write_picture, sr, picture, output, upscaler.factor, args)
+        pictures, notes = animation.pictures, ["all %d frames" % len(animation.pictures)]
+    else:
+        name, pictures = args.format, [fit_format(read_picture(path, args.max_megapixels), args.format)]
+        notes = list(pictures[0].notes)
+    height, width = pictures[0].color.shape[:2]
+    if factor * max(height, width) > FORMATS[name].side:
+        raise UserError("%s would have %dx%d pixels, and %s holds %d a side" % (
+            output, factor * width, factor * height, name, FORMATS[name].side))
+    composed = []
+    for picture in pictures:
+        store = upscaler(picture.color)
+        notes += [note for note in limited_notes(store) if note not in notes]
+        composed.append(compose(store, picture, factor))
+    notes += save_images(output, name, composed, pictures, factor, args, animation)
+    return (height, width), len(pictures), notes
 
 
-def write_picture(sr, picture, output, factor, args):
-    """Write the SR image of a Picture; sr: of its Store, a Future."""
-    store = sr.result()
-    notes = save_picture(output, compose(store, picture, factor), picture, factor, args)
-    return picture.color.shape[:2], 1, picture.notes + limited_notes(store) + notes
-
-
-def write_animation(upscaler, animation, output, suffix, args):
-    """Upscale and write the frames of an Animation one after the other."""
-    pictures = animation.pictures
-    notes = ["all %d frames" % len(pictures)]
-
-    def frames():
-        for picture in pictures:
-            store = upscaler(picture.color)
-            notes.extend(note for note in limited_notes(store) if note not in notes)
-            yield compose(store, picture, upscaler.factor)
-
-    notes += save_animation(output, frames(), animation, suffix, upscaler.factor, args)
-    return pictures[0].color.shape[:2], len(pictures), notes
-
-
-class Pictures(object):
-    """Upscales pictures in turn, with a line and notes for each: while one is in the network, the last one is
-    written and the next one is read. A picture that would take too much memory for that, and an animation,
-    has the network for itself.
-
-    done, failed: how many pictures.
-    """
-
-    def __init__(self, upscaler, args, network):
-        """network: the thread that the network is run in, of concurrent.futures."""
-        self.upscaler, self.args, self.network = upscaler, args, network
-        self.room, self.before = upscaler.leave_room(), time.time()
-        self.done = self.failed = 0
-        self.waiting = None  # (path, output, what begin() returned)
-
-    def add(self, path, output):
-        """Read a picture, and write the one before."""
-        alone = self._bytes_held(path) > self.room
-        if alone:
-            self.finish()
+def upscale_files(upscaler, jobs, args):
+    """Upscale pictures, [(path, output)], with a line and notes for each; returns how many failed."""
+    failed, factor = 0, upscaler.factor
+    for path, output in tqdm(jobs, unit="picture", leave=False, disable=None):
+        before = time.time()
         try:
-            began = begin(self.upscaler, path, output, self.args, self.network)
+            (height, width), frames, notes = upscale_file(upscaler, path, output, args)
         except EXPECTED as error:
-            self.finish()
-            self._fail(path, output, error)
-            return
-        self.finish()
-        self.waiting = path, output, began
-        if alone:
-            self.finish()
-
-    def finish(self):
-        """Write the picture that is waiting, if one is."""
-        if self.waiting:
-            (path, output, began), self.waiting = self.waiting, None
-            try:
-                self._report(path, output, *began())
-            except EXPECTED as error:
-                self._fail(path, output, error)
-
-    def _bytes_held(self, path):
-        """The most bytes that a picture takes besides the network: float32 SR, four channels of 16 bits of
-        it, and LR. Infinite for an animation whose frames are all wanted, and for a file that does not tell
-        its size."""
-        size = picture_size(path, self.args.frames)
-        return 24 * self.upscaler.factor ** 2 * size[0] * size[1] if size else float("inf")
-
-    def _report(self, path, output, shape, frames, notes):
+            failed += 1
+            text = str(error) or "not enough memory"
+            named = text if path in text or output in text else "%s: %s" % (path, text)
+            tqdm.write("error: %s" % named, file=sys.stderr)
+            continue
         for note in notes:
             tqdm.write("note: %s: %s" % (path, note), file=sys.stderr)
-        (height, width), factor, seconds = shape, self.upscaler.factor, self._lap()
-        self.done += 1
+        seconds = time.time() - before
         tqdm.write("%-20s %dx%d -> %s %dx%d, %.1f s, %.2f megapixels/s" % (
             path, width, height, output, factor * width, factor * height, seconds,
-            frames * factor * width * factor * height / 1e6 / seconds))
-
-    def _fail(self, path, output, error):
-        self._lap()
-        self.failed += 1
-        text = str(error) or "not enough memory"
-        tqdm.write("error: %s" % (
-            text if path in text or output in text else "%s: %s" % (path, text)), file=sys.stderr)
-
-    def _lap(self):
-        """Seconds since the last picture was done."""
-        last, self.before = self.before, time.time()
-        return self.before - last
+            frames * factor ** 2 * width * height / 1e6 / seconds))
+    return failed
 
 
-def upscale_all(upscaler, jobs, args):
-    """Upscale pictures, [(path, output)]; returns their Pictures."""
-    with concurrent.futures.ThreadPoolExecutor(1) as network:
-        pictures = Pictures(upscaler, args, network)
-        try:
-            for path, output in tqdm(jobs, unit="picture", leave=False, disable=None):
-                pictures.add(path, output)
-            pictures.finish()
-        except BaseException:  # Ctrl-C, say: the thread would go on until its picture is done
-            upscaler.stop()
-            raise
-    return pictures
-
-
-def upscale(args, scales, open_upscaler):
+def upscale_pictures(args, scales, open_upscaler):
     """Upscale the pictures that args.input names into args.output; returns the exit status, 1 if any failed.
 
     scales: keys of SCALES. open_upscaler(scale): a context with an Upscaler, which prints what the network
@@ -264,22 +196,19 @@ def upscale(args, scales, open_upscaler):
     named = [(scale, name_outputs(paths, scale, args)) for scale in scales]
     for error in errors:
         print("error: %s" % error, file=sys.stderr)
-    done, failed, skipped, before = 0, len(errors), 0, time.time()
+    total, failed, skipped, before = len(errors), len(errors), 0, time.time()
     for scale, outputs in named:
         jobs = [(path, output) for output, path in outputs.items()
                 if not (args.skip_existing and os.path.exists(output))]
-        skipped += len(outputs) - len(jobs)
+        total, skipped = total + len(outputs), skipped + len(outputs) - len(jobs)
         if not jobs:
             continue
-        with contextlib.ExitStack() as stack:
-            try:
-                upscaler = stack.enter_context(open_upscaler(scale))
-            except UserError as error:
-                failed += len(jobs)
-                print("error: %s" % error, file=sys.stderr)
-                continue
-            pictures = upscale_all(upscaler, jobs, args)
-        done, failed = done + pictures.done, failed + pictures.failed
-    print("%d of %d pictures in %.1f s%s" % (done, done + failed + skipped, time.time() - before,
+        try:
+            with open_upscaler(scale) as upscaler:
+                failed += upscale_files(upscaler, jobs, args)
+        except UserError as error:
+            failed += len(jobs)
+            print("error: %s" % error, file=sys.stderr)
+    print("%d of %d pictures in %.1f s%s" % (total - failed - skipped, total, time.time() - before,
                                              ", %d were there" % skipped if skipped else ""))
     return 1 if failed else 0
