@@ -87,6 +87,7 @@ def test_missing_checkpoint_says_how_to_get_one(monkeypatch, tmp_path):
 
 
 EXCHANGE = """
+import sys
 sys.path[:0] = [{root!r}, {tests!r}]
 import numpy as np
 from tools import checkpoints
