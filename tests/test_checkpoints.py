@@ -5,7 +5,7 @@ import subprocess
 from conftest import ROOT, golden_image
 from model import drsan, model_variables
 from ops import tf
-from tools import checkpoints
+from tools import checkpoints, command
 from tools.command import UserError
 from tools.files import write_json
 
@@ -84,6 +84,18 @@ def test_missing_checkpoint_says_how_to_get_one(monkeypatch, tmp_path):
     for path in "nowhere", "":
         with pytest.raises(UserError, match="no checkpoint at %s:" % path):
             checkpoints.find_checkpoint("32s", "x2", path)
+
+
+@pytest.mark.parametrize("before, own, is_noted", [
+    ([], ["a", "b"], False), ([], ["a"], True), ([], None, True), ([{"held_out": ["b"]}], ["a", "b"], True),
+    ([{"held_out": ["a", "b"]}], ["b", "a", "c"], False), ([{"checkpoint": "theirs"}], ["a", "b"], True)])
+def test_weights_that_have_seen_what_is_held_out_are_noted(tmp_path, monkeypatch, capsys, before, own,
+                                                           is_noted):
+    monkeypatch.setattr(command, "_noticed", set())
+    config = dict({"trained_before": before}, **({"held_out": own} if own else {}))
+    write_json(str(tmp_path / "config.json"), config)
+    checkpoints.note_seen(str(tmp_path / "weights"), ["a", "b"])
+    assert ("may have been trained on photographs that are held out" in capsys.readouterr().err) == is_noted
 
 
 EXCHANGE = """

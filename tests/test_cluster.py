@@ -60,7 +60,7 @@ def start_task(photographs, tmp_path):
 
 def test_cluster_trains_as_one_machine_though_tasks_die(photographs, tmp_path, start_task):
     """A worker is killed and comes back; all are stopped at once, as by a scheduler, and started again."""
-    steps = "--steps", "96"
+    steps = "--steps", "96", "--valid-every", "24"
     alone = start(photographs, tmp_path / "alone", "--threads", "2", "--batch", "4", *steps)
     worker, ps, chief = [start_task(job, *steps) for job in ("worker", "ps", "chief")]
     read_lines_until(chief, "PSNR of")

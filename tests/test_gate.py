@@ -93,6 +93,7 @@ def test_sr_that_explodes_and_ranges_of_another_model_are_errors(weights):
 
 
 def test_the_command_measures_the_range_and_counts_failures(weights, photographs, monkeypatch, capsys):
+    monkeypatch.setattr(gate, "PATCHES", 20)
     monkeypatch.setattr(gate, "hard_pictures", lambda: [("a", PICTURE), ("b", PICTURE), ("a", PICTURE)])
     monkeypatch.setattr(gate, "hold_out", lambda folder, share: ([], gate_photographs(folder)))
 
