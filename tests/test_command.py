@@ -32,6 +32,17 @@ def test_another_python_and_missing_packages_are_one_line(path, version):
     assert (status, out, len(err.splitlines())) == (1, "", 1) and err.startswith("error: " + expected)
 
 
+@pytest.mark.parametrize("main, handler", [("train.py", "SIG_DFL"), (".venv/a.py", "default_int_handler")])
+def test_ctrl_c_while_a_command_imports_has_no_traceback(main, handler):
+    """It ends the process at once, until run_main() begins; other people's programs keep their handler."""
+    code = """import signal, sys
+sys.modules["__main__"].__file__ = %r
+from tools import command
+assert signal.getsignal(signal.SIGINT) == signal.%s
+command.run_main(lambda: signal.getsignal(signal.SIGINT) != signal.default_int_handler)"""
+    assert run_script("-c", code % (os.path.join(ROOT, main), handler)) == (0, "", "")
+
+
 @pytest.mark.parametrize("path", COMMANDS, ids=lambda path: os.path.relpath(path, ROOT))
 def test_every_option_is_explained(path, monkeypatch):
     unexplained = []

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import io
 import os
+import signal
 import sys
 import tempfile
 import threading
@@ -54,6 +55,8 @@ def run_main(main):
     owns_process = True
     escape_unprintable()
     try:
+        if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         sys.exit(main())
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
