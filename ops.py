@@ -95,7 +95,7 @@ def conv2d(x, filters, size):
                                  initializer=tf.glorot_uniform_initializer())
         bias = tf.get_variable("bias", [filters], initializer=tf.zeros_initializer())
         y = tf.nn.conv2d(x, tf.cast(kernel, x.dtype), [1, 1, 1, 1], "SAME")
-        # in bfloat16 the gradient of bias_add() is off by half, since TensorFlow sums it in bfloat16
+        # TensorFlow sums the gradient of bias_add() in bfloat16, where a sum of ones ends at 256
         return tf.nn.bias_add(y, bias) if x.dtype == tf.float32 else y + tf.cast(bias, x.dtype)
 
 

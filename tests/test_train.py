@@ -11,7 +11,7 @@ import threading
 import time
 
 import train
-from conftest import TINY, authors_record, call, read_log, start, state_values
+from conftest import ROOT, TINY, authors_record, call, read_log, start, state_values
 from model import MODELS, Variant, drsan, model_variables
 from ops import tf
 from tools import checkpoints, command, gate, plot_training, runtime
@@ -108,7 +108,9 @@ def test_killed_and_resumed_equals_uninterrupted_to_the_bit(photographs, tmp_pat
         assert saved > before and json.loads((run / "config.json").read_text())  # whole, and no older
     for name in "state-1.index", "state-1.data-00000-of-00001":  # as a kill after a save leaves them
         (run / "state" / name).touch()
-    out = start(photographs, run, *options).communicate()[0]
+    (run / "state" / "checkpoint").write_text(  # a whole path, which it may have
+        'model_checkpoint_path: "%s"\n' % (run / "state" / ("state-%d" % saved)))
+    out = start(photographs, os.path.relpath(str(run), ROOT), *options).communicate()[0]
     assert b"resumed at step %d," % saved in out and b"done" in out and b"done" in whole.communicate()[0]
     whole, broken = [state_values(tmp_path / name) for name in ("whole", "broken")]
     assert sorted(whole) == sorted(broken)

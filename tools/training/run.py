@@ -62,7 +62,8 @@ class Run(object):
                 saver = tf.train.Saver(variables, max_to_keep=1, save_relative_paths=True)
             kept = checkpoint_prefix(folder)
             for path in glob.glob(os.path.join(glob.escape(folder), "*-*.*")) if kept else ():
-                if os.path.splitext(path)[0] != kept:  # a kill came between the next one and its removal
+                # a kill came between the next one and its removal
+                if os.path.splitext(os.path.basename(path))[0] != os.path.basename(kept):
                     os.remove(path)
             saver.recover_last_checkpoints([kept] if kept else [])  # so that it deletes it in time
             self.savers[folder] = saver
