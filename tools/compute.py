@@ -53,10 +53,12 @@ def elementwise(function, *inputs):
 
 def can_compile():
     """Whether this TensorFlow has XLA, but for TensorFlow 1, which has it in part."""
-    if tf.__version__.startswith("1.") or tf.test.is_built_with_xla():
-        return not tf.__version__.startswith("1.")
-    notice_once("this TensorFlow is built without XLA: the network takes longer")
-    return False
+    if tf.__version__.startswith("1."):
+        return False
+    built = tf.test.is_built_with_xla()
+    if not built:
+        notice_once("this TensorFlow is built without XLA: the network takes longer")
+    return built
 
 
 def call_compiled(function, *inputs):
