@@ -34,12 +34,12 @@ def start_task(photographs, tmp_path):
     """start_task(job, options) starts the task of a cluster of chief, worker and ps; what is left is killed
     in the end."""
     sockets, tasks = [socket.socket() for _ in range(3)], []
-    for one in sockets:
-        one.bind(("localhost", 0))
-    ports = [one.getsockname()[1] for one in sockets]
+    for free in sockets:
+        free.bind(("localhost", 0))
+    ports = [free.getsockname()[1] for free in sockets]
     addresses = {job: ["localhost:%d" % port] for job, port in zip(("chief", "worker", "ps"), ports)}
-    for one in sockets:
-        one.close()
+    for free in sockets:
+        free.close()
 
     def start_one(job, *options):
         config = {"cluster": addresses, "task": {"type": job, "index": 0}}

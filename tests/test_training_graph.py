@@ -34,8 +34,8 @@ def test_towers_have_the_gradient_of_the_whole_batch(small_network):
             feed = random_batch(training, np.random.RandomState(0), images=4)
             results.append(session.run([training.loss] + gradients, feed))
             assert session.run(training.sr, {training.lr: feed[training.lr][:1]}).shape == (1, 16, 16, 3)
-    for one, two in zip(*results):
-        np.testing.assert_allclose(two, one, rtol=1e-5, atol=1e-6)  # sums in another order
+    for whole, split in zip(*results):
+        np.testing.assert_allclose(split, whole, rtol=1e-5, atol=1e-6)  # sums in another order
 
 
 def test_training_checkpoint_has_the_published_names():
@@ -238,8 +238,8 @@ def test_bfloat16_training_is_near_that_in_float32_and_validates_in_float32(smal
     np.testing.assert_array_equal(*sr)
     for gradients in results:
         gradients.append(np.concatenate([gradient.ravel() for gradient in gradients[1:]]))  # all as one
-    norms = [np.linalg.norm(one) for one in results[0]]
-    errors = [np.linalg.norm(two - one) / norm for one, two, norm in zip(*(results + [norms]))]
+    norms = [np.linalg.norm(wide) for wide in results[0]]
+    errors = [np.linalg.norm(narrow - wide) / norm for wide, narrow, norm in zip(*(results + [norms]))]
     of_kernels = [error for error, variable in zip(errors[1:], model_variables()) if len(variable.shape) == 4]
     assert errors[0] < 1e-3 and min(of_kernels) > 1e-4, errors
     # Some processors round sums of n products, too: by about sqrt(n) 2^-9, 0.02 for the 72 of a kernel of 8
@@ -267,6 +267,6 @@ def test_compiled_operations_have_the_gradients_of_the_plain_ones(small_network,
                 gain = np.sqrt(1.2 / np.prod(shape[:-1])) if "kernel" in variable.name else 0.2
                 variable.load(gain * random.randn(*shape), session)
             results.append(session.run([sr] + gradients, {lr: random.rand(2, 12, 9, 3)}))
-    for one, other in zip(*results):
-        np.testing.assert_allclose(other, one, rtol=0, atol=1e-5 * np.abs(one).max())
-        assert np.abs(one).max() > 1e-4
+    for plain, by_xla in zip(*results):
+        np.testing.assert_allclose(by_xla, plain, rtol=0, atol=1e-5 * np.abs(plain).max())
+        assert np.abs(plain).max() > 1e-4
