@@ -31,7 +31,10 @@ try:
     from tools.network import load_model
 
     picture = np.random.RandomState(0).randint(256, size=(20, 24, 3)).astype(np.uint8)
-    with load_model(gpu="cpu") as first, load_model("32s", 2, gpu=-1) as second:
+    with load_model(gpu="cpu") as first, load_model("32s", 2, gpu=1) as second:
+        placed = [{node.device for node in model.session.graph.as_graph_def().node if node.op == "Conv2D"}
+                  for model in (first, second)]
+        assert placed == [{""}, {"/device:GPU:1"}], placed  # which takes the CPU where there is none
         sr = first.upscale(picture)
         assert sr.shape == (40, 48, 3) and sr.dtype == np.uint8
         np.testing.assert_array_equal(second.upscale(Image.fromarray(picture)), sr)

@@ -13,7 +13,7 @@ from tools.command import UserError, notice_once
 from tools.compute import PRECISIONS, convolving_in
 from tools.options import gpu as parse_gpu, scale_name
 from tools.pictures.tiles import Upscaler, limited_notes, to_gray
-from tools.runtime import check_not_forked, check_precision, gpu_memory, open_session
+from tools.runtime import check_not_forked, check_precision, gpu_memory, graph_device, open_session
 from utils import to_integers
 
 import numpy as np
@@ -37,7 +37,8 @@ class Network:
         self.without, self.precision = without, precision
         self.dra_ranges = dra_ranges(prefix, model) if limit and not without else None
         check_precision(precision)
-        with tf.Graph().as_default(), convolving_in(precision):
+        self.device = graph_device(gpu)
+        with tf.Graph().as_default(), tf.device(self.device), convolving_in(precision):
             self.lr = tf.placeholder(tf.float32, [None, None, None, 3], "LR")
             self.sr = tf.identity(drsan(self.lr, model, scale, without, self.dra_ranges), "SR")
             self.parameters, self.multi_adds = count_parameters(), count_multi_adds(scale, 720, 1280)
@@ -55,7 +56,7 @@ class Network:
         """Build the network once more, compiled (see convolving_in); returns the name scope that it is in."""
         with self._lock:  # other threads may upscale, too
             if not self._compiled:
-                with self.session.graph.as_default(), tf.name_scope("compiled/"), \
+                with self.session.graph.as_default(), tf.device(self.device), tf.name_scope("compiled/"), \
                         convolving_in(self.precision, compiled=True):
                     drsan(self.lr, self.model, self.scale, self.without, self.dra_ranges)
                 self._compiled = True

@@ -100,14 +100,17 @@ def open_session(gpus, target="", task="", **config):
     of tf.ConfigProto. Raises UserError as check_not_forked().
     """
     check_not_forked()
-    config = session_config(gpus, **config)
     if command.owns_process:
         _run_first_graph()
-    session = tf.Session(target, config=config)
-    found = len(list_gpus(session, task))
+    session = tf.Session(target, config=session_config(gpus, **config))
+    names = list_gpus(session, task)
+    found = len(names if command.owns_process else set(names) & {"/gpu:%d" % gpu for gpu in gpus})
     if gpus[0] >= 0 and found < len(gpus):
         notice_once("GPU %s is not available to TensorFlow %s: running on %s" % (
             ",".join(map(str, gpus)), tf.__version__, "%d GPU" % found if found else "the CPU"))
+        if names and not found:
+            session.close()
+            return open_session([-1])
     return session
 
 
@@ -131,8 +134,9 @@ def list_gpus(session, task=""):
 
 
 def session_config(gpus, **config):
-    """The tf.ConfigProto of a session that sees these GPUs alone, of those that a scheduler gave this
-    process, and takes their memory as needed."""
+    """The tf.ConfigProto of a session that takes the memory of GPUs as needed. A command's sees these GPUs
+    alone, of those that a scheduler gave it; in other people's programs all sessions see the same GPUs, and
+    none for [-1] (see graph_device)."""
     config = tf.ConfigProto(allow_soft_placement=True, **config)
     config.gpu_options.allow_growth = True
     if command.owns_process:
@@ -142,9 +146,12 @@ def session_config(gpus, **config):
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(filter(None, chosen)) or "-1"
     elif gpus == [-1]:
         config.device_count["GPU"] = 0
-    else:
-        config.gpu_options.visible_device_list = ",".join(map(str, gpus))
     return config
+
+
+def graph_device(gpu):
+    """The device of a graph that runs on the GPU of this index (-1: on the CPU) in a session_config()."""
+    return "/gpu:%d" % gpu if gpu >= 0 and not command.owns_process else None
 
 
 def gpu_memory(session):

@@ -149,8 +149,8 @@ class Run(object):
 
 
 class Meter(object):
-    """What the next line of the log is made of: the steps since the last one. On a terminal, also a bar over
-    all steps, as long as the meter's context lasts."""
+    """Measures the steps since the last line of the log, and writes the next one. On a terminal, it shows a
+    bar over all steps, as long as its context lasts."""
 
     def __init__(self, run, recipe, step):
         self.run, self.recipe = run, recipe
