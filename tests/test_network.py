@@ -153,6 +153,16 @@ def test_compiled_network_equals_the_plain_one(model, scale, monkeypatch):
         np.testing.assert_allclose(sr, images[0], rtol=0, atol=1e-5 * max(1, np.abs(sr).max()))
 
 
+def test_a_network_is_compiled_for_so_many_sizes(small_checkpoint, monkeypatch):
+    monkeypatch.setattr(tiles, "COMPILED_FROM", 100)
+    monkeypatch.setattr(tiles, "MOST_SIZES", 2)
+    monkeypatch.setattr(tiles, "can_compile", lambda: True)
+    with load_model("32s", "x2", small_checkpoint, gpu=-1) as opened:
+        upscaler = opened.upscaler
+    sizes = (9, 9), (10, 10), (11, 10), (10, 11), (10, 10)
+    assert [upscaler.is_compiled(*size) for size in sizes] == [False, True, True, False, True]
+
+
 @pytest.mark.skipif(tf.__version__.startswith("1."), reason="TensorFlow 1 is not compiled by XLA")
 def test_without_xla_nothing_is_compiled_and_a_line_says_so(monkeypatch, capsys):
     monkeypatch.setattr(command, "_noticed", set())

@@ -18,6 +18,7 @@ Span = namedtuple("Span", "own read inner")
 LARGEST_TILE = 256      # pixels a side; on a CPU, larger ones take more memory and no less time
 SMALLEST_TILE = 16      # smaller ones are nearly all halo
 COMPILED_FROM = 250000  # pixels of an image; on a smaller one, compiling takes longer than it saves
+MOST_SIZES = 64         # of images that a network is compiled for: each takes 4 MiB that are never freed
 OVERHEAD = 2 ** 26      # bytes that running any network takes, besides those of its feature maps
 COMPILING = 2 ** 27     # bytes that compiling it takes
 SANE = -16, 17          # SR beyond this is that of a network that has exploded
@@ -134,7 +135,7 @@ class Upscaler:
         self.folder = folder or tempfile.gettempdir()
         gpu, memory = gpu_memory(self.session), memory and memory * 2 ** 30
         self.host = (0.8 * free_memory() if memory is None or gpu else memory - resident_memory()) - OVERHEAD
-        self.device = (memory or 0.8 * gpu) if gpu else None
+        self.device, self.compiled_sizes = (memory or 0.8 * gpu) if gpu else None, set()
 
     def __call__(self, image):
         """The Store of SR, float32 [s H, s W, 3], of an image (see network_input).
@@ -160,7 +161,11 @@ class Upscaler:
 
     def is_compiled(self, height, width):
         """Whether the network for an image of this size is: it takes half a second for each new size."""
-        return height * width >= COMPILED_FROM and not self.device and can_compile()
+        if height * width < COMPILED_FROM or self.device or not can_compile():
+            return False
+        if len(self.compiled_sizes) < MOST_SIZES:
+            self.compiled_sizes.add((height, width))
+        return (height, width) in self.compiled_sizes
 
     def plan(self, height, width, depth=1):
         """(side of the tiles, or None for the whole image; whether what grows with the image goes to disk).
