@@ -3,6 +3,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import zlib
 
 import numpy as np
@@ -14,6 +15,7 @@ sys.path.insert(0, ROOT)
 
 import test as evaluation
 import utils
+from forked import Forked
 from model import MODELS, Variant, drsan, model_variables
 from ops import tf
 from tools import checkpoints
@@ -112,16 +114,28 @@ def photographs(tmp_path):
     return tmp_path / "photographs"
 
 
-TINY = ["--gpu", "-1", "--recipe", "fast", "--batch", "2", "--patch", "12", "--log-every", "4",
-        "--valid-every", "8", "--workers", "1"]
+# Adam alone makes half as many operations as all that `fast` has
+TINY = ["--gpu", "-1", "--recipe", "fast", "--optimizer", "adam", "--ema", "0", "--batch", "2",
+        "--patch", "12", "--log-every", "4", "--valid-every", "8", "--workers", "1"]
+WHOLE = "--optimizer", "muon", "--ema", "0.999"
 
 
 def start(photographs, run, *extra, **kwargs):
-    """train.py as a process, with tiny settings and a tiny network."""
-    command = [sys.executable, os.path.join("tests", "train_tiny.py"), "--data", photographs, "--run", run,
-               "--valid", photographs / "deeper"] + TINY
-    return subprocess.Popen([str(word) for word in command + list(extra)], cwd=ROOT, stdout=subprocess.PIPE,
+    """train.py as a process, with tiny settings and a tiny network; kwargs: of Popen."""
+    command = [sys.executable, os.path.join("tests", "train_tiny.py")]
+    return subprocess.Popen(command + tiny_options(photographs, run, extra), cwd=ROOT, stdout=subprocess.PIPE,
                             stderr=subprocess.STDOUT, **kwargs)
+
+
+def fork(photographs, run, *extra, **environment):
+    """As start(), with further variables of the environment, but as a Forked."""
+    output = os.path.join(tempfile.mkdtemp(dir=str(photographs.parent)), "output")
+    return Forked(tiny_options(photographs, run, extra), environment, output)
+
+
+def tiny_options(photographs, run, extra):
+    options = ["--data", photographs, "--run", run, "--valid", photographs / "deeper"] + TINY + list(extra)
+    return [str(option) for option in options]
 
 
 def read_log(run):

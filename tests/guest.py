@@ -29,7 +29,9 @@ try:
     before = dict(os.environ)
     sys.path.insert(0, ROOT)
     from tools.network import load_model
+    from tools.pictures import tiles
 
+    tiles.COMPILED_FROM = 9000
     picture = np.random.RandomState(0).randint(256, size=(20, 24, 3)).astype(np.uint8)
     with load_model(gpu="cpu") as first, load_model("32s", 2, gpu=1) as second:
         placed = [{node.device for node in model.session.graph.as_graph_def().node if node.op == "Conv2D"}
@@ -66,7 +68,7 @@ try:
             import matplotlib
             assert matplotlib.__version__
 
-        large = np.random.RandomState(1).randint(256, size=(510, 500, 3)).astype(np.uint8)  # is compiled
+        large = np.random.RandomState(1).randint(256, size=(90, 100, 3)).astype(np.uint8)  # is compiled
         with concurrent.futures.ThreadPoolExecutor(4) as pool:
             results = list(pool.map(first.upscale, [large] * 2 + [picture] * 4))
         np.testing.assert_array_equal(*results[:2])

@@ -11,7 +11,7 @@ import sys
 import threading
 
 import train
-from conftest import ROOT, call, start, state_values
+from conftest import ROOT, WHOLE, call, fork, state_values
 from tools.command import UserError
 from tools.runtime import list_gpus
 from tools.training import cluster, tf_config
@@ -44,8 +44,7 @@ def start_task(photographs, tmp_path):
     def start_one(job, *options):
         config = {"cluster": addresses, "task": {"type": job, "index": 0}}
         options = ("--save-minutes", "0", "--threads", "1", "--batch", "4") + options
-        environment = dict(os.environ, TF_CONFIG=json.dumps(config))
-        tasks.append(start(photographs, tmp_path / "cluster", *options, env=environment))
+        tasks.append(fork(photographs, tmp_path / "cluster", *options, TF_CONFIG=json.dumps(config)))
         return tasks[-1]
 
     def kill():
@@ -60,8 +59,8 @@ def start_task(photographs, tmp_path):
 
 def test_cluster_trains_as_one_machine_though_tasks_die(photographs, tmp_path, start_task):
     """A worker is killed and comes back; all are stopped at once, as by a scheduler, and started again."""
-    steps = "--steps", "96", "--valid-every", "24"
-    alone = start(photographs, tmp_path / "alone", "--threads", "2", "--batch", "4", *steps)
+    steps = WHOLE + ("--steps", "96", "--valid-every", "24")
+    alone = fork(photographs, tmp_path / "alone", "--threads", "2", "--batch", "4", *steps)
     worker, ps, chief = [start_task(job, *steps) for job in ("worker", "ps", "chief")]
     read_lines_until(chief, "PSNR of")
     worker.kill()

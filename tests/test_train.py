@@ -11,7 +11,7 @@ import threading
 import time
 
 import train
-from conftest import ROOT, TINY, authors_record, call, read_log, start, state_values
+from conftest import ROOT, TINY, WHOLE, authors_record, call, fork, read_log, start, state_values
 from model import MODELS, Variant, drsan, model_variables
 from ops import tf
 from tools import checkpoints, command, gate, plot_training, runtime
@@ -89,15 +89,15 @@ def test_a_signal_ends_the_reading_of_photographs(photographs, tmp_path):
 def test_killed_and_resumed_equals_uninterrupted_to_the_bit(photographs, tmp_path):
     """Weights, optimiser state, averages, skipped steps and log, with half of the batch in each of two
     threads."""
-    options = ("--steps", "72", "--threads", "2", "--save-minutes", "0", "--skip-above", "1",
-               "--valid-every", "24")
-    whole, random = start(photographs, tmp_path / "whole", *options), np.random.RandomState(0)
+    options = WHOLE + ("--steps", "72", "--threads", "2", "--skip-above", "1", "--valid-every", "24")
+    whole, random = fork(photographs, tmp_path / "whole", *options), np.random.RandomState(0)
+    options += "--save-minutes", "0"
     run, saved = tmp_path / "broken", 0
 
     def last_state():
         return max([int(path.stem.split("-")[1]) for path in run.glob("state/state-*.index")] or [0])
     for _ in range(2):
-        broken = start(photographs, run, *options)
+        broken = fork(photographs, run, *options)
         while last_state() <= saved:
             assert broken.poll() is None
             time.sleep(0.02)
@@ -110,7 +110,7 @@ def test_killed_and_resumed_equals_uninterrupted_to_the_bit(photographs, tmp_pat
         (run / "state" / name).touch()
     (run / "state" / "checkpoint").write_text(  # a whole path, which it may have
         'model_checkpoint_path: "%s"\n' % (run / "state" / ("state-%d" % saved)))
-    out = start(photographs, os.path.relpath(str(run), ROOT), *options).communicate()[0]
+    out = fork(photographs, os.path.relpath(str(run), ROOT), *options).communicate()[0]
     assert b"resumed at step %d," % saved in out and b"done" in out and b"done" in whole.communicate()[0]
     whole, broken = [state_values(tmp_path / name) for name in ("whole", "broken")]
     assert sorted(whole) == sorted(broken)

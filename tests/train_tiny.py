@@ -7,13 +7,22 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 import model
 import train
-from tools import gate
-from tools.command import run_main
+from ops import tf
+from tools import command, gate
 from tools.training import cluster, graph
 
 model.MODELS["32s"] = model.Variant(channels=16, drags=1, blocks=1)
 cluster.can_compile = lambda: False  # it takes longer than these trainings
+cluster.GRACE = 6
 gate.PATCHES, graph.hard_pictures = 20, lambda count, side: gate.hard_pictures(2, 24)
 
+
+def main():
+    command.run_main(train.main)
+
+
 if __name__ == "__main__":
-    run_main(train.main)
+    main()
+else:  # to be forked
+    command.owns_process = True
+    tf.__version__

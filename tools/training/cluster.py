@@ -20,7 +20,7 @@ from tools.compute import can_compile
 from tools.runtime import error_reason, list_gpus, open_session, session_config
 
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-GRACE = 7  # seconds in which a chief that gets a signal at the same time can end its step and save
+GRACE = 20  # seconds in which a chief that gets a signal at the same time can end a validation and save
 EXPECTED = ('{"cluster": {"chief": [HOST:PORT], "worker": [HOST:PORT, ...], "ps": [HOST:PORT, ...]}, '
             '"task": {"type": "worker", "index": 0}}')
 
