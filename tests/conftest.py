@@ -26,6 +26,14 @@ command.owns_process = True  # most tests work in the default graph
 GOLDEN = os.path.join(ROOT, "tests", "golden")
 
 
+def pytest_configure():
+    """Each worker of pytest-xdist keeps to a core of its own: threads that share cores wait for each other."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER")
+    if worker and hasattr(os, "sched_setaffinity"):
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {cores[int(worker[len("gw"):]) % len(cores)]})
+
+
 def pytest_addoption(parser):
     parser.addoption("--data-dir", help="benchmark images: also check the bicubic table on those found there")
     parser.addoption("--other-python", help="with the other TensorFlow: also exchange checkpoints with it")
