@@ -21,7 +21,7 @@ from tools.data.records import list_records, open_records
 from tools.files import check_writable, locked
 from tools.options import add_data_dir, add_precision, add_valid_share, add_variant, gpus
 from tools.runtime import check_precision, error_reason
-from tools.training.cluster import Devices, Watch, other_tasks, read_cluster, serve, watching
+from tools.training.cluster import Devices, Watch, end, other_tasks, read_cluster, serve, watching
 from tools.training.graph import averaged_weights, build_training, judge_dra, validate
 from tools.training.recipes import MAX_LOSS, MAX_SKIPPED, add_recipe_options, choose_recipe, learning_rate
 from tools.training.run import Divergence, Meter, Run
@@ -98,11 +98,13 @@ def main(argv=None):
         say("recipe %s: %s" % (args.recipe, ", ".join("%s %s" % item for item in recipe._asdict().items())))
         with locked(run.folder, "trains in", "--run"):
             step = Trainer(args, recipe, run, sampler, valid, watch).train(start, cluster)
+    status, message = 0, "done: %s" % run.best
     if step < recipe.steps:
-        say("stopped at step %d; the same command resumes" % step)
-        return 128 + watch.signal
-    say("done: %s" % run.best)
-    return 0
+        status, message = 128 + watch.signal, "stopped at step %d; the same command resumes" % step
+    if cluster:  # TensorFlow would wait for the other tasks, and they for this one
+        end(status, message)
+    say(message)
+    return status
 
 
 def open_photographs(args, recipe):

@@ -59,7 +59,7 @@ def start_task(photographs, tmp_path):
 
 def test_cluster_trains_as_one_machine_though_tasks_die(photographs, tmp_path, start_task):
     """A worker is killed and comes back; all are stopped at once, as by a scheduler, and started again."""
-    steps = WHOLE + ("--steps", "96", "--valid-every", "24")
+    steps = WHOLE + ("--steps", "48", "--valid-every", "12")
     alone = fork(photographs, tmp_path / "alone", "--threads", "2", "--batch", "4", *steps)
     worker, ps, chief = [start_task(job, *steps) for job in ("worker", "ps", "chief")]
     read_lines_until(chief, "PSNR of")
@@ -87,10 +87,11 @@ def test_cluster_trains_as_one_machine_though_tasks_die(photographs, tmp_path, s
 
 def test_tasks_end_that_wait_for_others(start_task):
     """By a signal, though none of these sees another; or since the chief is gone too long, or has failed."""
-    ps, chief = start_task("ps"), start_task("chief")
+    ps = start_task("ps")
     read_lines_until(ps, "serving as job:ps/task:0 at localhost:")
     ps.send_signal(signal.SIGINT)
     assert ps.communicate()[0] == b"stopped\n" and ps.returncode == 130
+    chief = start_task("chief")
     read_lines_until(chief, "waiting for /job:")
     chief.send_signal(signal.SIGTERM)
     assert b"was waited for; the same command resumes" in chief.communicate()[0] and chief.returncode == 143
@@ -103,6 +104,25 @@ def test_tasks_end_that_wait_for_others(start_task):
     for task in others:
         lines = task.communicate()[0].decode().splitlines()
         assert lines[1:] == ["error: the chief failed: it says why"] and task.returncode == 1
+
+
+def test_a_signal_waits_for_the_chief(monkeypatch):
+    """Until it has ended, or GRACE is over; without it, for so many minutes."""
+    now, chief_is_there, ends = [100.0], [True], []
+    monkeypatch.setattr(cluster.time, "time", lambda: now[0])
+    monkeypatch.setattr(cluster, "answers", lambda address: chief_is_there[0])
+    monkeypatch.setattr(cluster, "end", lambda status, message: ends.append((now[0], status)))
+    first, second, third = [cluster.watch_chief("chief:1", minutes) for minutes in (9, 9, 1)]
+    for now[0] in 200, 200 + cluster.GRACE:
+        first(signal.SIGTERM)
+    assert not ends
+    now[0] += 1
+    first(signal.SIGTERM)
+    chief_is_there[0] = False
+    second(signal.SIGINT)
+    for now[0] in 160, 161:
+        third(None)
+    assert ends == [(201 + cluster.GRACE, 143), (201 + cluster.GRACE, 130), (161, 1)]
 
 
 def test_each_task_computes_on_its_own_gpus():

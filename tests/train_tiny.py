@@ -13,7 +13,6 @@ from tools.training import cluster, graph
 
 model.MODELS["32s"] = model.Variant(channels=16, drags=1, blocks=1)
 cluster.can_compile = lambda: False  # it takes longer than these trainings
-cluster.GRACE = 6
 gate.PATCHES, graph.hard_pictures = 20, lambda count, side: gate.hard_pictures(2, 24)
 
 

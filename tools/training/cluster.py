@@ -74,7 +74,7 @@ def end(status, message):
     """End this process at once, whatever its threads wait for: what is not written yet is not, as with kill
     -9."""
     try:
-        print(message, file=sys.stdout if status > 128 else sys.stderr, flush=True)
+        print(message, file=sys.stderr if status == 1 else sys.stdout, flush=True)
     finally:
         os._exit(status)
 
