@@ -27,7 +27,7 @@ GOLDEN = os.path.join(ROOT, "tests", "golden")
 
 
 def pytest_configure():
-    """Each worker of pytest-xdist keeps to a core of its own: threads that share cores wait for each other."""
+    """Each worker of pytest-xdist keeps to its own core: threads that share cores wait for each other."""
     worker = os.environ.get("PYTEST_XDIST_WORKER")
     if worker and hasattr(os, "sched_setaffinity"):
         cores = sorted(os.sched_getaffinity(0))

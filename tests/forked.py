@@ -1,5 +1,5 @@
-"""train_tiny.py in processes that are forked from one that has imported TensorFlow, which takes seconds. This
-file as a script is that one: of each line of stdin, JSON, it prints the answer."""
+"""train_tiny.py in processes that are forked from a server that has imported TensorFlow, which takes seconds.
+As a script, this file is the server: it prints an answer to each line of stdin, both JSON."""
 import functools
 import json
 import os

@@ -2,6 +2,7 @@
 import argparse
 import os
 import runpy
+import subprocess
 import sys
 
 from conftest import ROOT, run_script
@@ -122,7 +123,11 @@ def test_gpus_count_within_what_a_scheduler_gives(gpus, given, expected, monkeyp
 
 @pytest.mark.skipif(tf.__version__.startswith("1."), reason="TensorFlow 1 does not look for them")
 def test_tensorflow_does_not_load_what_is_not_needed():
-    """Nor is it blocked afterwards; what has been imported before stays."""
-    code = ("import sys, matplotlib\nfrom tools import command\ncommand.owns_process = True\n"
-            "from ops import tf\ntf.__version__\nprint('matplotlib' in sys.modules, 'jax' in sys.modules)")
-    assert run_script("-c", code)[:2] == (0, "True False\n")
+    """Nor is it missing afterwards; what has been imported before stays."""
+    code = ("import %s\nfrom tools import command\ncommand.owns_process = True\n"
+            "from ops import tf\ntf.__version__\nimport sys\n"
+            "print([name in sys.modules for name in ('matplotlib', 'jax')])\n"
+            "import matplotlib\nprint('matplotlib' in sys.modules)")
+    for first, found in ("sys", False), ("matplotlib", True):
+        out = subprocess.check_output([sys.executable, "-c", code % first], cwd=ROOT).decode()
+        assert out.splitlines() == [str([found, False]), "True"]

@@ -158,9 +158,10 @@ def test_a_network_is_compiled_for_so_many_sizes(small_checkpoint, monkeypatch):
     monkeypatch.setattr(tiles, "MOST_SIZES", 2)
     monkeypatch.setattr(tiles, "can_compile", lambda: True)
     with load_model("32s", "x2", small_checkpoint, gpu=-1) as opened:
-        upscaler = opened.upscaler
+        first, second = opened.upscaler, opened.make_upscaler()
     sizes = (9, 9), (10, 10), (11, 10), (10, 11), (10, 10)
-    assert [upscaler.is_compiled(*size) for size in sizes] == [False, True, True, False, True]
+    assert [first.is_compiled(*size) for size in sizes] == [False, True, True, False, True]
+    assert not second.is_compiled(10, 11)  # the session of both holds what is compiled
 
 
 @pytest.mark.skipif(tf.__version__.startswith("1."), reason="TensorFlow 1 is not compiled by XLA")

@@ -253,7 +253,7 @@ def test_best_is_best_on_the_held_out(photographs, tmp_path, run, tiny):
         except UserError:  # it takes none or all
             return []
     share = next(percent / 100 for percent in range(1, 100) if len(held_out(percent / 100)) == 1)
-    options = ["--valid-share", share, "--steps", 16]
+    options = [*WHOLE, "--valid-share", share, "--steps", 16]
     status, out, err = tiny(*options)
     assert status == 0 and "1 photographs, " in out and "held-out photographs" in out, err
     config = best_config(tmp_path / "run")
@@ -321,9 +321,9 @@ def test_exploding_weights_are_not_kept(tmp_path, tiny):
 
 
 def test_after_an_explosion_the_last_good_weights_go_on(tmp_path, tiny, monkeypatch):
-    options = ["--steps", 16, "--save-minutes", 0]
+    options = [*WHOLE, "--steps", 16, "--save-minutes", 0]
     monkeypatch.setattr(train, "learning_rate", lambda recipe, step: 1e9 if step == 5 else 1e-3)
-    assert tiny("--steps", 5, "--run", tmp_path / "five")[0] == 0
+    assert tiny(*WHOLE, "--steps", 5, "--run", tmp_path / "five")[0] == 0
     status, _, err = tiny(*options)
     assert status == 1 and "the training diverges at step 11, with" in err
     assert "the same command goes on with other patches from the last good weights, saved in %s; if" % (

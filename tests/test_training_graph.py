@@ -227,7 +227,7 @@ def test_bfloat16_training_is_near_that_in_float32_and_validates_in_float32(smal
     results, sr = [], []
     for precision in "float32", "bfloat16":
         tf.reset_default_graph()
-        training = build_training("32s", "x2", ADAM, precision=precision, compiled=compiled)
+        training = build_training("32s", "x2", ADAM, ("", ""), precision=precision, compiled=compiled)
         gradients = tf.gradients(training.loss, model_variables())
         with tf.Session() as session:
             for i, variable in enumerate(model_variables()):

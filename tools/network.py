@@ -46,6 +46,7 @@ class Network:
             check_precision(precision, not gpu_memory(self.session))
             restore_weights(self.session, prefix, without)
         self.upscaler, self._compiled, self._lock = None, False, threading.Lock()
+        self.compiled_sizes = set()  # (height, width) of images, by all of its Upscalers
 
     def make_upscaler(self, tile=None, memory=None, ensemble=False, folder=None):
         """How images are upscaled from now on: an Upscaler, whose options these are."""

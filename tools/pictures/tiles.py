@@ -135,7 +135,7 @@ class Upscaler:
         self.folder = folder or tempfile.gettempdir()
         gpu, memory = gpu_memory(self.session), memory and memory * 2 ** 30
         self.host = (0.8 * free_memory() if memory is None or gpu else memory - resident_memory()) - OVERHEAD
-        self.device, self.compiled_sizes = (memory or 0.8 * gpu) if gpu else None, set()
+        self.device = (memory or 0.8 * gpu) if gpu else None
 
     def __call__(self, image):
         """The Store of SR, float32 [s H, s W, 3], of an image (see network_input).
@@ -160,12 +160,14 @@ class Upscaler:
                             "--gpu -1" % (width, height, " in tiles of %d" % side if side else ""))
 
     def is_compiled(self, height, width):
-        """Whether the network for an image of this size is: it takes half a second for each new size."""
+        """Whether the network for an image of this size is. Compiling takes half a second for each new size;
+        the first MOST_SIZES are noted."""
+        sizes = self.network.compiled_sizes
         if height * width < COMPILED_FROM or self.device or not can_compile():
             return False
-        if len(self.compiled_sizes) < MOST_SIZES:
-            self.compiled_sizes.add((height, width))
-        return (height, width) in self.compiled_sizes
+        if len(sizes) < MOST_SIZES:
+            sizes.add((height, width))
+        return (height, width) in sizes
 
     def plan(self, height, width, depth=1):
         """(side of the tiles, or None for the whole image; whether what grows with the image goes to disk).
