@@ -320,6 +320,7 @@ def test_exploding_weights_are_not_kept(tmp_path, tiny):
     assert tiny("--steps", 8, *options)[0] == 0  # nothing was kept, so the options may change
 
 
+@pytest.mark.filterwarnings("error:invalid value:RuntimeWarning")
 def test_after_an_explosion_the_last_good_weights_go_on(tmp_path, tiny, monkeypatch):
     options = [*WHOLE, "--steps", 16, "--save-minutes", 0]
     monkeypatch.setattr(train, "learning_rate", lambda recipe, step: 1e9 if step == 5 else 1e-3)

@@ -150,7 +150,8 @@ def averaged_weights(session, training):
 
 def validate(session, training, pairs, factor):
     """Mean PSNR of Y over (LR, HR) pairs (see mean_scores), and SR."""
-    images = [to_uint8(255 * session.run(training.sr, {training.lr: lr[None]})[0]) for lr, _ in pairs]
+    with np.errstate(invalid="ignore"):  # SR of weights that have exploded is NaN
+        images = [to_uint8(255 * session.run(training.sr, {training.lr: lr[None]})[0]) for lr, _ in pairs]
     return mean_scores([(psnr_y(sr, hr, factor),) for sr, (_, hr) in zip(images, pairs)])[0], images
 
 
