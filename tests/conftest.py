@@ -211,3 +211,12 @@ def small_checkpoint(small_network, tmp_path):
         os.mkdir(os.path.dirname(prefix))
         tf.train.Saver(model_variables()).save(session, prefix, write_meta_graph=False)
     return prefix
+
+
+@pytest.fixture
+def network(small_checkpoint, monkeypatch):
+    """What open_network() of the figures returns, but of small_checkpoint, which is the shipped one."""
+    from tools.paper import attention  # here, since matplotlib takes a while
+    monkeypatch.setattr(attention, "find_checkpoint", lambda *_: small_checkpoint)
+    with attention.open_network("32s", "x2", None, -1) as opened:
+        yield opened

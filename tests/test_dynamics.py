@@ -13,14 +13,6 @@ import pytest
 random = np.random.RandomState(3)
 
 
-@pytest.fixture
-def network(small_checkpoint, monkeypatch):
-    """A Network of random weights, as open_network() returns it, but of a small 32s."""
-    monkeypatch.setattr(attention, "find_checkpoint", lambda *_: small_checkpoint)
-    with attention.open_network("32s", "x2", None, -1) as opened:
-        yield opened
-
-
 def test_values_and_scores_are_those_of_the_network(network, tmp_path):
     for i in range(2):
         image = random.randint(0, 256, (64, 64, 3)).astype(np.uint8)

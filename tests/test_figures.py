@@ -18,14 +18,6 @@ random = np.random.RandomState(5)
 
 
 @pytest.fixture
-def network(small_checkpoint, monkeypatch):
-    """A network of open_network(), a small 32s x2 of random weights, which is the shipped one."""
-    monkeypatch.setattr(attention, "find_checkpoint", lambda *_: small_checkpoint)
-    with attention.open_network("32s", "x2", None, -1) as opened:
-        yield opened
-
-
-@pytest.fixture
 def photograph(tmp_path):
     """An HR image of 48x40 pixels, width first, in a folder of its own."""
     path = str(tmp_path / "images" / "photo.png")
