@@ -12,6 +12,7 @@ from ops import tf
 from tools.compute import convolving_in
 from tools.checkpoints import load_values
 from tools.gpu.network import apply_drsan, variable_shapes
+from tools.runtime import why_no_bfloat16
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -37,6 +38,7 @@ def test_equals_published_graph(name):
         np.testing.assert_allclose(result, golden[key], rtol=0, atol=1e-5)
 
 
+@pytest.mark.skipif(bool(why_no_bfloat16()), reason="TensorFlow cannot convolve in bfloat16")
 def test_bfloat16_is_as_close_as_that_of_tensorflow(small_network):
     """Both round the same; the order of the sums differs."""
     weights, image = golden_weights("32s", "x4"), golden_image(9, 7)

@@ -111,8 +111,8 @@ def test_variables_of_something_else(tmp_path):
 
 def test_bfloat16_is_near_float32(monkeypatch):
     """SR of a photograph, in grey levels; tiles equal the whole but for sums rounded otherwise."""
-    if not runtime.has_bfloat16():
-        with pytest.raises(UserError, match="cannot convolve in bfloat16: leave out --precision"):
+    if runtime.why_no_bfloat16():
+        with pytest.raises(UserError, match="cannot convolve in bfloat16"):
             load_model("32s", "x2", gpu=-1, precision="bfloat16")
         return
     photograph, images = skimage.data.chelsea()[100:196, 140:240] / np.float32(255), []
@@ -176,10 +176,24 @@ def test_without_xla_nothing_is_compiled_and_a_line_says_so(monkeypatch, capsys)
 
 def test_a_processor_without_bfloat16_is_told_of(monkeypatch, capsys):
     monkeypatch.setattr(command, "_noticed", set())
-    monkeypatch.setattr(runtime, "has_bfloat16", lambda: True)
+    monkeypatch.setattr(runtime, "why_no_bfloat16", lambda: None)
     for found in True, False:
         monkeypatch.setattr(runtime, "cpu_has_bfloat16", lambda: found)
         for precision, on_cpu in ("float32", True), ("bfloat16", False), ("bfloat16", True):
             runtime.check_precision(precision, on_cpu)
             told = "note: this processor has no instructions for bfloat16" in capsys.readouterr().err
             assert told == (precision == "bfloat16" and on_cpu and not found)
+
+
+@pytest.mark.parametrize("limit, onednn, message", [
+    (None, "1", None), ("AVX2", "0", None), ("AVX512_CORE", "1", None),
+    ("AVX2", "1", "oneDNN cannot convolve in bfloat16 with ONEDNN_MAX_CPU_ISA=AVX2: leave out one")])
+def test_a_limit_of_instructions_without_bfloat16_is_an_error(monkeypatch, limit, onednn, message):
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit or "")
+    monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", onednn)
+    if tf.__version__.startswith("1."):
+        message = "TensorFlow 1.8.0 cannot convolve in bfloat16: leave out --precision, or use TensorFlow 2"
+    if not message:
+        return runtime.check_precision("bfloat16")
+    with pytest.raises(UserError, match=message):
+        runtime.check_precision("bfloat16")

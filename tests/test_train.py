@@ -143,11 +143,11 @@ def test_an_ablation_is_recorded_and_evaluated(photographs, tmp_path, run, tiny)
 def test_bfloat16_is_recorded_or_refused(tmp_path, monkeypatch, tiny, instructions):
     monkeypatch.setattr(runtime, "cpu_has_bfloat16", lambda: instructions)
     status, _, err = tiny("--precision", "bfloat16", "--steps", 8)
-    if runtime.has_bfloat16():
+    if not runtime.why_no_bfloat16():
         assert status == 0 and ("note: this processor has no" in err) == (not instructions), err
         assert best_config(tmp_path / "run")["precision"] == "bfloat16"
     else:
-        assert status == 1 and err.startswith("error: TensorFlow 1.8.0 cannot convolve in bfloat16"), err
+        assert status == 1 and "cannot convolve in bfloat16" in err and err.count("\n") == 1, err
         assert not (tmp_path / "run").exists()
 
 

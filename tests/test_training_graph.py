@@ -11,7 +11,7 @@ import pytest
 
 ADAM = make_recipe("paper", "32s", "x2")
 MUON = make_recipe("fast", "32s", "x2")._replace(ema=0, decay=3)
-bfloat16 = pytest.mark.skipif(not runtime.has_bfloat16(), reason="needs convolutions in bfloat16")
+bfloat16 = pytest.mark.skipif(bool(runtime.why_no_bfloat16()), reason="needs convolutions in bfloat16")
 
 
 def random_batch(training, random, rate=1e-3, images=2, side=8, scale=2):

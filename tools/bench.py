@@ -28,7 +28,7 @@ from tools.network import load_model
 from tools.options import add_variant
 from tools.paper.results import costs
 from tools.pictures.export import freeze, write_onnx
-from tools.runtime import has_bfloat16, open_session
+from tools.runtime import open_session, why_no_bfloat16
 from tools.training.cluster import Devices
 from tools.training.graph import build_training
 from tools.training.recipes import make_recipe
@@ -76,7 +76,8 @@ def noise(count, side):
 
 def in_each_precision(kind):
     """(name, precision) of what this TensorFlow can compute in."""
-    return [("%s, %s" % (kind, precision), precision) for precision in PRECISIONS[:1 + has_bfloat16()]]
+    precisions = PRECISIONS[:1] if why_no_bfloat16() else PRECISIONS
+    return [("%s, %s" % (kind, precision), precision) for precision in precisions]
 
 
 # ------------------------------------------- what is timed; closing: an ExitStack that closes their sessions

@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import functools
 import os
+import re
 import sys
 
 from tools import INSTALL
@@ -189,9 +190,15 @@ def _read_fields(path):
         return dict(line.split()[:2] for line in file if len(line.split()) > 1)
 
 
-def has_bfloat16():
-    """Whether this TensorFlow has convolutions in bfloat16."""
-    return not tf.__version__.startswith("1.")
+def why_no_bfloat16():
+    """Why TensorFlow cannot convolve in bfloat16, and what to do, in words; None if it can."""
+    if tf.__version__.startswith("1."):
+        return "TensorFlow %s cannot convolve in bfloat16: leave out --precision, or use TensorFlow 2" % (
+            tf.__version__)
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "")  # of which TensorFlow does not know
+    if os.environ.get("TF_ENABLE_ONEDNN_OPTS") != "0" and re.match("(SSE41|AVX2?(_VNNI)?)$", limit, re.I):
+        return "oneDNN cannot convolve in bfloat16 with ONEDNN_MAX_CPU_ISA=%s: leave out one of them" % limit
+    return None
 
 
 def cpu_has_bfloat16():
@@ -204,11 +211,10 @@ def cpu_has_bfloat16():
 
 
 def check_precision(precision, on_cpu=False):
-    """Raise UserError if this TensorFlow cannot convolve in a precision (see compute.py). One line says so if
-    the processor, on which it is to run, has no instructions for it."""
-    if precision == "bfloat16" and not has_bfloat16():
-        raise UserError("TensorFlow %s cannot convolve in bfloat16: leave out --precision, or use "
-                        "TensorFlow 2" % tf.__version__)
+    """Raise UserError if TensorFlow cannot convolve in a precision (see compute.py). One line says so if the
+    processor, on which it is to run, has no instructions for it."""
+    if precision == "bfloat16" and why_no_bfloat16():
+        raise UserError(why_no_bfloat16())
     if precision == "bfloat16" and on_cpu and not cpu_has_bfloat16():
         notice_once("this processor has no instructions for bfloat16: it takes many times as long as float32")
 
