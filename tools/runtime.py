@@ -197,7 +197,8 @@ def why_no_bfloat16():
             tf.__version__)
     limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "")  # of which TensorFlow does not know
     if os.environ.get("TF_ENABLE_ONEDNN_OPTS") != "0" and re.match("(SSE41|AVX2?(_VNNI)?)$", limit, re.I):
-        return "oneDNN cannot convolve in bfloat16 with ONEDNN_MAX_CPU_ISA=%s: leave out one of them" % limit
+        return ("oneDNN cannot convolve in bfloat16 with ONEDNN_MAX_CPU_ISA=%s: leave out --precision, or "
+                "unset that variable" % limit)
     return None
 
 
