@@ -43,6 +43,25 @@ command.run_main(lambda: signal.getsignal(signal.SIGINT) != signal.default_int_h
     assert run_script("-c", code % (os.path.join(ROOT, main), handler)) == (0, "", "")
 
 
+@pytest.mark.parametrize("error", [None, IndexError, OSError])
+def test_ctrl_c_is_told_by_what_fails_after_it(capsys, error):
+    """As in TensorFlow 1.8, whose stack of graphs can be empty when Ctrl-C comes while it is entered."""
+    def main():
+        try:
+            raise KeyboardInterrupt
+        finally:
+            if error:
+                raise error("pop from empty list")
+    with pytest.raises(SystemExit) as stopped:
+        command.run_main(main)
+    assert (stopped.value.code, capsys.readouterr().err) == (130, "stopped\n")
+
+
+def test_an_error_of_the_project_itself_has_a_traceback():
+    with pytest.raises(IndexError):
+        command.run_main(lambda: [].pop())
+
+
 @pytest.mark.parametrize("path", COMMANDS, ids=lambda path: os.path.relpath(path, ROOT))
 def test_every_option_is_explained(path, monkeypatch):
     unexplained = []

@@ -58,12 +58,21 @@ def run_main(main):
         if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:
             signal.signal(signal.SIGINT, signal.default_int_handler)
         sys.exit(main())
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        sys.exit(130)
-    except (UserError, OSError, ImportError) as error:
+    except (KeyboardInterrupt, Exception) as error:
+        if _follows_interrupt(error):
+            print("stopped", file=sys.stderr)
+            sys.exit(130)
+        if not isinstance(error, (UserError, OSError, ImportError)):
+            raise
         print("error: %s" % describe(error), file=sys.stderr)
         sys.exit(1)
+
+
+def _follows_interrupt(error):
+    """Whether Ctrl-C caused this: a library that it interrupts, as TensorFlow 1.8, can fail as it cleans up."""
+    while error and not isinstance(error, KeyboardInterrupt):
+        error = error.__context__
+    return error is not None
 
 
 def describe(error):
