@@ -4,6 +4,7 @@
     with load_model("32s", "x2") as model:
         sr = model.upscale(lr)
 """
+import collections
 import threading
 
 from model import MODELS, SCALES, count_multi_adds, count_parameters, drsan
@@ -46,7 +47,8 @@ class Network:
             check_precision(precision, not gpu_memory(self.session))
             restore_weights(self.session, prefix, without)
         self.upscaler, self._compiled, self._lock = None, False, threading.Lock()
-        self.compiled_sizes = set()  # (height, width) of images, by all of its Upscalers
+        # by all of its Upscalers, of images of (height, width)
+        self.pixels, self.compiled_sizes = collections.Counter(), set()
 
     def make_upscaler(self, tile=None, memory=None, ensemble=False, folder=None):
         """How images are upscaled from now on: an Upscaler, whose options these are."""

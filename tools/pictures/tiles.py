@@ -17,7 +17,7 @@ from tqdm import tqdm
 Span = namedtuple("Span", "own read inner")
 LARGEST_TILE = 256      # pixels a side; on a CPU, larger ones take more memory and no less time
 SMALLEST_TILE = 16      # smaller ones are nearly all halo
-COMPILED_FROM = 250000  # pixels of an image; on a smaller one, compiling takes longer than it saves
+COMPILED_FROM = 250000  # pixels of images of one size; for fewer, compiling takes longer than it saves
 MOST_SIZES = 64         # of images that a network is compiled for: each takes 4 MiB that are never freed
 OVERHEAD = 2 ** 26      # bytes that running any network takes, besides those of its feature maps
 COMPILING = 2 ** 27     # bytes that compiling it takes
@@ -143,8 +143,9 @@ class Upscaler:
         White is 1 in SR, which is not clipped. Raises UserError without the memory, or if SR is not sane.
         """
         height, width = image.shape[:2]
-        side, on_disk = self.plan(height, width, image.dtype.itemsize)
-        scope = self.network.build_compiled() if self.is_compiled(height, width) else ""
+        compiled = self.is_compiled(height, width)
+        side, on_disk = self.plan(height, width, image.dtype.itemsize, compiled)
+        scope = self.network.build_compiled() if compiled else ""
         views = range(8 if self.ensemble else 1)
         try:
             sr = Store((height * self.factor, width * self.factor, 3), on_disk and self.folder)
@@ -160,26 +161,27 @@ class Upscaler:
                             "--gpu -1" % (width, height, " in tiles of %d" % side if side else ""))
 
     def is_compiled(self, height, width):
-        """Whether the network for an image of this size is. Compiling takes half a second for each new size;
-        the first MOST_SIZES are noted."""
-        sizes = self.network.compiled_sizes
-        if height * width < COMPILED_FROM or self.device or not can_compile():
+        """Whether the network for an image of this size, which is noted, is. Compiling takes half a second
+        for each new size; it is done for MOST_SIZES, once COMPILED_FROM pixels of a size have come."""
+        size, pixels, compiled = (height, width), self.network.pixels, self.network.compiled_sizes
+        pixels[size] += height * width
+        if pixels[size] < COMPILED_FROM or self.device or not can_compile():
             return False
-        if len(sizes) < MOST_SIZES:
-            sizes.add((height, width))
-        return (height, width) in sizes
+        if len(compiled) < MOST_SIZES:
+            compiled.add(size)
+        return size in compiled
 
-    def plan(self, height, width, depth=1):
+    def plan(self, height, width, depth=1, compiled=False):
         """(side of the tiles, or None for the whole image; whether what grows with the image goes to disk).
 
-        depth: the bytes of a sample of the picture that is written.
+        depth: the bytes of a sample of the picture that is written. compiled: as of is_compiled().
         """
         pixels, per_pixel = height * width, bytes_per_pixel(self.variant, self.factor)
         # SR, and the features between passes
         stores = (12 * self.factor ** 2 + 8 * self.variant.channels) * pixels
         # what is held beside SR: the picture that is written; in evaluation, 8 bits of SR, HR and bicubic
         written = (9 + 4 * (depth - 1)) * self.factor ** 2 * pixels
-        spare = self.host - written - COMPILING * self.is_compiled(height, width)
+        spare = self.host - written - COMPILING * compiled
         if not self.tile and per_pixel * pixels < (self.device or spare):
             return None, False
         on_disk = stores > spare / 2
