@@ -71,8 +71,8 @@ def call_compiled(function, *inputs):
     @tf.custom_gradient
     def call(*inputs):
         def gradients(gradient):
-            wide = _backward(function)(gradient, *inputs)
-            return [_sum_to(_shaped(value, inputs[0]), like) for value, like in zip(wide, inputs)]
+            found = _backward(function)(gradient, *inputs)
+            return [_sum_to(value, like, inputs[0].shape) for value, like in zip(found, inputs)]
         return _shaped(_forward(function)(*inputs), inputs[0]), gradients
     return call(*[tf.convert_to_tensor(value) for value in inputs])
 
@@ -87,13 +87,21 @@ def _forward(function):
 
 @functools.lru_cache(maxsize=None)
 def _backward(function):
-    """The compiled gradients of a function's inputs, from the gradient of its result and the inputs. All have
-    the shape of the result: XLA sums them up far slower than TensorFlow does."""
+    """The compiled gradients of a function's inputs, from the gradient of its result and the inputs. Where an
+    input has one number a channel, its gradient is summed up; where it has one an image, over the channels
+    alone: XLA is slow in the sum over pixels that is left."""
     def gradients(gradient, *inputs):
         wide = [tf.broadcast_to(to_float32(value), tf.shape(inputs[0])) for value in inputs]
         found = tf.gradients(function(*wide), wide, to_float32(gradient))
-        return [tf.cast(value, like.dtype) for value, like in zip(found, inputs)]
+        return [tf.cast(_sum_in_order(value, like.shape), like.dtype) for value, like in zip(found, inputs)]
     return tf.function(gradients, autograph=False, jit_compile=True)
+
+
+def _sum_in_order(value, shape):
+    if len(shape) < 4:  # of one number a channel, or for all
+        rows = tf.reshape(value, [-1] + shape.as_list())
+        return tf.tensordot(tf.ones(tf.shape(rows)[:1]), rows, 1)  # faster than reduce_sum()
+    return tf.reduce_sum(value, 3, keepdims=True) if shape[3] == 1 else value
 
 
 def _shaped(result, like):
@@ -102,9 +110,12 @@ def _shaped(result, like):
     return result
 
 
-def _sum_to(gradient, tensor):
-    """The sum of a gradient over the dimensions in which a tensor was broadcast, in its shape."""
+def _sum_to(gradient, tensor, shape):
+    """The gradient of a tensor from what _backward() makes of that of a result of this shape: the sum over
+    the dimensions in which the tensor was broadcast."""
+    if len(tensor.shape) < 4:
+        return _shaped(gradient, tensor)
+    gradient.set_shape(shape[:3].concatenate(tensor.shape[3:]))
     wide, sizes = gradient.shape.as_list(), tensor.shape.as_list()
-    sizes = [1] * (len(wide) - len(sizes)) + sizes
-    axes = [i for i in range(len(wide)) if sizes[i] == 1 != wide[i]]
-    return tf.reshape(tf.reduce_sum(gradient, axes, keepdims=True), tf.shape(tensor)) if axes else gradient
+    axes = [i for i in range(4) if sizes[i] == 1 != wide[i]]
+    return tf.reduce_sum(gradient, axes, keepdims=True) if axes else gradient
