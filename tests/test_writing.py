@@ -11,7 +11,7 @@ import sys
 
 from conftest import ROOT
 from tools.command import UserError, run_main
-from tools.files import CsvLog, check_writable, read_csv, replacing
+from tools.files import CsvLog, check_writable, read_csv, replacing, write_text
 
 import pytest
 
@@ -45,6 +45,9 @@ def test_a_temporary_name_is_nobodys(tmp_path):
                 assert re.match(re.escape(name[:242]) + r"\.[0-9a-f]{8}\.tmp$", os.path.basename(temporary))
         with open(path) as file:
             assert file.read() == "0" and other.read_text() == "mine"
+        with open(path) as reader:  # of the old file: the new one takes its name, and does not overwrite it
+            write_text(path, "new")
+            assert reader.read() == "0"
         with pytest.raises(UserError, match="cannot write .*: full$"), replacing(path) as temporary:
             open(temporary, "w").close()
             raise OSError("full")
