@@ -48,7 +48,7 @@ class Network:
             restore_weights(self.session, prefix, without)
         self.upscaler, self._compiled, self._lock = None, False, threading.Lock()
         # by all of its Upscalers, of images of (height, width)
-        self.pixels, self.compiled_sizes = collections.Counter(), set()
+        self.pixels_of_size, self.compiled_sizes = collections.Counter(), set()
 
     def make_upscaler(self, tile=None, memory=None, ensemble=False, folder=None):
         """How images are upscaled from now on: an Upscaler, whose options these are."""

@@ -163,7 +163,7 @@ class Upscaler:
     def is_compiled(self, height, width):
         """Whether the network for an image of this size, which is noted, is. Compiling takes half a second
         for each new size; it is done for MOST_SIZES, once COMPILED_FROM pixels of a size have come."""
-        size, pixels, compiled = (height, width), self.network.pixels, self.network.compiled_sizes
+        size, compiled, pixels = (height, width), self.network.compiled_sizes, self.network.pixels_of_size
         pixels[size] += height * width
         if pixels[size] < COMPILED_FROM or self.device or not can_compile():
             return False
