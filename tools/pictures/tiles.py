@@ -17,7 +17,7 @@ from tqdm import tqdm
 Span = namedtuple("Span", "own read inner")
 LARGEST_TILE = 256      # pixels a side; on a CPU, larger ones take more memory and no less time
 SMALLEST_TILE = 16      # smaller ones are nearly all halo
-COMPILED_FROM = 250000  # pixels of images of one size; for fewer, compiling takes longer than it saves
+COMPILED_FROM = 500000  # pixels of images of one size; for fewer, compiling takes longer than it saves
 MOST_SIZES = 64         # of images that a network is compiled for: each takes 4 MiB that are never freed
 OVERHEAD = 2 ** 26      # bytes that running any network takes, besides those of its feature maps
 COMPILING = 2 ** 27     # bytes that compiling it takes
