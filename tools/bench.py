@@ -131,7 +131,8 @@ def exported(network, lr):
         yield "ONNX Runtime " + onnxruntime.__version__, lambda: session.run(["SR:0"], {"LR:0": lr})
         with contextlib.suppress(ImportError):
             openvino = importlib.import_module("openvino")
-            compiled = openvino.Core().compile_model(path, "CPU")
+            # by default it computes in bfloat16 where the processor does
+            compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
             yield "OpenVINO " + openvino.__version__.split("-")[0], lambda: compiled({"LR:0": lr})
 
 

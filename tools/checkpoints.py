@@ -269,7 +269,7 @@ def transfer(source, own, origin):
             value = neutral_value(role, shape, channels)
         values[name] = (own[name] if value is None else value).astype(own[name].dtype)
     new = [name for name in own if name not in taken]
-    left = ", %d not: %s" % (len(new), " ".join(new)) if new else ""
+    left = ", %d not: %s" % (len(new), " ".join(new[:4] + ["..."] * (len(new) > 4))) if new else ""
     return values, taken, "%d variables taken from %s%s" % (len(taken), origin, left)
 
 
