@@ -161,8 +161,8 @@ def test_a_network_is_compiled_for_so_many_sizes_of_which_so_many_pixels_came(sm
     with load_model("32s", "x2", small_checkpoint, gpu=-1) as opened:
         first, second = opened.upscaler, opened.make_upscaler()
     sizes = (9, 9), (10, 10), (9, 9), (10, 11), (10, 10)
-    assert [first.is_compiled(*size) for size in sizes] == [False, True, True, False, True]
-    assert not second.is_compiled(10, 11)  # the session of both holds what is compiled
+    assert [first.note_size(*size) for size in sizes] == [False, True, True, False, True]
+    assert not second.note_size(10, 11)  # the session of both holds what is compiled
 
 
 @pytest.mark.skipif(tf.__version__.startswith("1."), reason="TensorFlow 1 is not compiled by XLA")

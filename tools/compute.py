@@ -87,18 +87,19 @@ def _forward(function):
 
 @functools.lru_cache(maxsize=None)
 def _backward(function):
-    """The compiled gradients of a function's inputs, from the gradient of its result and the inputs. Where an
-    input has one number a channel, its gradient is summed up; where it has one an image, over the channels
-    alone: XLA is slow in the sum over pixels that is left."""
+    """The compiled gradients of a function's inputs, from the gradient of its result and the inputs, of which
+    those of inputs that are broadcast are summed up as far as _sum_partly() does."""
     def gradients(gradient, *inputs):
         wide = [tf.broadcast_to(to_float32(value), tf.shape(inputs[0])) for value in inputs]
         found = tf.gradients(function(*wide), wide, to_float32(gradient))
-        return [tf.cast(_sum_in_order(value, like.shape), like.dtype) for value, like in zip(found, inputs)]
+        return [tf.cast(_sum_partly(value, like.shape), like.dtype) for value, like in zip(found, inputs)]
     return tf.function(gradients, autograph=False, jit_compile=True)
 
 
-def _sum_in_order(value, shape):
-    if len(shape) < 4:  # of one number a channel, or for all
+def _sum_partly(value, shape):
+    """The gradient [N, H, W, C] of an input of this shape: summed up where the input has one number a channel
+    or for all; where it has one an image, over the channels alone, as XLA is slow in the sum over pixels."""
+    if len(shape) < 4:
         rows = tf.reshape(value, [-1] + shape.as_list())
         return tf.tensordot(tf.ones(tf.shape(rows)[:1]), rows, 1)  # faster than reduce_sum()
     return tf.reduce_sum(value, 3, keepdims=True) if shape[3] == 1 else value
@@ -117,5 +118,5 @@ def _sum_to(gradient, tensor, shape):
         return _shaped(gradient, tensor)
     gradient.set_shape(shape[:3].concatenate(tensor.shape[3:]))
     wide, sizes = gradient.shape.as_list(), tensor.shape.as_list()
-    axes = [i for i in range(4) if sizes[i] == 1 != wide[i]]
+    axes = [i for i in range(3) if sizes[i] == 1 != wide[i]]
     return tf.reduce_sum(gradient, axes, keepdims=True) if axes else gradient

@@ -143,7 +143,7 @@ class Upscaler:
         White is 1 in SR, which is not clipped. Raises UserError without the memory, or if SR is not sane.
         """
         height, width = image.shape[:2]
-        compiled = self.is_compiled(height, width)
+        compiled = self.note_size(height, width)
         side, on_disk = self.plan(height, width, image.dtype.itemsize, compiled)
         scope = self.network.build_compiled() if compiled else ""
         views = range(8 if self.ensemble else 1)
@@ -160,9 +160,9 @@ class Upscaler:
             raise UserError("not enough memory for an LR image of %dx%d pixels%s: try a smaller --tile, or "
                             "--gpu -1" % (width, height, " in tiles of %d" % side if side else ""))
 
-    def is_compiled(self, height, width):
-        """Whether the network for an image of this size, which is noted, is. Compiling takes half a second
-        for each new size; it is done for MOST_SIZES, once COMPILED_FROM pixels of a size have come."""
+    def note_size(self, height, width):
+        """Note an image of this size; returns whether the network for it is compiled. Compiling takes half a
+        second for each new size; it is done for MOST_SIZES, once COMPILED_FROM pixels of a size have come."""
         size, compiled, pixels = (height, width), self.network.compiled_sizes, self.network.pixels_of_size
         pixels[size] += height * width
         if pixels[size] < COMPILED_FROM or self.device or not can_compile():
@@ -174,7 +174,7 @@ class Upscaler:
     def plan(self, height, width, depth=1, compiled=False):
         """(side of the tiles, or None for the whole image; whether what grows with the image goes to disk).
 
-        depth: the bytes of a sample of the picture that is written. compiled: as of is_compiled().
+        depth: the bytes of a sample of the picture that is written. compiled: as of note_size().
         """
         pixels, per_pixel = height * width, bytes_per_pixel(self.variant, self.factor)
         # SR, and the features between passes
