@@ -5,7 +5,7 @@ an RB begins to the sum of DRSA. A function that has variables creates them in t
 the order of the published graphs (model.py has the names). `from ops import tf` is how the project gets
 TensorFlow, of either version.
 """
-from tools.compute import elementwise, to_compute_dtype, to_float32
+from tools.compute import convolution, elementwise, to_compute_dtype, to_float32
 from tools.runtime import tf
 
 UPSAMPLING = {2: [2], 3: [3], 4: [2, 2]}  # scale -> factors of the sub-pixel convolutions
@@ -94,9 +94,13 @@ def conv2d(x, filters, size):
         kernel = tf.get_variable("kernel", [size, size, int(x.shape[3]), filters],
                                  initializer=tf.glorot_uniform_initializer())
         bias = tf.get_variable("bias", [filters], initializer=tf.zeros_initializer())
-        y = tf.nn.conv2d(x, tf.cast(kernel, x.dtype), [1, 1, 1, 1], "SAME")
-        # TensorFlow sums the gradient of bias_add() in bfloat16, where a sum of ones ends at 256
-        return tf.nn.bias_add(y, bias) if x.dtype == tf.float32 else y + tf.cast(bias, x.dtype)
+        return convolution(_conv2d, x, kernel, bias)
+
+
+def _conv2d(x, kernel, bias):
+    y = tf.nn.conv2d(x, tf.cast(kernel, x.dtype), [1, 1, 1, 1], "SAME")
+    # TensorFlow sums the gradient of bias_add() in bfloat16, where a sum of ones ends at 256
+    return tf.nn.bias_add(y, bias) if x.dtype == tf.float32 else y + tf.cast(bias, x.dtype)
 
 
 def prelu(x, name):

@@ -132,9 +132,11 @@ def test_bfloat16_is_near_float32(monkeypatch):
         assert np.abs(sr - other).max() < 2
 
 
-@pytest.mark.parametrize("model, scale", [("32s", "x2"), ("48s", "x3")])
-def test_compiled_network_equals_the_plain_one(model, scale, monkeypatch):
-    """From COMPILED_FROM pixels on, whole and in tiles, with a program for each kind of operation."""
+@pytest.mark.parametrize("model, scale, convolutions", [("32s", "x2", False), ("48s", "x3", True)])
+def test_compiled_network_equals_the_plain_one(model, scale, convolutions, monkeypatch):
+    """From COMPILED_FROM pixels on, whole and in tiles, with a program for each kind of operation, of which
+    convolutions are some where oneDNN is slow."""
+    monkeypatch.setattr("tools.network.ends_at_avx2", lambda: convolutions)
     photograph, images = skimage.data.astronaut()[:64, 100:200], []
     _, drags, blocks = MODELS[model]
     with load_model(model, scale, gpu=-1) as opened:
@@ -146,10 +148,11 @@ def test_compiled_network_equals_the_plain_one(model, scale, monkeypatch):
             if compiled_from == 6401 or not compute.can_compile():
                 assert not calls
                 continue
-            # two PReLU and a DRSA of each block, and the PReLU of the DRM
-            assert len(calls) == drags * (3 * blocks + 1)
-            # PReLU of f and of 16 channels, and DRSA of each number of residual paths
-            assert len({call.attr["f"].func.name for call in calls}) == 2 + blocks
+            # two PReLU and a DRSA of each block, and the PReLU of the DRM; two convolutions of each block,
+            # two of the DRM and the fusion, and the first, that before the skip, the upsampler's and the last
+            assert len(calls) == drags * (3 * blocks + 1) + convolutions * (drags * (2 * blocks + 3) + 4)
+            # PReLU of f and of 16 channels, DRSA of each number of residual paths; seven shapes of kernels
+            assert len({call.attr["f"].func.name for call in calls}) == 2 + blocks + 7 * convolutions
     for sr in images:
         np.testing.assert_allclose(sr, images[0], rtol=0, atol=1e-5 * max(1, np.abs(sr).max()))
 
@@ -172,6 +175,16 @@ def test_without_xla_nothing_is_compiled_and_a_line_says_so(monkeypatch, capsys)
     monkeypatch.setattr(tf.test, "is_built_with_xla", lambda: False)
     assert not compute.can_compile() and not compute.can_compile()
     assert capsys.readouterr().err.count("without XLA") == 1
+
+
+@pytest.mark.parametrize("flags, limit, expected", [
+    ("flags : avx avx2 avx512f", "", False), ("flags : avx avx2", "", True), ("flags : avx", "", False),
+    ("Features : asimd bf16", "", False), ("", "", False), ("flags : avx2 avx512f", "avx2", True),
+    ("flags : avx2 avx512f", "AVX512_CORE", False)])
+def test_processors_on_which_onednn_ends_at_avx2(flags, limit, expected, monkeypatch):
+    monkeypatch.setattr(runtime, "_cpu_flags", lambda: flags)
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
+    assert runtime.ends_at_avx2() == expected
 
 
 def test_a_processor_without_bfloat16_is_told_of(monkeypatch, capsys):

@@ -69,7 +69,7 @@ def run_main(main):
 
 
 def _follows_interrupt(error):
-    """Whether Ctrl-C caused this: a library that it interrupts, as TensorFlow 1.8, can fail as it cleans up."""
+    """Whether Ctrl-C caused this: a library that it interrupts, as TensorFlow 1.8, can fail on cleanup."""
     while error and not isinstance(error, KeyboardInterrupt):
         error = error.__context__
     return error is not None

@@ -11,27 +11,27 @@ PRECISIONS = "float32", "bfloat16"  # of convolutions
 
 class _Options(threading.local):
     """Those of convolving_in(), of each thread its own."""
-    precision, compiled = "float32", False
+    precision, compiled, convolutions = "float32", False, False
 
 
 _current = _Options()
 
 
 @contextlib.contextmanager
-def convolving_in(precision, compiled=False):
+def convolving_in(precision, compiled=False, convolutions=False):
     """Within this context, networks are built whose blocks compute in one of PRECISIONS: RB, DRM, the fusion
     of a DRAG, and the upsampler. Variables, the sums of DRSA and of the DRM's pooling, the sum with x0, and
     the first and the last convolution are float32.
 
     compiled: PReLU and DRSA take one pass over memory each, by XLA, in float32. What they give is rounded to
-    the precision.
+    the precision. convolutions: those in float32 are by XLA, too, which has no gradient.
     """
-    before = _current.precision, _current.compiled
-    _current.precision, _current.compiled = precision, compiled
+    before = _current.precision, _current.compiled, _current.convolutions
+    _current.precision, _current.compiled, _current.convolutions = precision, compiled, convolutions
     try:
         yield
     finally:
-        _current.precision, _current.compiled = before
+        _current.precision, _current.compiled, _current.convolutions = before
 
 
 def to_compute_dtype(x):
@@ -47,6 +47,15 @@ def to_float32(x):
 def elementwise(function, *inputs):
     """function(*inputs), of element-wise operations on tensors, the first of the result's shape."""
     return call_compiled(function, *inputs) if _current.compiled else function(*inputs)
+
+
+def convolution(function, x, kernel, bias):
+    """function(x, kernel, bias), a convolution with "SAME" padding."""
+    if not _current.convolutions or x.dtype != tf.float32:
+        return function(x, kernel, bias)
+    result = _forward(function)(*[tf.convert_to_tensor(value) for value in (x, kernel, bias)])
+    result.set_shape(x.shape[:3].concatenate(kernel.shape[3:]))
+    return result
 
 
 # -------------------------------------------------------------------------------------------------------- XLA

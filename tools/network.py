@@ -14,7 +14,8 @@ from tools.command import UserError, notice_once
 from tools.compute import PRECISIONS, convolving_in
 from tools.options import gpu as parse_gpu, scale_name
 from tools.pictures.tiles import Upscaler, limited_notes, to_gray
-from tools.runtime import check_not_forked, check_precision, gpu_memory, graph_device, open_session
+from tools.runtime import (check_not_forked, check_precision, ends_at_avx2, gpu_memory, graph_device,
+                           open_session)
 from utils import to_integers
 
 import numpy as np
@@ -60,7 +61,7 @@ class Network:
         with self._lock:  # other threads may upscale, too
             if not self._compiled:
                 with self.session.graph.as_default(), tf.device(self.device), tf.name_scope("compiled/"), \
-                        convolving_in(self.precision, compiled=True):
+                        convolving_in(self.precision, compiled=True, convolutions=ends_at_avx2()):
                     drsan(self.lr, self.model, self.scale, self.without, self.dra_ranges)
                 self._compiled = True
         return "compiled/"

@@ -195,20 +195,34 @@ def why_no_bfloat16():
     if tf.__version__.startswith("1."):
         return "TensorFlow %s cannot convolve in bfloat16: leave out --precision, or use TensorFlow 2" % (
             tf.__version__)
-    limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "")  # of which TensorFlow does not know
-    if os.environ.get("TF_ENABLE_ONEDNN_OPTS") != "0" and re.match("(SSE41|AVX2?(_VNNI)?)$", limit, re.I):
+    limit = _onednn_limit()  # of which TensorFlow does not know
+    if os.environ.get("TF_ENABLE_ONEDNN_OPTS") != "0" and limit:
         return ("oneDNN cannot convolve in bfloat16 with ONEDNN_MAX_CPU_ISA=%s: leave out --precision, or "
                 "unset that variable" % limit)
     return None
 
 
+def _onednn_limit():
+    """What ONEDNN_MAX_CPU_ISA limits oneDNN to, if that is below AVX-512; or None."""
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "")
+    return limit if re.match("(SSE41|AVX2?(_VNNI)?)$", limit, re.I) else None
+
+
+def _cpu_flags():
+    """The instructions that the processor has, in a text; "" where the system does not say."""
+    with contextlib.suppress(OSError), open("/proc/cpuinfo") as file:
+        return file.read()
+    return ""
+
+
 def cpu_has_bfloat16():
     """Whether the processor has instructions for bfloat16; True where the system does not say."""
-    try:
-        with open("/proc/cpuinfo") as file:
-            return "bf16" in file.read()
-    except OSError:
-        return True
+    return "bf16" in (_cpu_flags() or "bf16")
+
+
+def ends_at_avx2():
+    """Whether oneDNN has AVX2 here, and no AVX-512: it then takes longer for a convolution than XLA."""
+    return bool(_onednn_limit()) or "avx2" in _cpu_flags() and "avx512" not in _cpu_flags()
 
 
 def check_precision(precision, on_cpu=False):
