@@ -30,7 +30,7 @@ from tqdm import tqdm
 Scores = collections.namedtuple("Scores", "psnr ssim bicubic_psnr bicubic_ssim")
 COLUMNS = ("model", "scale", "dataset", "image") + Scores._fields  # of --csv
 # of a data set. mean: Scores; published: the paper's (PSNR, SSIM) as text, or None; failed: how many images
-Result = collections.namedtuple("Result", "dataset mean published failed")
+Evaluation = collections.namedtuple("Evaluation", "dataset mean published failed")
 
 
 @contextlib.contextmanager
@@ -81,7 +81,7 @@ def format_scores(name, scores):
 
 def print_table(results):
     """One line for each model and scale, one column of PSNR / SSIM for each data set; the paper's below where
-    it has any. results: {(model, scale): [Result, ...]}."""
+    it has any. results: {(model, scale): [Evaluation, ...]}."""
     names = [result.dataset for row in results.values() for result in row]
     datasets = list(dict.fromkeys(names))
 
@@ -111,7 +111,7 @@ def offer_downloads(args, variants):
 
 
 def evaluate_named(upscaler, model, scale, name, args, csv_log):
-    """Find a data set by its name, evaluate it, and print what it is and gives: a Result.
+    """Find a data set by its name, evaluate it, and print what it is and gives: an Evaluation.
 
     csv_log: CsvLog for the figures, or None. Raises UserError if it is not there, or all of its images fail.
     """
@@ -141,7 +141,7 @@ def evaluate_named(upscaler, model, scale, name, args, csv_log):
         print("%-20s %8.2f %8.4f   (difference %+.3f dB, %+.4f)"
               % ("paper", psnr, ssim, mean.psnr - psnr, mean.ssim - ssim))
     print("%d images in %.1f s" % (len(results), time.time() - before), flush=True)
-    return Result(dataset.name, mean, published, failed)
+    return Evaluation(dataset.name, mean, published, failed)
 
 
 def test(args, variants):

@@ -23,7 +23,7 @@ from PIL import Image
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from tools.command import UserError
 from tools.pictures import tiles
-from tools.pictures.files import write_deep_png
+from tools.pictures.formats import write_deep_png
 from tools.pictures.upscale import upscale_file
 
 LIMIT = 10  # seconds for a file

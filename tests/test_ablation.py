@@ -22,7 +22,7 @@ def test_table():
     first = ablation.Result("whole", 0, 2500, 368427, 84.9, 0.018125, "Set5", 33.99, 0.95)
     results = [first, first._replace(psnr=34.01, ssim=0.951, seed=1),
                first._replace(network="without RSA", psnr=33.5, ssim=0.9601)]
-    assert ablation.to_markdown(results).splitlines() == [
+    assert ablation.ablation_table(results).splitlines() == [
         "|  | seeds | parameters | multi-adds | training loss | Set5 |", "|---|---|---|---|---|---|",
         "| whole | 2 | 368,427 | 84.90 G | 0.01812 | 34.000 \u00b1 0.014 / 0.9505 |",
         "| without RSA | 1 | 368,427 | 84.90 G | 0.01812 | 33.500 / 0.9601<br>-0.500 / +0.0096 |"]

@@ -46,7 +46,7 @@ def test_every_row_is_printed(network, monkeypatch, capsys):
 def test_share_is_that_of_the_product_in_the_same_precision(monkeypatch, capsys):
     rows = [bench.Timed("ours", "bfloat16", 1000, None, None),
             bench.Timed("large", "float32", 500, None, 3 * 2**20)]
-    monkeypatch.setitem(bench.KINDS, "train", lambda args, closing: rows)
+    monkeypatch.setitem(bench.TIMINGS, "train", lambda args, closing: rows)
     monkeypatch.setattr(bench, "products", lambda closing: [
         bench.Timed("product", precision, None, None, None) for precision in ("float32", "bfloat16")])
     monkeypatch.setattr(bench, "SIDE", 1000)  # 2e9 operations

@@ -29,8 +29,8 @@ def test_exported_models_give_the_same(run, tmp_path):
     with load_model("32s", "x2", gpu=-1) as network:
         expected = network.session.run(network.sr, {network.lr: LR})
     lines = [line for line in out.splitlines() if "DRSAN" in line]
-    for line, name in zip(lines, export.FORMATS):
-        suffix, _, load_and_run = export.FORMATS[name]
+    for line, name in zip(lines, export.EXPORTS):
+        suffix, _, load_and_run = export.EXPORTS[name]
         path = str(tmp_path / "out" / ("DRSAN32sx2" + suffix))
         assert line.startswith(path)
         np.testing.assert_allclose(load_and_run(path, [LR])[0], expected, rtol=0, atol=1e-5)
@@ -44,12 +44,12 @@ def test_exported_models_give_the_same(run, tmp_path):
 
 
 def test_a_wrong_export_is_not_kept(run, small_checkpoint, monkeypatch, tmp_path):
-    suffix, write, load_and_run = export.FORMATS["frozen"]
+    suffix, write, load_and_run = export.EXPORTS["frozen"]
 
     def off(path, images):
         return [sr + 2e-5 for sr in load_and_run(path, images)]
 
-    monkeypatch.setitem(export.FORMATS, "frozen", (suffix, write, off))
+    monkeypatch.setitem(export.EXPORTS, "frozen", (suffix, write, off))
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "DRSAN32sx2.pb").write_bytes(b"earlier")
     status, out, err = run("--format", "frozen", "--checkpoint", small_checkpoint)

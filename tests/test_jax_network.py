@@ -1,4 +1,4 @@
-"""tools/gpu/network.py: DRSAN in JAX is that of the published graphs, in every precision."""
+"""tools/gpu/blocks.py: DRSAN in JAX is that of the published graphs, in every precision."""
 import os
 
 import numpy as np
@@ -11,7 +11,7 @@ from model import drsan, model_variables
 from ops import tf
 from tools.compute import convolving_in
 from tools.checkpoints import load_values
-from tools.gpu.network import apply_drsan, variable_shapes
+from tools.gpu.blocks import apply_drsan, variable_shapes
 from tools.runtime import why_no_bfloat16
 
 

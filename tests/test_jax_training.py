@@ -19,7 +19,7 @@ from tools.command import UserError
 from tools.data import photographs
 from tools.data.patches import Sampler
 from tools.gpu import convert, train_jax, training
-from tools.gpu.network import variable_shapes
+from tools.gpu.blocks import variable_shapes
 from tools.training.graph import build_training
 from tools.training.recipes import OPTIMIZERS, learning_rate, make_recipe
 from tools.training.run import Divergence
@@ -174,9 +174,9 @@ def test_killed_and_resumed_equals_uninterrupted(trained, folder, tmp_path, monk
         if self.step == 50:
             raise Killed()
         original(self)
-    original, run = train_jax.Trainer.dispatch, tmp_path / "run"
+    original, run = train_jax.JaxTrainer.dispatch, tmp_path / "run"
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(train_jax.Trainer, "dispatch", dispatch)
+        patch.setattr(train_jax.JaxTrainer, "dispatch", dispatch)
         train_jax.main(options(folder, run))
     assert convert.load_state(str(run / "state.npz"))[0]["step"] == 30 and read_log(run)[-1]["step"] == 50
     assert train_jax.main(options(folder, run)) == 0
@@ -193,7 +193,7 @@ def test_killed_and_resumed_equals_uninterrupted(trained, folder, tmp_path, monk
 def test_stopped_by_a_signal_or_by_bad_steps(folder, tmp_path, monkeypatch, capsys):
     run = tmp_path / "run"
     with monkeypatch.context() as patch:
-        patch.setattr(train_jax.Trainer, "dispatch", lambda self: os.kill(os.getpid(), signal.SIGTERM))
+        patch.setattr(train_jax.JaxTrainer, "dispatch", lambda self: os.kill(os.getpid(), signal.SIGTERM))
         assert train_jax.main(options(folder, run)) == 143
     assert capsys.readouterr().out.endswith("stopped at step 0; the same command resumes\n")
     state = convert.load_state(str(run / "state.npz"))[0]
@@ -279,7 +279,7 @@ def test_first_errors(trained, folder, tmp_path, monkeypatch):
 
     def exhausted(self):
         raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 1 byte.")
-    monkeypatch.setattr(train_jax.Trainer, "train", exhausted)
+    monkeypatch.setattr(train_jax.JaxTrainer, "train", exhausted)
     with pytest.raises(UserError, match="the device's memory is too small: lower --batch"):
         train_jax.main(options(folder, tmp_path / "run"))
     monkeypatch.setattr(train_jax, "jax", None)

@@ -13,7 +13,7 @@ from tools import files, images
 from tools.command import UserError
 from tools.data import photographs
 from tools.network import load_model
-from tools.pictures.files import compose, fit_format, read_picture, to_frame, write_deep_png
+from tools.pictures.formats import compose, fit_format, read_picture, to_frame, write_deep_png
 from tools.pictures.tiles import Store
 from tools.pictures.upscale import find_pictures
 

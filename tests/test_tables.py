@@ -31,8 +31,8 @@ def test_files_are_what_the_tools_write():
             (path("figures", "results.tex"), None, tables.to_latex(lines)),
             (path("figures", "results.csv"), None, tables.to_wide_csv(lines))] + [
                 (path("figures", "README.md"), name, tool(rows.read(path("figures", name + ".csv"))))
-                for name, tool, rows in (("ablation", ablation.to_markdown, ablation.RESULTS),
-                                         ("dynamics", dynamics.to_markdown, dynamics.DYNAMICS))]:
+                for name, tool, rows in (("ablation", ablation.ablation_table, ablation.RESULTS),
+                                         ("dynamics", dynamics.dynamics_table, dynamics.DYNAMICS))]:
         with open(file, encoding="utf-8") as opened:
             assert opened.read() == (results.replace_block(file, table, block) if block else table), (
                 "run the tool with --redraw --update")

@@ -10,8 +10,8 @@ import sys
 
 INSTALL = "pip install -r requirements.txt (tensorflow-gpu 1.8 needs CUDA 9; README.md names the other way)"
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # the top folder of the project
-COMMANDS = tuple(os.path.join(ROOT, name) for name in ("train.py", "test.py", "tools" + os.sep))
-IS_COMMAND = os.path.abspath(getattr(sys.modules["__main__"], "__file__", "")).startswith(COMMANDS)
+SCRIPTS = tuple(os.path.join(ROOT, name) for name in ("train.py", "test.py", "tools" + os.sep))
+IS_COMMAND = os.path.abspath(getattr(sys.modules["__main__"], "__file__", "")).startswith(SCRIPTS)
 
 
 def _fail(message):

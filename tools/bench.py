@@ -153,15 +153,15 @@ def training(args, closing):
 
 
 # sizes first, since a peak only rises
-KINDS = OrderedDict([("sizes", sizes), ("infer", inference), ("train", training)])
+TIMINGS = OrderedDict([("sizes", sizes), ("infer", inference), ("train", training)])
 
 
 # ---------------------------------------------------------------------------------------------------- command
 
 def print_rows(kind, operations, args):
-    """Time one of KINDS and print its rows; operations: of inference for one LR pixel."""
+    """Time one of TIMINGS and print its rows; operations: of inference for one LR pixel."""
     with contextlib.ExitStack() as closing:
-        rows = list(KINDS[kind](args, closing)) + list(products(closing))
+        rows = list(TIMINGS[kind](args, closing)) + list(products(closing))
         seconds = median_seconds([row.function for row in rows], args.runs)
     operations *= 3 if kind == "train" else 1
     rates = [(row.pixels * operations if row.pixels else 2 * SIDE ** 3) / time
@@ -177,7 +177,7 @@ def print_rows(kind, operations, args):
 
 def main(argv=None):
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("what", nargs="*", choices=list(KINDS) + [[]], help="default: all")
+    parser.add_argument("what", nargs="*", choices=list(TIMINGS) + [[]], help="default: all")
     add_variant(parser)
     for name, default, words in (
             ("size", 320, "side of the LR image of infer"), ("batch", 16, "patches in a step of train"),
@@ -192,8 +192,8 @@ def main(argv=None):
     print("DRSAN-%s %s on %s, %d processors" % (args.model, args.scale, processor_name(), cpu_count()))
     print("%-38s %9s %12s %9s %7s %9s" % ("", "seconds", "us/LR pixel", "GFLOP/s", "share", "peak MiB"))
     multi_adds = costs(args.model, args.scale)[1] * 1e9 / (720 * 1280)  # of an SR pixel
-    for kind in KINDS:
-        if kind in (args.what or KINDS):
+    for kind in TIMINGS:
+        if kind in (args.what or TIMINGS):
             print_rows(kind, 2 * multi_adds * SCALES[args.scale] ** 2, args)
 
 

@@ -108,7 +108,7 @@ def measure_dra(run, images):
     return ranges
 
 
-def measure(prefix, model, scale, folder, share):
+def write_ranges(prefix, model, scale, folder, share):
     """Write the range of DRA on about a share of the photographs below a folder beside a checkpoint."""
     pairs = (load_pair(path, SCALES[scale]) for path in hold_out(folder, share)[1])
     images = [pair[0] for pair in pairs if not isinstance(pair, UserError)]
@@ -136,7 +136,7 @@ def main(argv=None):
     model, scale = choose_variant(args.model, args.scale, args.checkpoint)
     prefix = find_checkpoint(model, scale, args.checkpoint)
     if args.measure:
-        measure(prefix, model, scale, args.measure, args.share)
+        write_ranges(prefix, model, scale, args.measure, args.share)
     with Network(model, scale, prefix, args.gpu, limit=not args.no_limit) as network:
         found = judge_network(network, hard_pictures())
     print("%-16s %8s %8s %12s %12s" % ("kind", "pictures", "failed", "mean", "largest"))

@@ -14,7 +14,7 @@ from utils import IMAGE_SUFFIXES, Pair, find_dataset, list_images, read_image, r
 
 from tqdm import tqdm
 
-KINDS = "/".join(suffix[1:].upper() for suffix in IMAGE_SUFFIXES)
+IMAGE_KINDS = "/".join(suffix[1:].upper() for suffix in IMAGE_SUFFIXES)
 
 
 def load_pair(path, factor):
@@ -51,7 +51,7 @@ def list_photographs(folder):
             folders[:] = []
     paths = sorted(path for below in found.values() for path in list_images(below))
     if not paths:
-        raise UserError("no training data below %s: expected %s images" % (folder, KINDS))
+        raise UserError("no training data below %s: expected %s images" % (folder, IMAGE_KINDS))
     return paths
 
 
@@ -122,7 +122,7 @@ def load_photographs(folder, factor, patch, workers, share=0):
         raise UserError("no usable photograph below %s: %s" % (folder, (
             "%d of %d are smaller than %d pixels a side: lower --patch (%d LR pixels at x%d), or give larger "
             "ones" % (small, len(paths), patch * factor, patch, factor)) if small else
-            "give --data a folder of %s images" % KINDS))
+            "give --data a folder of %s images" % IMAGE_KINDS))
     return photographs
 
 

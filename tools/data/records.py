@@ -16,7 +16,7 @@ from tools.runtime import error_reason
 import numpy as np
 from tqdm import tqdm
 
-OVERHEAD = 16  # bytes of a TFRecord beside its data: 8 of its length, and two checksums
+FRAMING = 16  # bytes of a TFRecord beside its data: 8 of its length, and two checksums
 
 
 def open_records(args, recipe, open_photographs):
@@ -106,9 +106,9 @@ class RecordSampler(object):
         self.length = int.from_bytes(self.files[0].read(8), "little")
         for i, path in enumerate(paths):
             size = os.path.getsize(path)
-            if size % (self.length + OVERHEAD) or not size:
+            if size % (self.length + FRAMING) or not size:
                 raise UserError("%s does not consist of records of one size: write it again" % path)
-            self.offsets += [(i, offset) for offset in range(0, size, self.length + OVERHEAD)]
+            self.offsets += [(i, offset) for offset in range(0, size, self.length + FRAMING)]
         self._read(0)  # so that records of another scale or patch are an error now
 
     def _read(self, index):

@@ -29,8 +29,8 @@ import numpy as np
 
 try:
     import jax
-    from tools.gpu.network import apply_to_uint8, variable_shapes
-    from tools.gpu.training import Setup, new_state, run_steps
+    from tools.gpu.blocks import apply_to_uint8, variable_shapes
+    from tools.gpu.step import Setup, new_state, run_steps
 except ImportError:
     jax = None
 
@@ -52,7 +52,7 @@ def next_rates(recipe, total, step, seconds, pace, dispatch):
     return np.float32([learning_rate(recipe, step + i, share) for i, share in enumerate(shares)]), end
 
 
-class Trainer(object):
+class JaxTrainer(object):
     """A run from where its state was left, which trains, logs, validates and saves. seconds: of training, as
     its Meter counts them."""
 
@@ -220,7 +220,7 @@ def main(argv=None):
     check_writable([args.run])
     with locked(args.run, "trains in", "--run"):
         try:
-            return Trainer(args).train()
+            return JaxTrainer(args).train()
         except RuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise

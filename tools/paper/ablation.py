@@ -25,8 +25,8 @@ NETWORKS = collections.OrderedDict([  # by what is left out; the others are comp
     ("dynamics", "without its dynamics: learned constants"), ("rsa", "without RSA")
 ])
 # seed: of the initial weights, and of the batches
-Training = collections.namedtuple("Training", "without seed")
-TRAININGS = [Training(without, seed) for seed in (0, 1, 2) for without in NETWORKS
+Ablation = collections.namedtuple("Ablation", "without seed")
+TRAININGS = [Ablation(without, seed) for seed in (0, 1, 2) for without in NETWORKS
              if not seed or without in (None, "dra")]
 # loss: mean of the training loss over the last tenth of the steps; psnr, ssim: means over the images of a
 # data set
@@ -35,8 +35,8 @@ RESULTS = Table(Result, "%s %d %d %d %.2f %.6f %s %.4f %.4f")
 
 
 def run_script(script, args, training, purpose, *options):
-    """Run train.py or test.py for a Training. Raises UserError that names it if that fails or is stopped by a
-    signal."""
+    """Run train.py or test.py for an Ablation. Raises UserError that names it if that fails or is stopped by
+    a signal."""
     purpose += " %d of %d: %s, seed %d" % (
         TRAININGS.index(training) + 1, len(TRAININGS), NETWORKS[training.without], training.seed)
     print(purpose, flush=True)
@@ -66,7 +66,7 @@ def train_and_evaluate(training, args, datasets):
                             float(row["ssim"]))) for row in read_csv(saved) if row["image"] == "mean"]
 
 
-def to_markdown(results):
+def ablation_table(results):
     """The table: a row for each network, with means over its seeds and, of several, the sample standard
     deviation of PSNR; below its PSNR / SSIM the difference to the first network's."""
     networks = collections.OrderedDict()
@@ -109,7 +109,7 @@ def main(argv=None):
         os.makedirs(args.output, exist_ok=True)
         RESULTS.write(path, results)
         print("wrote %s" % short_path(path))
-    write_table(to_markdown(RESULTS.read(path)), "ablation", args.output)
+    write_table(ablation_table(RESULTS.read(path)), "ablation", args.output)
 
 
 if __name__ == "__main__":

@@ -72,7 +72,7 @@ def measure(network, dataset):
                     within_32, within_48, psnr, np.mean(fixed), windows_32, windows_48)
 
 
-def to_markdown(rows):
+def dynamics_table(rows):
     """The table of a list of Dynamics, a row for each data set; PSNR of what is changed as the difference to
     the network as it is."""
     table = [["", "images", "DRA values", "between images", "within, 32x32", "within, 48x48", "PSNR",
@@ -103,7 +103,7 @@ def main(argv=None):
                 print("%s: PSNR %.3f, with fixed DRA values %.3f" % (name, rows[-1].psnr, rows[-1].fixed),
                       flush=True)
         print("wrote %s" % short_path(path))
-    write_table(to_markdown(DYNAMICS.read(path)), "dynamics", args.output)
+    write_table(dynamics_table(DYNAMICS.read(path)), "dynamics", args.output)
 
 
 if __name__ == "__main__":

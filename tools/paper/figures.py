@@ -69,7 +69,7 @@ def draw_crops(args):
 
 # kind: published, paper (its own models) or ours; params in M; multi_adds in G or None
 Point = collections.namedtuple("Point", "name kind params multi_adds psnr")
-KINDS = collections.OrderedDict([  # in the order in which their names are placed
+STYLES = collections.OrderedDict([  # in the order in which their names are placed
     ("ours", ("DRSAN, ours", dict(color=COLORS[1], marker="*", markersize=11, linestyle="none"))),
     ("paper", ("DRSAN, the paper's", dict(color=COLORS[0], marker="o", markersize=5, linewidth=1))),
     ("published", ("published methods", dict(color="#606060", marker=".", markersize=5, linestyle="none")))])
@@ -129,13 +129,13 @@ def draw_trade_off(args):
         for axis, column, label in zip(row, ("params", "multi_adds"),
                                        ("parameters (M)", "multi-adds at 1280x720 (G)")):
             labels = []
-            for kind, (name, style) in KINDS.items():
+            for kind, (name, style) in STYLES.items():
                 shown = sorted((getattr(point, column), point.psnr, point.name) for point in methods
                                if point.kind == kind and getattr(point, column))
                 axis.plot([x for x, _, _ in shown], [y for _, y, _ in shown], label=name, **style)
                 labels += [(text, x, y, style["color"], 5 * (kind == "paper")) for x, y, text in shown]
             axis.text(0.02, 0.015, "\u2193 %s: %.2f at %g" % (worst.name, worst.psnr, getattr(worst, column)),
-                      fontsize=7, color=KINDS["published"][1]["color"], transform=axis.transAxes)
+                      fontsize=7, color=STYLES["published"][1]["color"], transform=axis.transAxes)
             axis.margins(x=0.14, y=0.12)
             axis.grid(True, alpha=0.25)
             axis.set_xlabel(label)
@@ -155,7 +155,7 @@ def drsa_number(text):
 PATCH = dict(metavar="PATCH", help="default %(default)s")
 PATCHES = dict(nargs="+", metavar="PATCH", help="default: three of Sample")
 # {name: (function, {option: of argparse})}
-COMMANDS = collections.OrderedDict([
+DRAWINGS = collections.OrderedDict([
     ("dra", (draw_dra, {
         "--drag": dict(type=int, default=1, metavar="K", help="which DRAG (default 1)"),
         "--dataset": dict(nargs="+", default=["Sample"], metavar="NAME",
@@ -187,7 +187,7 @@ def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     commands = parser.add_subparsers(dest="name", metavar="NAME")
     commands.required = True
-    for name, (function, options) in COMMANDS.items():
+    for name, (function, options) in DRAWINGS.items():
         command = commands.add_parser(name, help=(function.__doc__ or "").split("\n")[0].rstrip("."))
         target = command.add_mutually_exclusive_group()
         target.add_argument("--output", default=os.path.join("runs", "figures", name), metavar="PATH",
@@ -209,7 +209,7 @@ def parse_args(argv=None):
 
 def main(argv=None):
     args = parse_args(argv)
-    path, draw = args.output + ".png", COMMANDS[args.name][0]
+    path, draw = args.output + ".png", DRAWINGS[args.name][0]
     check_writable(files=[path])
     if args.name != "trade-off":
         args.model, args.scale = choose_variant(args.model, args.scale, args.checkpoint)

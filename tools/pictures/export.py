@@ -85,7 +85,7 @@ def run_onnx(path, images):
     return [session.run(["SR:0"], {"LR:0": image})[0] for image in images]
 
 
-FORMATS = {
+EXPORTS = {
     "frozen": (".pb", write_frozen, run_frozen),
     "saved_model": ("_saved_model", write_saved_model, run_saved_model),
     "onnx": (".onnx", write_onnx, run_onnx),
@@ -114,9 +114,9 @@ def remove(path):
 
 
 def export(network, frozen, name, path):
-    """Write one of FORMATS under a temporary name, check it, and rename it to `path`. Returns the largest
+    """Write one of EXPORTS under a temporary name, check it, and rename it to `path`. Returns the largest
     difference of SR. Raises UserError if that is above TOLERANCE."""
-    _, write, run = FORMATS[name]
+    _, write, run = EXPORTS[name]
     images, temporary = photographs(), path + ".tmp"
     remove(temporary)
     try:
@@ -136,7 +136,7 @@ def main(argv=None):
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     add_checkpoint(parser)
     add_limit(parser)
-    parser.add_argument("--format", nargs="+", choices=list(FORMATS),
+    parser.add_argument("--format", nargs="+", choices=list(EXPORTS),
                         help="default: all that the installed packages allow")
     parser.add_argument("--output", default=os.path.join("runs", "export"), metavar="DIR",
                         help="default runs/export")
@@ -147,8 +147,8 @@ def main(argv=None):
     with Network(model, scale, prefix, -1, limit=not args.no_limit) as network:
         frozen = freeze(network.session)
         os.makedirs(args.output, exist_ok=True)
-        for name in args.format or list(FORMATS):
-            path = os.path.join(args.output, "DRSAN%s%s%s" % (model, scale, FORMATS[name][0]))
+        for name in args.format or list(EXPORTS):
+            path = os.path.join(args.output, "DRSAN%s%s%s" % (model, scale, EXPORTS[name][0]))
             try:
                 difference = export(network, frozen, name, path)
             except MissingPackage as error:

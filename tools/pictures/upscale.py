@@ -8,14 +8,14 @@ import time
 from tools.command import UserError, positive
 from tools.files import LONGEST_NAME
 from tools.images import is_file, is_image_file
-from tools.pictures.files import (FORMATS, animation_format, compose, fit_format, read_frames, read_picture,
+from tools.pictures.formats import (FORMATS, animation_format, compose, fit_format, read_frames, read_picture,
                                   save_images)
 from tools.pictures.tiles import limited_notes
 
 from PIL import Image
 from tqdm import tqdm
 
-EXPECTED = UserError, OSError, ValueError, MemoryError  # what a picture can cause; the third by Pillow
+PICTURE_ERRORS = UserError, OSError, ValueError, MemoryError  # what a picture can cause; the third by Pillow
 STILL = [name for name in FORMATS if name != "gif"]     # formats of single pictures
 SUFFIXES = {suffix: name for name in STILL for suffix in FORMATS[name].suffixes}
 
@@ -137,7 +137,7 @@ def name_outputs(paths, scale, args):
 
 def upscale_file(upscaler, path, output, args):
     """Upscale an image file, with args.frames all frames of an animation, and write it: ((height, width) of
-    LR, count of frames, notes). Raises what is EXPECTED."""
+    LR, count of frames, notes). Raises what is PICTURE_ERRORS."""
     base = os.path.basename(output)
     if len(os.fsencode(base)) > LONGEST_NAME:
         raise UserError("%s would become %s, a name of more than %d bytes: rename it" % (
@@ -171,7 +171,7 @@ def upscale_files(upscaler, jobs, args):
         before = time.time()
         try:
             (height, width), frames, notes = upscale_file(upscaler, path, output, args)
-        except EXPECTED as error:
+        except PICTURE_ERRORS as error:
             failed += 1
             text = str(error) or "not enough memory"
             named = text if path in text or output in text else "%s: %s" % (path, text)

@@ -21,8 +21,9 @@ from tools.runtime import error_reason, list_gpus, open_session, session_config
 
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 GRACE = 20  # seconds in which a chief that gets a signal at the same time can end a validation and save
-EXPECTED = ('{"cluster": {"chief": [HOST:PORT], "worker": [HOST:PORT, ...], "ps": [HOST:PORT, ...]}, '
-            '"task": {"type": "worker", "index": 0}}')
+TF_CONFIG_FORM = (
+    '{"cluster": {"chief": [HOST:PORT], "worker": [HOST:PORT, ...], "ps": [HOST:PORT, ...]}, '
+    '"task": {"type": "worker", "index": 0}}')
 
 Cluster = collections.namedtuple("Cluster", "addresses type index")  # addresses: {type: [HOST:PORT, ...]}
 
@@ -51,7 +52,7 @@ def read_cluster():
         return Cluster({name: own for name, own in addresses.items() if own}, job, index)
     except (KeyError, ValueError, TypeError, AttributeError):
         raise UserError("TF_CONFIG is not the JSON of a cluster and of a task in it, but %.80s: expected %s"
-                        % (text, EXPECTED))
+                        % (text, TF_CONFIG_FORM))
 
 
 def other_tasks(cluster):

@@ -55,7 +55,7 @@ def depth_to_space(x, factor):
     return x.reshape(n, factor * h, factor * w, c // factor ** 2)
 
 
-def drsan(variable, lr, model, scale, dtype=jnp.float32):
+def jax_drsan(variable, lr, model, scale, dtype=jnp.float32):
     """DRSAN `model` for `scale`, keys of MODELS and SCALES. variable, dtype: see Layers.
 
     lr: float32 RGB in [0, 1], [N, H, W, 3]. Returns SR, float32 [N, s H, s W, 3], not clipped.
@@ -72,8 +72,8 @@ def drsan(variable, lr, model, scale, dtype=jnp.float32):
 
 
 def apply_drsan(weights, lr, model, scale, dtype=jnp.float32):
-    """As drsan(), with weights, {name: float32 array}."""
-    return drsan(lambda name, _: weights[name], lr, model, scale, dtype)
+    """As jax_drsan(), with weights, {name: float32 array}."""
+    return jax_drsan(lambda name, _: weights[name], lr, model, scale, dtype)
 
 
 def variable_shapes(model, scale):
@@ -82,7 +82,7 @@ def variable_shapes(model, scale):
 
     def variable(name, shape):
         return jnp.zeros(shapes.setdefault(name, shape))
-    jax.eval_shape(lambda lr: drsan(variable, lr, model, scale), jnp.zeros([1, 8, 8, 3]))
+    jax.eval_shape(lambda lr: jax_drsan(variable, lr, model, scale), jnp.zeros([1, 8, 8, 3]))
     return shapes
 
 

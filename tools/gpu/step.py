@@ -3,7 +3,7 @@ import functools
 from collections import namedtuple
 
 from tools.gpu.convert import AVERAGE, MOMENT1, MOMENT2, MUON
-from tools.gpu.network import apply_drsan
+from tools.gpu.blocks import apply_drsan
 from tools.training.recipes import MAX_LOSS, MOMENTUM, NORMS, UPDATE_RMS, orthogonalize, uses_muon
 
 import jax
