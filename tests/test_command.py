@@ -36,6 +36,7 @@ def test_another_python_and_missing_packages_are_one_line(path, version):
 def test_ctrl_c_while_a_command_imports_has_no_traceback(main, handler):
     """It ends the process at once, until run_main() begins; other people's programs keep their handler."""
     code = """import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
 sys.modules["__main__"].__file__ = %r
 from tools import command
 assert signal.getsignal(signal.SIGINT) == signal.%s
