@@ -18,8 +18,9 @@ from tools.checkpoints import checkpoint_config, checkpoint_prefix, load_values,
 from tools.command import UserError
 from tools.data import photographs
 from tools.data.patches import Sampler
-from tools.gpu import convert, train_jax, training
+from tools.gpu import convert, train_jax
 from tools.gpu.blocks import variable_shapes
+from tools.gpu.step import Setup, guarded_update, new_state, run_steps
 from tools.training.graph import build_training
 from tools.training.recipes import OPTIMIZERS, learning_rate, make_recipe
 from tools.training.run import Divergence
@@ -48,7 +49,7 @@ def test_three_steps_equal_tensorflow(session, optimizer):
     weights = {name: golden_weight(name, shape) for name, shape in variable_shapes("tiny", "x2").items()}
     pairs = [(downscale(hr, 2), hr) for hr in textures(3, 40, 40)]
     batches = [Sampler(pairs, 2, recipe.batch, recipe.patch, 7)(i) for i in steps]
-    state = dict(training.new_state(recipe, weights), step=np.int32(5))
+    state = dict(new_state(recipe, weights), step=np.int32(5))
     ours = build_training("tiny", "x2", recipe)
     session.run(tf.global_variables_initializer())
     values = [weights[variable.op.name] for variable in model_variables()]
@@ -56,8 +57,8 @@ def test_three_steps_equal_tensorflow(session, optimizer):
     expected_losses = [session.run([ours.loss, ours.train], {ours.lr: lr, ours.hr: hr, ours.rate: rate})[0]
                        for (lr, hr), rate in zip(batches, rates)]
     expected = dict(zip([v.op.name for v in tf.global_variables()], session.run(tf.global_variables())))
-    setup = training.Setup("tiny", "x2", recipe, "float32")
-    state, (losses, norms, skipped) = training.run_steps(setup, state, rates, *map(np.stack, zip(*batches)))
+    setup = Setup("tiny", "x2", recipe, "float32")
+    state, (losses, norms, skipped) = run_steps(setup, state, rates, *map(np.stack, zip(*batches)))
     np.testing.assert_allclose(losses, expected_losses, rtol=1e-5)
     np.testing.assert_allclose(norms, expected["gradient_norms"][-3:], rtol=1e-4)
     np.testing.assert_allclose(state.pop("gradient_norms"), expected.pop("gradient_norms"), rtol=1e-4)
@@ -76,11 +77,11 @@ def test_a_bad_step_changes_nothing_but_the_step(random, optimizer):
     kernel = random.standard_normal((3, 3, 16, 16)).astype(np.float32)
     good = {"DRAN/conv2d/kernel": np.full_like(kernel, 0.01)}
     norm = np.float32(0.01 * kernel.size ** 0.5)
-    state = training.new_state(recipe, {"DRAN/conv2d/kernel": kernel})
+    state = new_state(recipe, {"DRAN/conv2d/kernel": kernel})
     state["gradient_norms"] = np.float32([np.inf] * 50 + [norm] * 51)
     for i, (factor, loss) in enumerate([(np.nan, 0.1), (1, np.inf), (1, 11), (10.1, 0.1)], 1):
         gradients = {name: factor * value for name, value in good.items()}
-        after, _, bad = training.guarded_update(state, gradients, loss, 1e-3, recipe)
+        after, _, bad = guarded_update(state, gradients, loss, 1e-3, recipe)
         assert bad and after["step"] == i
         for name in set(state) - {"step", "gradient_norms"}:
             np.testing.assert_array_equal(after[name], state[name], name)
@@ -88,7 +89,7 @@ def test_a_bad_step_changes_nothing_but_the_step(random, optimizer):
     noted = state["gradient_norms"][-2:]  # finite ones are
     np.testing.assert_allclose(noted, [norm, 10.1 * norm], rtol=1e-4)
     gradients = {name: 9.9 * value for name, value in good.items()}
-    after, _, bad = training.guarded_update(state, gradients, 0.1, 1e-3, recipe)
+    after, _, bad = guarded_update(state, gradients, 0.1, 1e-3, recipe)
     assert not bad and (after["DRAN/conv2d/kernel"] != kernel).all()
 
 
