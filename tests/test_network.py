@@ -182,7 +182,7 @@ def test_without_xla_nothing_is_compiled_and_a_line_says_so(monkeypatch, capsys)
     ("Features : asimd bf16", "", False), ("", "", False), ("flags : avx2 avx512f", "avx2", True),
     ("flags : avx2 avx512f", "AVX512_CORE", False)])
 def test_processors_on_which_onednn_ends_at_avx2(flags, limit, expected, monkeypatch):
-    monkeypatch.setattr(runtime, "_cpu_flags", lambda: flags)
+    monkeypatch.setattr(runtime, "cpu_info", lambda: flags)
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
     assert runtime.ends_at_avx2() == expected
 

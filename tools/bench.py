@@ -28,7 +28,7 @@ from tools.network import load_model
 from tools.options import add_variant
 from tools.paper.results import costs
 from tools.pictures.export import freeze, write_onnx
-from tools.runtime import open_session, why_no_bfloat16
+from tools.runtime import cpu_info, open_session, why_no_bfloat16
 from tools.training.cluster import Devices
 from tools.training.graph import build_training
 from tools.training.recipes import make_recipe
@@ -44,11 +44,8 @@ SIDE = 2048  # of the matrices
 
 def processor_name():
     """The name of the processor, as far as the system says."""
-    try:
-        with open("/proc/cpuinfo") as file:
-            return next(line.split(":")[1].strip() for line in file if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
+    names = [line.split(":")[1].strip() for line in cpu_info().splitlines() if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
 
 
 def peak_memory():

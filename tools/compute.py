@@ -24,7 +24,7 @@ def convolving_in(precision, compiled=False, convolutions=False):
     the first and the last convolution are float32.
 
     compiled: PReLU and DRSA take one pass over memory each, by XLA, in float32. What they give is rounded to
-    the precision. convolutions: those in float32 are by XLA, too, which has no gradient.
+    the precision. convolutions: XLA computes those in float32, too; for inference alone.
     """
     before = _current.precision, _current.compiled, _current.convolutions
     _current.precision, _current.compiled, _current.convolutions = precision, compiled, convolutions
@@ -50,7 +50,7 @@ def elementwise(function, *inputs):
 
 
 def convolution(function, x, kernel, bias):
-    """function(x, kernel, bias), a convolution with "SAME" padding."""
+    """function(x, kernel, bias), a convolution: [N, H, W, C] -> [N, H, W, filters] (see convolving_in)."""
     if not _current.convolutions or x.dtype != tf.float32:
         return function(x, kernel, bias)
     result = _forward(function)(*[tf.convert_to_tensor(value) for value in (x, kernel, bias)])

@@ -208,8 +208,8 @@ def _onednn_limit():
     return limit if re.match("(SSE41|AVX2?(_VNNI)?)$", limit, re.I) else None
 
 
-def _cpu_flags():
-    """The instructions that the processor has, in a text; "" where the system does not say."""
+def cpu_info():
+    """What Linux says of the processors, a text; "" on other systems."""
     with contextlib.suppress(OSError), open("/proc/cpuinfo") as file:
         return file.read()
     return ""
@@ -217,12 +217,13 @@ def _cpu_flags():
 
 def cpu_has_bfloat16():
     """Whether the processor has instructions for bfloat16; True where the system does not say."""
-    return "bf16" in (_cpu_flags() or "bf16")
+    return "bf16" in (cpu_info() or "bf16")
 
 
 def ends_at_avx2():
     """Whether oneDNN has AVX2 here, and no AVX-512: it then takes longer for a convolution than XLA."""
-    return bool(_onednn_limit()) or "avx2" in _cpu_flags() and "avx512" not in _cpu_flags()
+    info = cpu_info()
+    return bool(_onednn_limit()) or ("avx2" in info and "avx512" not in info)
 
 
 def check_precision(precision, on_cpu=False):
