@@ -186,6 +186,19 @@ def test_resuming_is_about_the_training_not_the_spelling(photographs, tmp_path, 
     assert starts == [(tf.SessionLog.START, step) for step in (4, 6)]  # TensorBoard is told of it
 
 
+def test_runs_that_begin_within_a_second_keep_their_events(tmp_path):
+    for step in range(6):
+        with tf.Graph().as_default():
+            tf.get_variable("DRAN/weight", [1])
+            run = run_module.Run(str(tmp_path), {"valid_share": 0})
+            run.build("/cpu:0")
+            run.summaries.add_summary(tf.Summary(), step)
+            run.summaries.close()
+    steps = [event.step for path in tmp_path.glob("*tfevents*")
+             for event in tf.train.summary_iterator(str(path)) if event.HasField("summary")]
+    assert sorted(steps) == list(range(6))
+
+
 def test_a_run_that_cannot_go_on_is_one_line(tmp_path, tiny):
     """While another process trains, from a state, a config or a log that is damaged, and onto a full disk."""
     run, options = tmp_path / "run", ["--steps", 8]

@@ -69,7 +69,9 @@ class Run(object):
             self.savers[folder] = saver
         write_json(os.path.join(self.folder, "config.json"), self.config)
         self.initialize = tf.global_variables_initializer()
-        self.summaries = tf.summary.FileWriter(self.folder)
+        written = glob.glob(os.path.join(glob.escape(self.folder), "*tfevents*"))
+        # TensorFlow 1.8 names the file by the second: a run that is resumed within it would overwrite the last
+        self.summaries = tf.summary.FileWriter(self.folder, filename_suffix=".%d" % len(written))
 
     def open(self, session, step):
         """Restore the last state into the variables of the default graph, or initialise them.
